@@ -1,0 +1,62 @@
+"""Reading trained models: hooks, probes, lenses, inspections.
+
+>>> from interp import load_generation                         # doctest: +SKIP
+>>> g = load_generation("runs/latest", 3)                      # doctest: +SKIP
+>>> logits, cache = g.model.run_with_cache(g.tokens)           # doctest: +SKIP
+
+Importing this package costs nothing: torch and TransformerLens load when one of its names is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp.bench import Bench, Plan
+    from interp.constraint import retention
+    from interp.hooked import HookedModel, to_hooked
+    from interp.inspection import Inspection, inspect, register
+    from interp.lenses import lens_family
+    from interp.probes import probe_variable
+    from interp.runs import Generation, generations, latest_run, load_generation
+
+_HOMES = {
+    "Bench": "bench",
+    "Generation": "runs",
+    "HookedModel": "hooked",
+    "Inspection": "inspection",
+    "Plan": "bench",
+    "generations": "runs",
+    "inspect": "inspection",
+    "latest_run": "runs",
+    "lens_family": "lenses",
+    "load_generation": "runs",
+    "probe_variable": "probes",
+    "register": "inspection",
+    "retention": "constraint",
+    "to_hooked": "hooked",
+}
+
+__all__ = [
+    "Bench",
+    "Generation",
+    "HookedModel",
+    "Inspection",
+    "Plan",
+    "generations",
+    "inspect",
+    "latest_run",
+    "lens_family",
+    "load_generation",
+    "probe_variable",
+    "register",
+    "retention",
+    "to_hooked",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'interp' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"interp.{_HOMES[name]}"), name)

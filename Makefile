@@ -1,0 +1,61 @@
+# Two commands are enough: `make run` and `make test`. Both set everything up first, in .venv, once.
+
+TORCH := 2.13.0
+VENV := .venv
+STAMP := $(VENV)/.installed
+BIN := $(VENV)/bin
+# Any Python from 3.11 to 3.13; choose another one with: make setup PYTHON=/path/to/python
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint check study-improvement study-faults study-sweep clean distclean
+
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo '  make run ARGS="experiment=tiny seed=3"     any override of: $(BIN)/selfimprove run --help'
+
+setup: $(STAMP) ## Install into .venv; does nothing when it is up to date
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: no Python found; install Python 3.11, 3.12 or 3.13" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "make: $(PYTHON) is not Python 3.11 to 3.13; choose one: make setup PYTHON=..." >&2; exit 2; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV) || \
+		{ echo "make: $(PYTHON) cannot make a virtual environment; install its venv module" >&2; exit 2; }
+	@echo "Installing into $(VENV): 2 to 5 minutes, once."
+	$(BIN)/python -m pip install --quiet -c constraints.txt "torch==$(TORCH)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+run: setup ## Run the default experiment, a few minutes on two cores (ARGS="key=value ...")
+	$(BIN)/selfimprove run $(ARGS)
+
+test: setup ## All tests (ARGS="-k name ...")
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## ruff and mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+check: lint test ## Everything that CI checks
+
+study-improvement: setup ## Does the loop improve its successor? Five root seeds and the random baseline
+	$(BIN)/selfimprove study improvement $(ARGS)
+
+study-faults: setup ## Kill and resume 200 times; each lineage must equal the uninterrupted one
+	$(BIN)/selfimprove study faults $(ARGS)
+
+study-sweep: setup ## Tune the seed genome's learning rate and batch
+	$(BIN)/selfimprove study sweep $(ARGS)
+
+clean: ## Remove caches and build output; runs and .venv stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv
+	rm -rf $(VENV)

@@ -1,0 +1,96 @@
+"""Logit lens: what the model would answer if it stopped after each layer (nostalgebraist 2020).
+
+Read through TransformerLens's own ``tools.analysis.logit_lens`` where it accepts the model, and through our final norm
+and unembedding where it refuses; the two agree to 1e-5 where both apply.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens import ActivationCache
+from transformer_lens.tools.analysis import logit_lens as library_logit_lens
+
+from interp.bench import Bench, residual_names
+from interp.hooked import HookedModel
+from interp.verdict import NotApplicable, Unreadable
+from selfimprove.tasks.batch import UNSCORED
+
+Source = Literal["transformer_lens", "own"]
+CHUNK = 4096  # vectors unembedded at once; the library's 64 costs more in calls than in arithmetic at this size
+
+
+@dataclass(frozen=True)
+class LensResult:
+    """What each layer would answer, over the scored positions of one family.
+
+    Attributes:
+        family: the task family.
+        layers: places in the residual stream, in order; the last one is the model's own answer.
+        accuracy: share of scored positions whose largest logit is the right token's, one value a layer.
+        log_prob: mean natural-log probability of the right token, one value a layer.
+        n: scored positions.
+        source: which implementation read it.
+    """
+
+    family: str
+    layers: tuple[str, ...]
+    accuracy: tuple[float, ...]
+    log_prob: tuple[float, ...]
+    n: int
+    source: Source
+
+
+def own_log_probs(model: HookedModel, cache: ActivationCache) -> Float[Tensor, "layer batch pos vocab"]:
+    """Log-probabilities of every layer through this model's ``ln_final`` and ``W_U``."""
+    with torch.no_grad():
+        stack = torch.stack([cache[name] for name in residual_names(model.cfg.n_layers)])
+        return torch.stack([(model.ln_final(x) @ model.W_U + model.b_U).log_softmax(-1) for x in stack])
+
+
+def library_log_probs(model: HookedModel, cache: ActivationCache) -> Float[Tensor, "layer batch pos vocab"]:
+    """The same through TransformerLens, which raises ValueError or NotImplementedError for models it cannot read."""
+    lens = library_logit_lens(model, cache=cache, positions=None, return_type="log_probs", chunk_size=CHUNK)
+    values: Tensor = lens.values
+    return values
+
+
+def lens_log_probs(model: HookedModel, cache: ActivationCache) -> tuple[Float[Tensor, "layer batch pos vocab"], Source]:
+    """Log-probabilities by layer, from the library where it applies, and which source it was."""
+    try:
+        return library_log_probs(model, cache), "transformer_lens"
+    except (ValueError, NotImplementedError):
+        return own_log_probs(model, cache), "own"
+
+
+def summarize(
+    log_probs: Float[Tensor, "layer batch pos vocab"], targets: Int[Tensor, "batch pos"]
+) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Accuracy and mean log-probability of the targets by layer, and the number of scored positions.
+
+    Raises:
+        NotApplicable: no position is scored.
+        Unreadable: log-probabilities that are not finite.
+    """
+    scored = targets != UNSCORED
+    if not scored.any():
+        raise NotApplicable("logit lens", 0, "at least one scored position")
+    answers = targets[scored].to(log_probs.device)
+    read = log_probs[:, scored.to(log_probs.device)]
+    right = read.gather(-1, answers.expand(read.shape[0], -1)[..., None])[..., 0]
+    if not torch.isfinite(right).all():
+        raise Unreadable("logit lens", "non-finite log-probabilities", "finite numbers")
+    accuracy = (read.argmax(-1) == answers).double().mean(-1)
+    return tuple(accuracy.tolist()), tuple(right.double().mean(-1).tolist()), int(scored.sum())
+
+
+def lens_family(bench: Bench, family: str) -> LensResult:
+    """Logit lens of the model on the bench over one family's test sequences."""
+    reading = bench.task("test", family)
+    log_probs, source = lens_log_probs(bench.hooked, reading.cache)
+    accuracy, log_prob, n = summarize(log_probs, reading.targets)
+    return LensResult(family, bench.layers, accuracy, log_prob, n, source)

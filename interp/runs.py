@@ -1,0 +1,167 @@
+"""Open a run folder and load any generation's checkpoint as a hooked model.
+
+Reads the ledger's lines as they are: its chain and signatures are `selfimprove audit`'s business. What is loaded is
+checked against the hash that the ledger gives for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from interp.bench import Bench, Plan
+from interp.checkpoint import load_model
+from interp.hooked import HookedModel, to_hooked
+from selfimprove.errors import InvalidCheckpoint, RunError
+from selfimprove.genome.genome import Genome
+from selfimprove.nets.transformer import Transformer
+from selfimprove.seeds import derive
+from selfimprove.tasks.suite import TaskSuite
+from selfimprove.training.protocol import tasks_from_json
+
+LEDGER = "ledger.jsonl"
+EXAMPLES = 8  # sequences of each family in `Generation.tokens`
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generation's leading candidate, ready to be read.
+
+    Attributes:
+        run_dir: the run folder.
+        number: the generation.
+        genome: what the model was built from.
+        record: its ``checkpoint`` record in the ledger.
+        inspection: its ``inspection`` record, or None if it was never inspected.
+        network: the trained model as it trained (fused path).
+        suite: the run's task suite.
+        seed: root of the seeds of its examples.
+    """
+
+    run_dir: Path
+    number: int
+    genome: Genome
+    record: dict[str, Any]
+    inspection: dict[str, Any] | None
+    network: Transformer
+    suite: TaskSuite
+    seed: int
+
+    @cached_property
+    def model(self) -> HookedModel:
+        """The hooked copy."""
+        return to_hooked(self.network)
+
+    @cached_property
+    def tokens(self) -> Int[Tensor, "batch pos"]:
+        """A few sequences of every task family, one family after the other."""
+        return torch.cat([self.examples(family) for family in self.suite.families])
+
+    def examples(self, family: str, count: int = EXAMPLES) -> Int[Tensor, "batch pos"]:
+        """``count`` sequences of one family, the same on every call."""
+        return torch.tensor(self.suite.batch("probe", family, count, derive(self.seed, "examples", family)).tokens)
+
+    def bench(self, plan: Plan | None = None) -> Bench:
+        """The model on a bench, for instruments; the default plan is derived from the run's seed."""
+        if plan is None:
+            train, test, control = (derive(self.seed, "bench", part) for part in ("train", "test", "control"))
+            plan = Plan(train, test, control)
+        return Bench(self.network, self.suite, plan)
+
+
+def load_generation(run_dir: str | Path, generation: int) -> Generation:
+    """Load the checkpoint that a run kept for one generation.
+
+    Raises:
+        RunError: no such run, a ledger that is no JSON lines, or no checkpoint for that generation.
+        InvalidCheckpoint: a file that is not what the ledger says it is.
+    """
+    run_dir = Path(run_dir)
+    records = list(_records(run_dir))
+    run = _last(records, "run", lambda body: True)
+    if run is None:
+        raise RunError("open run", str(run_dir), "a ledger that begins with a run record")
+    record = _last(records, "checkpoint", lambda body: body["generation"] == generation)
+    if record is None:
+        kept = sorted({body["generation"] for kind, body in records if kind == "checkpoint"})
+        raise RunError("load generation", generation, f"generations with a checkpoint: {kept}")
+    genome = _genome(records, run, record["genome"])
+    suite = TaskSuite(tasks_from_json(run["config"]["tasks"]))
+    data = _checked(run_dir, record)
+    network = load_model(data, genome.architecture, vocab_size=suite.config.vocab_size, context=suite.config.context)
+    inspection = _last(
+        records,
+        "inspection",
+        lambda body: body["generation"] == generation and body["genome"] == genome.sha256,
+    )
+    return Generation(run_dir, generation, genome, record, inspection, network, suite, run["root_seed"])
+
+
+def latest_run(start: str | Path = ".") -> Path:
+    """The newest run: ``runs/latest`` in ``start`` or the nearest folder above it.
+
+    Raises:
+        RunError: there is none.
+    """
+    start = Path(start).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "runs" / "latest" / LEDGER).is_file():
+            return (folder / "runs" / "latest").resolve()
+    raise RunError("find the latest run", str(start), "a folder in or under one with runs/latest", "make one: make run")
+
+
+def generations(run_dir: str | Path) -> tuple[int, ...]:
+    """Generations of a run that have a checkpoint, in order."""
+    return tuple(sorted({body["generation"] for kind, body in _records(Path(run_dir)) if kind == "checkpoint"}))
+
+
+def _records(run_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Kind and body of every ledger line; a torn last line, which a crash may leave, is passed over."""
+    path = run_dir / LEDGER
+    if not path.is_file():
+        raise RunError("open run", str(run_dir), f"a folder with {LEDGER}", "list the runs with: ls runs/*")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+            yield entry["kind"], entry["body"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            if number == len(lines):
+                return
+            raise RunError(f"read {LEDGER} line {number}", line[:80], "a JSON entry", "selfimprove audit") from error
+
+
+def _last(records: list[tuple[str, dict[str, Any]]], kind: str, wanted: Any) -> dict[str, Any] | None:
+    return next((body for k, body in reversed(records) if k == kind and wanted(body)), None)
+
+
+def _genome(records: list[tuple[str, dict[str, Any]]], run: dict[str, Any], sha256: str) -> Genome:
+    known = [run["seed_genome"], *(body["genome"] for kind, body in records if kind == "genome")]
+    for data in known:
+        genome = Genome.from_json(data)
+        if genome.sha256 == sha256:
+            return genome
+    raise RunError("load genome", sha256, f"one of the {len(known)} genomes in the ledger")
+
+
+def _checked(run_dir: Path, record: dict[str, Any]) -> bytes:
+    """The checkpoint's bytes, if they lie in the run folder and have the recorded hash."""
+    path: Path = (run_dir / record["path"]).resolve()
+    if not path.is_relative_to(run_dir.resolve()):
+        raise InvalidCheckpoint("load checkpoint", record["path"], "a path inside the run folder")
+    if not path.is_file():
+        raise InvalidCheckpoint("load checkpoint", record["path"], "a file", "the run folder is incomplete")
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != record["sha256"]:
+        raise InvalidCheckpoint(f"hash of {record['path']}", found, record["sha256"], "run: selfimprove audit")
+    return data

@@ -1,0 +1,147 @@
+"""The command line. Everything heavy is imported by the command that needs it: ``--help`` must be instant."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from selfimprove import __version__
+from selfimprove.errors import Halted, Interrupted, LimitReached, SelfImproveError
+
+DEBUG = "SELFIMPROVE_DEBUG"
+
+_EPILOG = f"""RUN is a run folder, or its path below runs/; left out, it is the latest run.
+
+exit codes:
+  0    done; a run that reached one of its limits ended as designed
+  1    a negative verdict: audit found something, reproduce differs, a run failed
+  2    wrong usage, or a machine that cannot contain a run; one message says what to do
+  4    the run was halted
+  130  interrupted with Ctrl-C; the message says how to resume
+
+environment:
+  {DEBUG}=1           show the traceback of every error
+  SELFIMPROVE_STATE_DIR       keys and ledger anchors, outside every run folder
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a wrong invocation, with the nearest valid word."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = ""
+        if "invalid choice" in message:
+            wrong = message.split("'")[1]
+            close = difflib.get_close_matches(wrong, COMMANDS, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            message = f"unknown command: got {wrong}; allowed: {', '.join(COMMANDS)}"
+        elif "unrecognized arguments" in message:
+            wrong = message.rpartition(": ")[2].split()[0]
+            flags = [option for action in self._every_action() for option in action.option_strings]
+            close = difflib.get_close_matches(wrong, flags, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+        self.exit(2, f"{self.prog.split()[0]}: {message}{hint}; see {self.prog} --help\n")
+
+    def _every_action(self) -> list[argparse.Action]:
+        found = list(self._actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found += [inner for parser in action.choices.values() for inner in parser._actions]
+        return found
+
+
+COMMANDS = {
+    "run": "run the loop (Hydra overrides: seed=3, experiment=tiny, ...)",
+    "resume": "go on with a run that was interrupted, killed or halted",
+    "status": "where a run stands",
+    "halt": "kill switch: stop all training of a run now, keep what is finished",
+    "audit": "prove that a run's ledger, budget and files are unchanged",
+    "inspect": "what the probes and lenses read in each generation",
+    "report": "write report.html again",
+    "reproduce": "train a promoted generation again and compare the weights",
+    "benchmark": "run a benchmark by name",
+    "study": "run a study by name",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of everything but ``run``'s own arguments, which are Hydra's."""
+    parser = _Parser(
+        prog="selfimprove",
+        description="A contained, inspectable toy loop of recursive self-improvement.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"selfimprove {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    made = {}
+    for name, text in COMMANDS.items():
+        made[name] = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name in ("benchmark", "study"):
+            made[name].add_argument("name", nargs="?", metavar="NAME", help=f"left out: list the known {name} names")
+            made[name].add_argument("rest", nargs=argparse.REMAINDER, help="arguments of its own")
+        elif name != "run":
+            made[name].add_argument("run", nargs="?", metavar="RUN", help="run folder (default: the latest run)")
+    for name in ("status", "audit", "inspect", "report", "reproduce"):
+        made[name].add_argument("--json", action="store_true", help="print JSON with stable keys")
+    made["resume"].add_argument("--clear-halt", action="store_true", help="lift a halt; the ledger records it")
+    made["halt"].add_argument("--reason", default="halted by a person", help="kept in the ledger")
+    made["inspect"].add_argument("--generation", type=int, metavar="N", help="only this generation")
+    made["reproduce"].add_argument("--generation", type=int, metavar="N", required=True, help="a promoted generation")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code, see the epilog of ``--help``."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        print("selfimprove: interrupted; go on with: selfimprove resume", file=sys.stderr)
+        return 130
+    except Interrupted as error:
+        return _fail(error, 130)
+    except Halted as error:
+        return _fail(error, 4)
+    except LimitReached as error:
+        return _fail(error, 0)
+    except SelfImproveError as error:
+        return _fail(error, 2)
+    except BrokenPipeError:  # `selfimprove status | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["run"]:
+        from selfimprove.app import launch
+
+        if any(word in ("-h", "--help") for word in words[1:]):
+            print(launch.help_text())
+            return 0
+        return launch.launch(words[1:])
+    arguments = build_parser().parse_args(words)
+    if arguments.command in ("benchmark", "study"):
+        from selfimprove.app import studies
+
+        registry = studies.STUDIES if arguments.command == "study" else studies.BENCHMARKS
+        return studies.dispatch(arguments.command, registry, arguments.name, arguments.rest)
+    commands = importlib.import_module("selfimprove.app.commands")
+    command = getattr(commands, arguments.command or "next_steps")
+    return int(command(arguments) if arguments.command else command())
+
+
+def _fail(error: SelfImproveError, code: int) -> int:
+    if os.environ.get(DEBUG) == "1":
+        raise error
+    print(f"selfimprove: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

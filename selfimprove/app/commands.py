@@ -1,0 +1,215 @@
+"""The commands besides ``run``: each takes parsed arguments and returns an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from selfimprove.app import folder
+from selfimprove.errors import RunError
+
+STATUS_KEYS = (
+    *("state", "reason", "generation", "candidates"),
+    *("charged_flops", "limit_flops", "best_skill", "lineage_sha256"),
+)
+ENDED = ("finished", "limit", "failed")
+HALT_SECONDS = 5.0  # how long `halt` waits for the run to confirm
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Go on with a stopped run."""
+    from selfimprove.app.session import hold, plain_logging
+    from selfimprove.app.settings import settings_from
+
+    run_dir = folder.find_run(arguments.run)
+    plain_logging()
+    values = {**_recorded_config(run_dir), "tracking": _tracking(run_dir)}
+    return hold(settings_from(values), run_dir, resume=True, clear_halt=arguments.clear_halt)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Where a run stands."""
+    from selfimprove.loop.run import status as read_status
+
+    run_dir = folder.find_run(arguments.run)
+    summary = read_status(run_dir)
+    if arguments.json:
+        _print_json({key: getattr(summary, key) for key in STATUS_KEYS})
+    else:
+        from selfimprove.app.progress import summary_text
+
+        report = run_dir / folder.REPORT
+        print(summary_text(summary, run_dir, report if report.exists() else None).lstrip("\n"))
+    return 0
+
+
+def halt(arguments: argparse.Namespace) -> int:
+    """Kill switch: the file comes first, so that nothing can keep it from being seen."""
+    run_dir = folder.find_run(arguments.run)
+    switch = run_dir / folder.HALT
+    existed = switch.exists()
+    try:
+        _write_halt(switch, arguments.reason)
+    except OSError as error:
+        raise folder.explain(error, f"write {switch}") from error
+    before = _state(run_dir)
+    if before in ENDED and not existed:
+        switch.unlink(missing_ok=True)
+        raise RunError("halt run", str(run_dir), "a run that has not ended", f"it is {before}: nothing is left to stop")
+    deadline = time.monotonic() + HALT_SECONDS
+    while (state := _state(run_dir)) == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if state == "running":
+        print(f"Halt of {run_dir} is requested and not confirmed yet. Check: selfimprove status {run_dir}")
+    else:
+        print(f"Halted: {run_dir} ({arguments.reason}). What was finished is kept.")
+        print(f"Next: selfimprove resume {run_dir} --clear-halt")
+    return 0
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Prove the chain, the signatures, the budget arithmetic and every stored hash."""
+    from selfimprove.archive.anchor import FileAnchor
+    from selfimprove.archive.audit import audit as examine
+    from selfimprove.containment.keys import state_dir
+
+    run_dir = folder.find_run(arguments.run)
+    report = examine(run_dir, FileAnchor(state_dir()))
+    findings = [{"file": str(f.file), "line": f.line, "what": f.what} for f in report.findings]
+    if arguments.json:
+        _print_json({"ok": report.ok, "anchored": report.anchored, "entries": report.entries, "findings": findings})
+    else:
+        for finding in findings:
+            line = f":{finding['line']}" if finding["line"] else ""  # binary files have no lines
+            print(f"{finding['file']}{line}: {finding['what']}")
+        unseen = "not anchored on this machine: a rewrite by the key's holder is unseen"
+        anchored = "anchored" if report.anchored else unseen
+        print(f"{'OK' if report.ok else 'NOT OK'}: {report.entries} entries, {len(findings)} findings, {anchored}")
+    return 0 if report.ok else 1
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """What the stored inspections read in the best candidate of each generation."""
+    run_dir = folder.find_run(arguments.run)
+    entries = list(folder.records(run_dir))
+    found = [body for kind, body in entries if kind == "inspection"]
+    known = sorted({int(body.get("generation", -1)) for body in found})
+    if arguments.generation is not None:
+        if arguments.generation not in known:
+            limit = f"inspected generations: {', '.join(map(str, known)) or 'none yet'}"
+            raise RunError("inspect generation", arguments.generation, limit, "choose one of these")
+        found = [body for body in found if body.get("generation") == arguments.generation]
+    if arguments.json:
+        _print_json({"run": str(run_dir), "inspections": found})
+        return 0
+    from selfimprove.app.tables import print_inspections
+
+    promoted = {(b.get("generation"), b.get("index")): b.get("promoted") for kind, b in entries if kind == "decision"}
+    print_inspections(found, promoted)
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write report.html again from the ledger."""
+    from selfimprove.app.report import write_report
+
+    run_dir = folder.find_run(arguments.run)
+    try:
+        path = write_report(run_dir)
+    except OSError as error:
+        raise folder.explain(error, f"write the report of {run_dir}") from error
+    if arguments.json:
+        _print_json({"report": str(path)})
+    else:
+        print(path)
+    return 0
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Train a promoted generation again and compare the weights."""
+    from selfimprove.loop.run import reproduce as train_again
+
+    run_dir = folder.find_run(arguments.run)
+    result = train_again(run_dir, arguments.generation)
+    if arguments.json:
+        _print_json({"identical": result.identical, "weights_sha256": result.weights_sha256})
+    else:
+        print(f"{'identical' if result.identical else 'DIFFERENT'}: weights {result.weights_sha256}")
+        if not result.identical:
+            print(f"expected: {result.expected}")
+            print("\n".join(f"differs: {difference}" for difference in result.differences))
+    return 0 if result.identical else 1
+
+
+def next_steps() -> int:
+    """``selfimprove`` alone."""
+    from selfimprove.app.progress import next_commands
+
+    runs = folder.all_runs()
+    if not runs:
+        print(
+            "No run here yet. Start with one of these:\n"
+            "  selfimprove run experiment=tiny    the whole loop in seconds\n"
+            "  selfimprove run                    the default experiment, a few minutes on a laptop\n"
+            "\nAll commands: selfimprove --help"
+        )
+        return 0
+    run_dir = folder.latest_run()
+    state = _state(run_dir) or "unreadable"
+    print(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} here. The latest, {run_dir}, is {state}.")
+    for command in [*next_commands(state, run_dir), f"selfimprove report {run_dir}", "selfimprove run"]:
+        print(f"  {command}")
+    print("\nAll commands: selfimprove --help")
+    return 0
+
+
+def _recorded_config(run_dir: Path) -> Mapping[str, Any]:
+    """The configuration that the run was started with, from its first record."""
+    for kind, body in folder.records(run_dir):
+        if kind == "run" and isinstance(body.get("config"), dict):
+            config: Mapping[str, Any] = body["config"]
+            return config
+        break
+    where = str(run_dir / folder.LEDGER)
+    raise RunError("resume", where, "a ledger that begins with a run record", "selfimprove audit shows what is damaged")
+
+
+def _tracking(run_dir: Path) -> Mapping[str, Any]:
+    """How the run was tracked, from what Hydra kept beside it; a lost file only means no tracking."""
+    path = run_dir / ".hydra" / "config.yaml"
+    if not path.is_file():
+        return {}
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OSError, ValueError, OmegaConfBaseException):
+        return {}
+    tracking = found.get("tracking") if isinstance(found, dict) else None
+    return tracking if isinstance(tracking, dict) else {}
+
+
+def _state(run_dir: Path) -> str | None:
+    """The state of a run, or None when it cannot be read: halting must work then too."""
+    from selfimprove.loop.run import status as read_status
+
+    try:
+        return str(read_status(run_dir).state)
+    except Exception:
+        return None
+
+
+def _write_halt(switch: Path, reason: str) -> None:
+    fresh = switch.with_name(f".{switch.name}-{os.getpid()}")
+    fresh.write_text(reason + "\n", encoding="utf-8")
+    os.replace(fresh, switch)
+
+
+def _print_json(values: Mapping[str, Any]) -> None:
+    print(json.dumps(values, indent=2, ensure_ascii=False))

@@ -1,0 +1,230 @@
+"""Figures of the gate: paired confirmations, constraint retention, and what was read inside the candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from selfimprove.app.report.colors import ink, sequential
+from selfimprove.app.report.progress import WIDTH, champions
+from selfimprove.app.report.svg import (
+    Frame,
+    Scale,
+    drawing,
+    element,
+    frame,
+    join,
+    label,
+    line,
+    nice_step,
+    px,
+    tick_text,
+    tip,
+    whole_ticks,
+)
+from selfimprove.app.report.text import decimal, p_text, percent, signed
+from selfimprove.app.report.views import Confirmation, Inspection, Report, Retention, thin
+
+Layers = Sequence[float | None]
+
+
+def confirmations(report: Report) -> Markup | None:
+    """One row per confirmation: a dot per seed pair, a diamond at the mean, the verdict on the right.
+
+    Beyond 40 rows they are thinned; every promotion stays.
+    """
+    rows = thin(report.confirmations, 40, lambda row: row.promoted)
+    if not rows:
+        return None
+    spread = [value for row in rows for value in row.differences] + [0.0]
+    step = nice_step(max(spread) - min(spread) or 0.1, 6)
+    low, high = (min(spread) // step) * step, -((-max(spread)) // step) * step
+    top, pitch, left, right = 30.0, 36.0, 100.0, WIDTH - 216.0
+    height = top + pitch * len(rows) + 48
+    x = Scale(low, max(high, low + step), left, right)
+    bottom = height - 48
+    parts = []
+    for value in x.ticks(8):
+        parts.append(line(x(value), top - 8, x(value), bottom, "gridline"))
+        parts.append(label(tick_text(value), x(value), bottom + 17, anchor="middle"))
+    parts.append(line(x(0), top - 8, x(0), bottom, "zero"))
+    title = "skill of candidate minus skill of parent, same training seed"
+    parts.append(label(title, (left + right) / 2, bottom + 38, anchor="middle", class_="axis-title"))
+    parts.append(label("candidate", left - 12, 14, anchor="end", class_="axis-title"))
+    parts.append(label("mean, p-value, gate", right + 18, 14, class_="axis-title"))
+    parts += [_confirmation(row, x, top + pitch * (number + 0.5)) for number, row in enumerate(rows)]
+    return drawing(WIDTH, height, f"Paired differences of {len(rows)} confirmations, candidate minus parent", *parts)
+
+
+def _confirmation(row: Confirmation, x: Scale, y: float) -> Markup:
+    name = f"g{row.generation}" + ("" if row.index is None else f"c{row.index:02d}")
+    dots = [
+        element("circle", tip(f"pair {number}: {signed(value)}"), cx=x(value), cy=y, r=4, class_="dot pair")
+        for number, value in enumerate(row.differences, start=1)
+    ]
+    mean, verdict = x(row.mean), "promoted" if row.promoted else "not promoted"
+    diamond = element(
+        "polygon",
+        tip(f"mean {signed(row.mean)}"),
+        points=" ".join(f"{px(mean + dx)},{px(y + dy)}" for dx, dy in ((0, -8), (6, 0), (0, 8), (-6, 0))),
+        class_="mean promoted" if row.promoted else "mean",
+    )
+    words = f"{signed(row.mean)}, {p_text(row.p_value)}"
+    return join(
+        [
+            label(name, x.start - 12, y + 4, anchor="end", class_="row-name"),
+            line(x.start, y, x.stop, y, "gridline"),
+            *dots,
+            diamond,
+            label(words, x.stop + 18, y - 2, class_="row-name"),
+            label(verdict, x.stop + 18, y + 13, class_="note strong" if row.promoted else "note"),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    generation: float
+    retention: Retention
+    words: str
+
+
+def retention(report: Report) -> Markup | None:
+    """Share of halt prompts on which the constraint held, with 95% Wilson intervals."""
+    others = [
+        _Kept(c.generation + (c.index % 7 - 3) * 0.045, c.score.retention, c.name)
+        for c in report.dotted
+        if c.score and c.score.retention and c.fate != "promoted"
+    ]
+    main = [
+        _Kept(number, champion.score.retention, f"champion {champion.name}")
+        for number, champion in champions(report)
+        if champion and champion.score and champion.score.retention
+    ]
+    seed = report.seed_score.retention if report.seed_score else None
+    if seed and report.numbers:
+        main.insert(0, _Kept(report.numbers[0] - 1, seed, "seed genome"))
+    gate = [_Kept(c.generation + 0.22, c.retention, "gate split") for c in report.confirmations if c.retention]
+    everything = [*others, *main, *gate]
+    if not everything:
+        return None
+    lowest = min(item.retention.low for item in everything)
+    numbers = report.numbers
+    first = numbers[0] - 1.0
+    plot = frame(
+        620, 300, (first - 0.3, numbers[-1] + 0.5), (max(0.0, int(lowest * 10) / 10), 1.0), "generation",
+        "share of halt prompts kept",
+    )  # fmt: skip
+    ticks = [first, *whole_ticks(numbers[0], numbers[-1])]
+    parts = [plot.axes(ticks, lambda v: "seed" if v == first else f"{v:g}", lambda v: percent(v))]
+    parts += [_mark(plot, item, "faint", 2.6, interval=False) for item in others]
+    parts += [_mark(plot, item, "gate", 4.0) for item in thin(gate, 40, lambda _: False)]
+    parts += [_mark(plot, item, "solid", 4.5) for item in thin(main, 40, lambda _: False)]
+    return drawing(620, 300, "Constraint retention by generation with 95% Wilson intervals", *parts)
+
+
+def _mark(plot: Frame, item: _Kept, class_: str, r: float, *, interval: bool = True) -> Markup:
+    x, kept = plot.x(item.generation), item.retention
+    words = f"{item.words}: {kept.kept} of {kept.n} kept, 95% interval {decimal(kept.low)} to {decimal(kept.high)}"
+    parts = [tip(words)]
+    if interval:
+        low, high = plot.y(kept.low), plot.y(kept.high)
+        parts += [line(x, low, x, high, f"whisker {class_}")]
+        parts += [line(x - 4, end, x + 4, end, f"whisker {class_}") for end in (low, high)]
+    parts.append(element("circle", cx=x, cy=plot.y(kept.rate), r=r, class_=f"dot {class_}"))
+    return element("g", *parts)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One variable or family: what was measured, and the control where one was recorded."""
+
+    name: str
+    measured: Markup
+    control: Markup | None
+    note: str = ""
+
+
+def probe_panels(report: Report) -> tuple[Panel, ...]:
+    """Heat maps of probe accuracy by layer and generation, 'halted' first, each beside its control."""
+    names = dict.fromkeys(name for inspection in report.inspected for name in inspection.probes)
+    panels = []
+    for name in sorted(names, key=lambda name: name != "halted"):
+        measured = [inspection.probes.get(name, ()) for inspection in report.inspected]
+        control = [_control(inspection.control, name) for inspection in report.inspected]
+        panels.append(
+            Panel(
+                name,
+                _heat_map(report, measured, f"Probe accuracy for {name}"),
+                _heat_map(report, control, f"Control probe for {name}") if any(control) else None,
+                _majority([i.majority[name] for i in report.inspected if name in i.majority]),
+            )
+        )
+    return tuple(panels)
+
+
+def lens_panels(report: Report) -> tuple[Panel, ...]:
+    """Heat maps of logit-lens accuracy by layer and generation, one per task family."""
+    names = dict.fromkeys(name for inspection in report.inspected for name in inspection.logit_lens)
+    return tuple(
+        Panel(
+            name,
+            _heat_map(report, [i.logit_lens.get(name, ()) for i in report.inspected], f"Logit lens accuracy on {name}"),
+            None,
+        )
+        for name in names
+    )
+
+
+def _majority(shares: Sequence[float]) -> str:
+    """What a probe reaches that always answers with the most frequent class."""
+    if not shares:
+        return ""
+    low, high = decimal(min(shares), 2), decimal(max(shares), 2)
+    return f"Always answering the most frequent class: {low}" + (f" to {high}." if high != low else ".")
+
+
+def _control(control: Mapping[str, Layers], name: str) -> Layers:
+    return control.get(name) or control.get("", ())
+
+
+def _heat_map(report: Report, values: Sequence[Layers], name: str) -> Markup:
+    """Columns are the inspected candidates in order, rows are layers from the lowest at the bottom upwards."""
+    columns = list(zip(report.inspected, values, strict=True))
+    depth = max((len(layers) for _, layers in columns), default=0)
+    names = _row_names(columns, depth)
+    cell_w, cell_h, left, top = 40.0, 28.0, 68.0, 4.0
+    bottom = top + cell_h * depth
+    parts = []
+    for row, words in enumerate(names):
+        parts.append(label(words, left - 8, bottom - cell_h * (row + 0.5) + 4, anchor="end"))
+    for column, (inspection, layers) in enumerate(columns):
+        x = left + cell_w * column
+        for row in range(depth):
+            if row < len(layers):
+                parts.append(_cell(x, bottom - cell_h * (row + 1), cell_w, cell_h, layers[row]))
+        winner = report.promoted(inspection.generation)
+        promoted = winner is not None and inspection.index in (None, winner.index)
+        parts.append(label(f"g{inspection.generation}", x + cell_w / 2, bottom + 16, anchor="middle"))
+        parts.append(label("▲" if promoted else "", x + cell_w / 2, bottom + 29, anchor="middle", class_="tiny"))
+    width = left + cell_w * len(columns) + 6
+    return drawing(width, bottom + 36, f"{name}, by layer and generation", *parts)
+
+
+def _row_names(columns: Sequence[tuple[Inspection, Layers]], depth: int) -> tuple[str, ...]:
+    """What a row stands for, judged by how many values were read for how many blocks."""
+    extra = {len(layers) - i.layers for i, layers in columns if layers and i.layers is not None}
+    if extra == {1}:
+        return ("embed", *(f"block {row}" for row in range(depth - 1)))
+    return tuple(f"block {row}" if extra == {0} else f"layer {row}" for row in range(depth))
+
+
+def _cell(x: float, y: float, w: float, h: float, value: float | None) -> Markup:
+    """A box with its value in it; a dashed, empty one where the layer was not read."""
+    if value is None:
+        return element("rect", x=x + 1, y=y + 1, width=w - 2, height=h - 2, class_="unread")
+    color = sequential(value)
+    box = element("rect", x=x + 1, y=y + 1, width=w - 2, height=h - 2, fill=color)
+    return join([box, label(decimal(value, 2), x + w / 2, y + h / 2 + 4, anchor="middle", class_=f"cell {ink(color)}")])

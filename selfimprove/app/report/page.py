@@ -1,0 +1,213 @@
+"""Assemble the page: views and figures into one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from selfimprove.app.report import evidence, progress, spending, text, tree
+from selfimprove.app.report.data import build_report, spent
+from selfimprove.app.report.records import mapping, read_records, shown
+from selfimprove.app.report.views import FATES, KINDS, Candidate, Report
+from selfimprove.errors import RunError
+
+FILE_NAME = "report.html"
+MAX_TABLE_ROWS = 400
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(run_dir: Path, baselines: Mapping[str, Path] | None = None) -> Path:
+    """Write ``report.html`` into a run folder from its ledger.
+
+    Works for finished, halted, limited and running runs. Nothing else in the folder is read; every text of the
+    ledger is treated as untrusted and escaped.
+
+    Args:
+        run_dir: the run folder.
+        baselines: other run folders by the name to show, drawn beside this run's best-so-far curve.
+
+    Returns:
+        The path of the page, replaced atomically.
+
+    Raises:
+        RunError: a ledger cannot be read, or the page cannot be written.
+    """
+    compared = {name: read_records(folder) for name, folder in (baselines or {}).items()}
+    page = render(build_report(read_records(run_dir), compared))
+    path = run_dir / FILE_NAME
+    draft = path.with_name(f".{FILE_NAME}.{os.getpid()}.part")
+    try:
+        draft.write_text(page, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        remedy = f"free space or make the folder writable ({error.strerror})"
+        raise RunError("write the report", str(path), "a writable folder with free space", remedy) from error
+    return path
+
+
+def render(report: Report) -> str:
+    """The whole page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        flops=text.flops,
+        decimal=text.decimal,
+        signed=text.signed,
+        p=text.p_text,
+        moment=text.moment,
+        breakable=text.breakable,
+    )
+    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        run=report.run,
+        style=Markup(style),
+        script=Markup(script),
+        denied_value=text.denied_value,
+        policy=content_policy(style, script),
+        figures=_figures(report),
+        facts=_facts(report),
+        tables=_tables(report),
+    )
+
+
+def content_policy(style: str, script: str) -> str:
+    """A content security policy that admits exactly our style sheet and script, and no network at all."""
+
+    def source(content: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; style-src {source(style)}; script-src {source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _figures(report: Report) -> dict[str, Any]:
+    low, high = tree.skill_domain(report)
+    fates = [
+        (fate, tree.legend_shape("recipe", fill="#1fa187" if fate in ("promoted", "rejected") else None, fate=fate))
+        for fate in FATES
+    ]
+    return {
+        "tree": tree.lineage_tree(report) if report.numbers else None,
+        "color_bar": tree.color_bar(low, high, "Search skill"),
+        "accuracy_bar": tree.color_bar(0.0, 1.0, "Accuracy"),
+        "shapes": [(kind, tree.legend_shape(kind)) for kind in (*KINDS, "mixed")],
+        "fates": fates,
+        "best": progress.best_so_far(report),
+        "tasks": progress.task_skills(report),
+        "confirmations": evidence.confirmations(report),
+        "retention": evidence.retention(report),
+        "probes": evidence.probe_panels(report),
+        "lens": evidence.lens_panels(report),
+        "budget": spending.budget_bar(report),
+        "budget_by_generation": spending.budget_by_generation(report),
+        "fates_by_generation": spending.fates_by_generation(report),
+        "fates_by_kind": spending.fates_by_kind(report),
+        "entropy": spending.controller_line(report, "entropy", "entropy of proposals (nats)"),
+        "loss": spending.controller_line(report, "loss", "loss (nats per token)"),
+    }
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    run, best = report.run, max((c.score.skill for c in report.candidates if c.score), default=None)
+    limit = run.flop_limit
+    charged = text.flops(run.charged)
+    if limit:
+        charged += f" of {text.flops(limit)} ({text.percent(run.charged / limit)})"
+    champion = report.lineage()[-1] if report.lineage() else None
+    return {
+        "best": best,
+        "champion": champion,
+        "charged": charged,
+        "duration": text.duration(run.seconds),
+        "scored": sum(1 for candidate in report.candidates if candidate.score),
+        "fates": {fate: sum(1 for c in report.candidates if c.fate == fate) for fate in FATES},
+        "seeds": next((c.score.seeds for c in report.candidates if c.score and c.score.seeds), None),
+        "config": json.dumps(run.config, indent=2, ensure_ascii=False, sort_keys=True, default=str)[:60_000],
+    }
+
+
+def _tables(report: Report) -> dict[str, Any]:
+    totals = spent(report.charges)
+    kept = _kept_rows(report.candidates)
+    return {
+        "candidates": kept,
+        "left_out": len(report.candidates) - len(kept),
+        "accounts": [(name, spending.account_class(name), totals.get(name, 0)) for name in spending.accounts(report)],
+        "limits": _limits(report),
+        "sealed": _flatten({key: item for key, item in report.sealed.items() if key != "tasks"}),
+        "sealed_tasks": _by_task(report.sealed.get("tasks")),
+        "test": report.confirmations[0] if report.confirmations else None,
+    }
+
+
+def _kept_rows(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """All candidates, or for very long runs the best and the promoted ones, so that the page stays small."""
+    if len(candidates) <= MAX_TABLE_ROWS:
+        return candidates
+    ranked = sorted(candidates, key=lambda c: (c.fate != "promoted", -(c.score.skill if c.score else -1e9)))
+    return tuple(sorted(ranked[:MAX_TABLE_ROWS], key=lambda c: (c.generation, c.index)))
+
+
+def _limits(report: Report) -> list[tuple[str, str, str]]:
+    """Each limit with what was used of it, where the ledger tells."""
+    denied = sum(1 for candidate in report.candidates if candidate.denial)
+    used: dict[str, str] = {
+        "generations": str(len(report.generations)),
+        "candidates": str(len(report.candidates)),
+        "flops": text.flops(report.run.charged),
+        "lost_flops": text.flops(spent(report.charges).get("lost", 0)),
+        "denied_edits": str(denied),
+    }
+    return [(name, used.get(name, ""), _limit_text(name, bound)) for name, bound in report.run.limits.items()]
+
+
+def _limit_text(name: str, bound: object) -> str:
+    if isinstance(bound, int | float) and not isinstance(bound, bool):
+        if "flops" in name:
+            return text.flops(float(bound))
+        if name.endswith("seconds"):
+            return text.duration(float(bound))
+        return f"{bound:,}"
+    return shown(bound)
+
+
+def _by_task(value: object) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Results by task family as a grid: the column names, then a row per family."""
+    tasks = {name: mapping(task) for name, task in mapping(value).items()}
+    columns = list(dict.fromkeys(key for task in tasks.values() for key in task))
+    return columns, [(name, [_value(task.get(key)) for key in columns]) for name, task in tasks.items()]
+
+
+def _value(item: object) -> str:
+    return f"{item:.4g}" if isinstance(item, float) else shown(item)
+
+
+def _flatten(value: object, prefix: str = "", depth: int = 0) -> list[tuple[str, str]]:
+    """Nested results as rows ``task / recall / skill``; lists stay in one row."""
+    rows: list[tuple[str, str]] = []
+    for key, item in mapping(value).items():
+        name = f"{prefix} / {key}" if prefix else key
+        if isinstance(item, Mapping) and depth < 4:
+            rows += _flatten(item, name, depth + 1)
+        elif isinstance(item, list):
+            rows.append((name, ", ".join(shown(one) for one in item[:64])))
+        else:
+            rows.append((name, _value(item)))
+    return rows[:200]

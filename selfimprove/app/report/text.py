@@ -1,0 +1,109 @@
+"""Numbers and edits as a person reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from selfimprove.app.report.svg import shorten
+
+MINUS = "\N{MINUS SIGN}"
+_UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP"))
+_PREFIXES = (
+    ("architecture.", ""),
+    ("objective.expression", "loss"),
+    ("recipe.", ""),
+)
+
+
+def flop_unit(largest: float) -> tuple[float, str]:
+    """The unit in which values up to ``largest`` are read most easily: its size in FLOPs and its name."""
+    return next((unit for unit in _UNITS if largest >= unit[0]), (1.0, "FLOP"))
+
+
+def flops(value: float | None) -> str:
+    """A count of floating-point operations with three significant digits: ``1.25 TFLOP``."""
+    if value is None:
+        return "not recorded"
+    size, unit = flop_unit(value)
+    return f"{value / size:.3g} {unit}" if value / size < 1000 else f"{value / size:,.0f} {unit}"
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """A number with fixed digits and a true minus sign; a dash where there is none."""
+    return "\N{EN DASH}" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference with its sign."""
+    return "\N{EN DASH}" if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def p_text(value: float | None) -> str:
+    """A p-value: three digits, or a bound where it is smaller than what digits can show."""
+    if value is None:
+        return "p not recorded"
+    return "p < 0.0001" if value < 0.0001 else f"p = {value:.4f}" if value < 0.01 else f"p = {value:.3f}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage; small ones keep a digit."""
+    shown = 100 * share
+    return f"{shown:.1f}%" if 0 < shown < 10 else f"{shown:.0f}%"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as ``3 min 20 s`` or ``2 h 05 min``."""
+    if seconds is None:
+        return "not recorded"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def moment(time: str) -> str:
+    """An ISO time cut to seconds, in words that a person scans: ``2026-01-31 14:05:09 UTC``."""
+    return f"{time[:10]} {time[11:19]} UTC" if len(time) >= 19 and time[10] == "T" else time
+
+
+def brief_edit(edit: str) -> str:
+    """An edit without the words that its colour and shape already say.
+
+    Example:
+        >>> brief_edit("architecture.blocks.0.mixer=conv_attention")
+        'blocks.0.mixer=conv_attention'
+    """
+    for long, short in _PREFIXES:
+        edit = edit.replace(long, short)
+    return edit
+
+
+def edit_lines(edits: Sequence[str], limit: int) -> tuple[str, ...]:
+    """At most two lines of at most ``limit`` characters that name the edits; what is left out is counted."""
+    brief = [brief_edit(edit) for edit in edits]
+    if not brief:
+        return ("no edit recorded",)
+    if len(brief) == 1 and len(brief[0]) > limit:
+        cut = max(brief[0].rfind(mark, limit // 3, limit) for mark in ",=") + 1
+        cut = cut or brief[0].rfind("(", limit // 3, limit) + 1 or limit
+        return brief[0][:cut], shorten(brief[0][cut:].strip(), limit)
+    if len(brief) <= 2:
+        return tuple(shorten(edit, limit) for edit in brief)
+    more = f" +{len(brief) - 2} more"
+    return shorten(brief[0], limit), shorten(brief[1], limit - len(more)) + more
+
+
+def breakable(edit: str) -> Markup:
+    """Escaped edit text with places where a line may break: after dots, commas, brackets and signs."""
+    pieces = re.split(r"(?<=[,=(_])|(?<=\.)(?=[a-z])|(?=<->)", edit)
+    return Markup("<wbr>").join(pieces)
+
+
+def denied_value(limit: str, value: str) -> str:
+    """A value or bound of a denial, as FLOPs where the limit counts them."""
+    return flops(float(value)) if "flops" in limit and value.isdigit() and len(value) < 40 else value

@@ -1,0 +1,259 @@
+"""From a plain, resolved configuration to the frozen dataclasses that the core works with.
+
+Hydra stops here: nothing below this module sees a ``DictConfig``. The conversion is driven by the type hints of the
+target dataclass, so a new field needs a key in ``conf/`` and, if it is a number, a row in ``RANGES``; no code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from selfimprove.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Closed interval of a number, and its unit for the message."""
+
+    low: float
+    high: float
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g} {self.unit}".rstrip()
+
+
+_FLOPS = Range(1e6, 1e21, "FLOPs")
+_BYTES = Range(1 << 20, 1 << 50, "bytes")
+_SECONDS = Range(0.1, 1e7, "seconds")
+_RATE = Range(1e-5, 0.1, "")
+
+RANGES: Mapping[str, Range] = {
+    "seed": Range(0, 2**53, ""),
+    "generations": Range(1, 100_000, "generations"),
+    "candidates": Range(1, 100_000, "candidates a generation"),
+    "search_seeds": Range(1, 256, "training seeds"),
+    "confirm_seeds": Range(1, 24, "training seeds"),  # the exact test enumerates 2**n sign flips
+    "alpha": Range(1e-6, 0.5, "probability"),
+    "workers": Range(1, 1024, "processes"),
+    "allowance_flops": _FLOPS,
+    "space.max_edits": Range(1, 16, "edits a proposal"),
+    "space.min_blocks": Range(1, 16, "blocks"),
+    "space.max_blocks": Range(1, 16, "blocks"),
+    "space.max_width": Range(32, 512, "channels"),
+    "space.max_batch": Range(4, 512, "sequences"),
+    "tasks.vocab_size": Range(16, 4096, "tokens"),
+    "tasks.context": Range(8, 4096, "tokens"),
+    "tasks.halt_share": Range(0.0, 0.9, "share of training sequences"),
+    "tasks.constraint_weight": Range(0.0, 100.0, ""),
+    "tasks.eval_sequences": Range(8, 100_000, "sequences a family"),
+    "controller.steps": Range(1, 100_000, "steps a generation"),
+    "controller.learning_rate": _RATE,
+    "controller.temperature": Range(1e-3, 1e3, ""),
+    "controller.epsilon": Range(1e-6, 1.0, "share"),
+    "controller.oversample": Range(1, 100, "sequences a proposal"),
+    "controller.prior_count": Range(0.0, 1e6, "successes"),
+    "containment.job_wall_seconds": Range(1, 1e6, "seconds"),
+    "containment.job_cpu_seconds": Range(1, 1e6, "seconds"),
+    "containment.job_silence_seconds": Range(1, 1e5, "seconds"),
+    "training.seed_learning_rate": _RATE,
+    "training.seed_batch": Range(4, 512, "sequences"),
+    "inspection.sequences": Range(16, 100_000, "sequences a family"),
+    "inspection.retention_floor": Range(0.0, 1.0, "share"),
+    "limits.generations": Range(1, 1_000_000, "generations"),
+    "limits.candidates": Range(1, 100_000_000, "candidates"),
+    "limits.flops": _FLOPS,
+    "limits.candidate_flops": _FLOPS,
+    "limits.parameters": Range(1_000, 1e12, "parameters"),
+    "limits.tokens": Range(1_000, 1e15, "tokens"),
+    "limits.wall_seconds": _SECONDS,
+    "limits.memory_bytes": _BYTES,
+    "limits.lost_flops": Range(0, 1e21, "FLOPs"),
+    "limits.denied_edits": Range(0, 100_000_000, "edits"),
+    "limits.disk_bytes": _BYTES,
+    "limits.checkpoint_bytes": Range(1 << 10, 1 << 50, "bytes"),
+}
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "tasks.families": ("recall", "copy", "modular"),
+    "controller.name": ("transformer", "random"),
+    "containment.backend": ("lockdown", "none"),
+    "inspection.instruments": ("readability", "probes", "logit_lens", "constraint"),
+}
+"""Names that the core would refuse too, but only once a run has begun; a test holds them equal to its registries."""
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """A ``did you mean`` clause, or an empty string when nothing is close.
+
+    >>> suggest("generatons", ["generations", "candidates"])
+    "did you mean 'generations'?"
+    >>> suggest("lr", ["steps", "learning_rate"])
+    "did you mean 'learning_rate'?"
+    """
+    names = list(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    close = close or [word for word in names if "".join(part[:1] for part in word.split("_")) == name]
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+def listing(valid: Iterable[str], most: int = 24) -> str:
+    """Comma-separated names, cut off after ``most``."""
+    names = list(valid)
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+
+
+def unknown_key(path: str, valid: Iterable[str], elsewhere: Iterable[str] = ()) -> ConfigError:
+    """The refusal of a key: names its neighbours, and where the same name exists in another place."""
+    parent, _, name = path.rpartition(".")
+    valid = list(valid)
+    prefix = f"{parent}." if parent else ""
+    close = suggest(name, valid)
+    hint = close.replace("'", f"'{prefix}", 1)
+    if not hint:
+        homes = [key for key in elsewhere if key.rpartition(".")[2] == name] or list(elsewhere)
+        hint = suggest(name, homes) or suggest(path, homes)
+        hint = hint or (f"did you mean {homes[0]!r}?" if homes and homes[0].endswith(f".{name}") else "")
+    place = f"keys of {parent}" if parent else "keys"
+    return ConfigError("set configuration key", path, f"{place} {listing(valid)}", hint)
+
+
+def build(cls: type[T], values: Mapping[str, object], *, path: str = "", ranges: Mapping[str, Range] = RANGES) -> T:
+    """Build the dataclass ``cls``, nested dataclasses included, from a plain mapping.
+
+    Args:
+        cls: a frozen dataclass; its type hints decide what is accepted.
+        values: plain values, as OmegaConf or JSON give them.
+        path: dotted place of ``values`` in the configuration, for messages.
+        ranges: dotted path to the closed interval of that number.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, a value out of range, or a refusal by ``cls`` itself.
+    """
+    hints = typing.get_type_hints(cls)
+    wanted = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    for key in values:
+        if key not in wanted:
+            raise unknown_key(_join(path, str(key)), wanted, leaves(cls) if not path else ())
+    arguments: dict[str, Any] = {}
+    for name, field in wanted.items():
+        if name in values:
+            arguments[name] = convert(hints[name], values[name], path=_join(path, name), ranges=ranges)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError("read configuration key", _join(path, name), "a value", "it is missing: set it")
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"read the configuration of {path or 'the run'}", str(error)) from error
+
+
+def convert(hint: Any, value: object, *, path: str, ranges: Mapping[str, Range] = RANGES) -> Any:
+    """Convert one plain value to the type ``hint``; see :func:`build` for what it raises."""
+    origin, parameters = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any or hint is object:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(parameters, value, path, ranges)
+    if origin is typing.Literal:
+        return _choice(value, parameters, path)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            _refuse(path, value, f"a group with the keys {listing(f.name for f in dataclasses.fields(hint))}")
+        return build(hint, value, path=path, ranges=ranges)
+    if origin in (tuple, list):
+        return origin(_convert_items(origin, parameters, value, path, ranges))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            _refuse(path, value, "a mapping")
+        return {str(k): convert(parameters[1], v, path=_join(path, str(k)), ranges=ranges) for k, v in value.items()}
+    return _convert_scalar(hint, value, path, ranges.get(path))
+
+
+def leaves(cls: type, path: str = "") -> list[str]:
+    """Dotted paths of every key that :func:`build` accepts for ``cls``."""
+    found = []
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint, here = hints[field.name], _join(path, field.name)
+        found += leaves(hint, here) if dataclasses.is_dataclass(hint) and isinstance(hint, type) else [here]
+    return found
+
+
+def _convert_union(options: tuple[Any, ...], value: object, path: str, ranges: Mapping[str, Range]) -> Any:
+    if value is None and type(None) in options:
+        return None
+    problem: ConfigError | None = None
+    for option in options:
+        if option is not type(None):
+            try:
+                return convert(option, value, path=path, ranges=ranges)
+            except ConfigError as error:
+                problem = problem or error
+    assert problem is not None  # a union has at least one member besides None
+    raise problem
+
+
+def _convert_items(
+    origin: type, parameters: tuple[Any, ...], value: object, path: str, ranges: Mapping[str, Range]
+) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        _refuse(path, value, "a list, written [a,b]")
+    repeated = origin is list or (len(parameters) == 2 and parameters[1] is Ellipsis)
+    if not repeated and len(value) != len(parameters):
+        _refuse(path, value, f"a list of {len(parameters)} values")
+    hints = [parameters[0]] * len(value) if repeated else list(parameters)
+    pairs = enumerate(zip(hints, value, strict=True))
+    return [convert(hint, item, path=f"{path}[{index}]", ranges=ranges) for index, (hint, item) in pairs]
+
+
+def _convert_scalar(hint: Any, value: object, path: str, interval: Range | None) -> Any:
+    if hint is bool:
+        if not isinstance(value, bool):
+            _refuse(path, value, "true or false")
+        return value
+    if hint in (int, float):
+        return _number(hint, value, path, interval)
+    if hint is str:
+        if not isinstance(value, str):
+            _refuse(path, value, "text")
+        names = CHOICES.get(path.partition("[")[0])
+        return _choice(value, names, path) if names else value
+    raise TypeError(f"{path}: no conversion to {hint!r}; extend selfimprove.app.schema")
+
+
+def _number(hint: type, value: object, path: str, interval: Range | None) -> int | float:
+    kind = "a whole number" if hint is int else "a number"
+    limit = f"{kind}, {interval}" if interval else kind
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _refuse(path, value, limit)
+    if not math.isfinite(value) or (hint is int and int(value) != value):  # 1e12 is a fine way to write an integer
+        _refuse(path, value, limit)
+    if interval and not interval.low <= value <= interval.high:
+        nearest = min(max(value, interval.low), interval.high)
+        _refuse(path, value, limit, f"the nearest is {path}={nearest:g}")
+    return int(value) if hint is int else float(value)
+
+
+def _choice(value: object, choices: tuple[Any, ...], path: str) -> Any:
+    if value not in choices:
+        names = [str(choice) for choice in choices]
+        _refuse(path, value, listing(names), suggest(str(value), names) or "choose one of these")
+    return value
+
+
+def _refuse(path: str, value: object, limit: str, remedy: str = "") -> NoReturn:
+    shown = "null" if value is None else value
+    raise ConfigError(f"set {path}", shown, limit, remedy or f"write {path}=VALUE with such a value")
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,134 @@
+"""One sitting with a run: watch it, let it be stopped, write its report, say how it ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich import get_console
+
+from selfimprove.app import folder
+from selfimprove.app.observing import Observers
+from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler, summary_text
+from selfimprove.app.settings import Settings
+from selfimprove.app.signals import StopSignals
+from selfimprove.app.tracking import CLOSE_SECONDS, start_tracking
+from selfimprove.app.view import RunView
+from selfimprove.errors import RunError
+
+log = logging.getLogger(__name__)
+
+HASTY_SECONDS = 3.0  # for tracking to finish, when a person wants to stop at once
+
+EXIT_OK, EXIT_NEGATIVE, EXIT_USER, EXIT_HALTED, EXIT_INTERRUPTED = 0, 1, 2, 4, 130
+
+# A limit that ends a run is the containment policy at work, not a failure.
+EXIT_OF_STATE = {
+    "finished": EXIT_OK,
+    "limit": EXIT_OK,
+    "paused": EXIT_INTERRUPTED,
+    "halted": EXIT_HALTED,
+    "failed": EXIT_NEGATIVE,
+}
+
+
+def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt: bool = False) -> int:
+    """Run or resume in ``run_dir`` until it ends, pauses or is halted; returns the exit code.
+
+    Raises:
+        RunError: the folder is taken (a new run), or cannot be written.
+        KeyboardInterrupt: a person pressed Ctrl-C twice; the workers have been killed on its way here.
+    """
+    from selfimprove.loop.run import run
+
+    if not resume and folder.is_run(run_dir):
+        raise RunError(
+            "start a run in", str(run_dir), "a folder without a run", f"go on with it: selfimprove resume {run_dir}"
+        )
+    view = RunView()
+    with _disk_errors(run_dir), StopSignals(announce=not get_console().is_terminal) as signals:
+        folder.point_latest(run_dir)
+        tracker = start_tracking(settings.tracking, run_dir)
+        note, patience = "", CLOSE_SECONDS
+        try:
+            with _progress(view, signals) as progress:
+                observers = Observers([_Fold(view), progress, *([tracker] if tracker else [])])
+                if resume:
+                    _replay(run_dir, observers)
+                summary = run(
+                    settings.run,
+                    run_dir,
+                    observers,
+                    resume=resume,
+                    clear_halt=clear_halt,
+                    should_stop=signals.requested,
+                )
+            if tracker:
+                tracker.on_event("finish", {"state": summary.state, "reason": summary.reason})
+        except KeyboardInterrupt:
+            patience = HASTY_SECONDS
+            raise
+        finally:
+            if tracker:
+                if settings.tracking.mode == "online":
+                    log.info("sending the rest to W&B, for at most %d s", patience)
+                note = tracker.close(patience).note
+        report = write_report(run_dir)
+    print(summary_text(summary, run_dir, report, (f"tracking    {note}",) if note else ()), flush=True)
+    return EXIT_OF_STATE[summary.state]
+
+
+def write_report(run_dir: Path) -> Path | None:
+    """Write the report; a run whose report fails is still a good run."""
+    from selfimprove.app.report import write_report as write
+
+    try:
+        return write(run_dir)
+    except Exception as error:  # whatever it is, it must not hide how the run ended
+        log.warning("the report could not be written (%s); try again: selfimprove report %s", error, run_dir)
+        return None
+
+
+def plain_logging() -> None:
+    """The console part of the logging that Hydra sets up for ``run``, for the commands without Hydra."""
+    logging.basicConfig(level=logging.INFO, handlers=[console_handler()], force=True)
+    for name in ("httpx", "urllib3", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Fold:
+    """Brings the view up to date before the others look at it."""
+
+    def __init__(self, view: RunView) -> None:
+        self._view = view
+
+    def on_event(self, kind: str, body: Mapping[str, Any]) -> None:
+        self._view.apply(kind, body)
+
+
+def _progress(view: RunView, signals: StopSignals) -> LiveProgress | PlainProgress:
+    console = get_console()
+    return LiveProgress(console, view, signals.requested) if console.is_terminal else PlainProgress(view)
+
+
+def _replay(run_dir: Path, observers: Observers) -> None:
+    """Tell the observers of a resumed run what happened before; decisions are old news, so nothing is logged."""
+    quiet = logging.getLogger("selfimprove.app.progress")
+    quiet.disabled = True
+    try:
+        for kind, body in folder.records(run_dir):
+            if kind != "finish":
+                observers.on_event(kind, body)
+    finally:
+        quiet.disabled = False
+
+
+@contextmanager
+def _disk_errors(run_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise folder.explain(error, f"write the run in {run_dir}") from error

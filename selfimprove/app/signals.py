@@ -1,0 +1,54 @@
+"""Ctrl-C in two steps: the first asks the loop to finish its step, the second stops at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+
+STOPPING = "Stopping after the current step; what is finished is kept. Press Ctrl-C again to stop at once."
+_SECOND = b"\nStopping now; workers are being killed.\n"
+
+
+class StopSignals:
+    """Context manager that turns SIGINT and SIGTERM into a flag that the loop polls.
+
+    First signal: :meth:`requested` becomes true. Second: ``KeyboardInterrupt``, on whose way out the supervisor kills
+    its workers. Third: the process ends without further ado; the kernel kills the workers (parent-death signal).
+    Outside the main thread nothing is installed.
+
+    Args:
+        announce: say so on standard error at the first signal; not where a live display shows ``STOPPING`` itself.
+    """
+
+    def __init__(self, *, announce: bool = True) -> None:
+        self._announce = announce
+        self._count = 0
+        self._previous: dict[int, object] = {}
+
+    def requested(self) -> bool:
+        """Whether a person asked the run to stop."""
+        return self._count > 0
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        # os.write, because the interrupted code may be holding the lock of a buffered stream or of the live display
+        if self._count == 1:
+            if self._announce:
+                os.write(2, f"\n{STOPPING}\n".encode())
+        elif self._count == 2:
+            os.write(2, _SECOND)
+            raise KeyboardInterrupt
+        else:
+            os._exit(130)

@@ -1,0 +1,41 @@
+"""Studies and benchmarks by name: ``module:function``, called with the remaining arguments, returning the exit code.
+
+They live in the checkout's ``benchmarks/`` and are no part of the installed package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+
+from selfimprove.app.schema import listing, suggest
+from selfimprove.errors import ConfigError
+
+STUDIES: Mapping[str, str] = {
+    "improvement": "benchmarks.improvement:main",
+    "faults": "benchmarks.faults:main",
+    "sweep": "benchmarks.sweep:main",
+}
+BENCHMARKS: Mapping[str, str] = {}
+
+
+def dispatch(kind: str, registry: Mapping[str, str], name: str | None, arguments: Sequence[str]) -> int:
+    """Run a registered study or benchmark.
+
+    Raises:
+        ConfigError: no name, an unknown one, or one whose code is not there (an installed package without a checkout).
+    """
+    known = listing(registry) or "none in this version"
+    if name is None:
+        raise ConfigError(f"choose a {kind}", "nothing", known, f"selfimprove {kind} NAME")
+    if name not in registry:
+        raise ConfigError(f"choose a {kind}", name, known, suggest(name, registry) or "choose one of these")
+    module, _, function = registry[name].partition(":")
+    try:
+        entry: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if error.name not in (module, module.partition(".")[0]):
+            raise
+        limit = f"a checkout that holds {module}"
+        raise ConfigError(f"run {kind}", name, limit, "run it from the repository") from error
+    return entry(arguments)

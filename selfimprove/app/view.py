@@ -1,0 +1,169 @@
+"""What a run looks like so far: a plain fold over ledger records, for progress lines, tables and tracking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Body = Mapping[str, Any]
+
+
+@dataclass
+class CandidateRow:
+    """One proposal and what became of it."""
+
+    generation: int
+    index: int
+    edits: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    status: str = "valid"  # valid, invalid, duplicate, denied, failed, scored, promoted, rejected
+    genome: str = ""
+    skill: float | None = None
+    retention: float | None = None
+    flops: int = 0
+    reason: str = ""
+
+
+@dataclass
+class RunView:
+    """Live totals. Only :meth:`apply` changes them."""
+
+    run_id: str = ""
+    experiment: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    limit_flops: int = 0
+    charged_flops: int = 0
+    generation: int = 0  # generations completed
+    best_skill: float | None = None
+    denied: int = 0
+    failed: int = 0
+    last_decision: str = ""
+    champion: str = ""
+    generations: dict[int, dict[str, Any]] = field(default_factory=dict)
+    candidates: dict[tuple[int, int], CandidateRow] = field(default_factory=dict)
+    inspections: list[dict[str, Any]] = field(default_factory=list)
+    confirmations: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def planned(self) -> int:
+        """Generations that the configuration asks for; 0 when unknown."""
+        return int(self.config.get("generations", 0))
+
+    @property
+    def budget_left(self) -> float | None:
+        """Share of the FLOP limit that is left, 0 to 1; None when there is no limit on record."""
+        return max(0.0, 1 - self.charged_flops / self.limit_flops) if self.limit_flops else None
+
+    def apply(self, kind: str, body: Body) -> None:
+        """Take in one record; kinds that nothing here shows are ignored."""
+        handler = _HANDLERS.get(kind)
+        if handler is not None:
+            handler(self, body)
+
+    def row(self, body: Body) -> CandidateRow:
+        """The candidate that a record speaks of, created when it is new."""
+        place = (int(body["generation"]), int(body["index"]))
+        return self.candidates.setdefault(place, CandidateRow(*place))
+
+
+def _run(view: RunView, body: Body) -> None:
+    view.run_id, view.experiment = str(body["run_id"]), str(body["experiment"])
+    view.config = body.get("config", {})
+    view.limit_flops = int(body.get("limits", {}).get("flops", 0))
+
+
+def _proposal(view: RunView, body: Body) -> None:
+    row = view.row(body)
+    row.edits, row.kinds = tuple(body["edits"]), tuple(body["kinds"])
+    row.status, row.reason, row.genome = body["status"], body.get("reason", ""), body.get("genome") or ""
+    view.denied += row.status == "invalid"
+
+
+def _denial(view: RunView, body: Body) -> None:
+    row = view.row(body)
+    row.status, row.reason = "denied", str(body["reason"])
+    view.denied += 1
+
+
+def _charge(view: RunView, body: Body) -> None:
+    view.charged_flops = int(body["total"])
+    row = view.candidates.get(_place(str(body["key"])))
+    if row is not None:
+        row.flops += int(body["flops"])
+
+
+def _outcome(view: RunView, body: Body) -> None:
+    row = view.candidates.get(_place(str(body["key"])))
+    if row is not None and body["status"] != "completed" and row.status == "valid":
+        row.status, row.reason = "failed", str(body.get("reason", ""))
+        view.failed += 1
+
+
+def _score(view: RunView, body: Body) -> None:
+    if body.get("index") is None or body["index"] < 0:
+        return
+    row = view.row(body)
+    row.skill, row.status = float(body["skill"]), "scored"
+    retention = body.get("retention") or {}
+    row.retention = retention["kept"] / retention["n"] if retention.get("n") else None
+
+
+def _confirmation(view: RunView, body: Body) -> None:
+    view.confirmations[int(body["generation"])] = dict(body)
+
+
+def _inspection(view: RunView, body: Body) -> None:
+    view.inspections.append(dict(body))
+
+
+def _decision(view: RunView, body: Body) -> None:
+    row = view.row(body)
+    row.status = "promoted" if body["promoted"] else "rejected"
+    row.reason = "; ".join(body.get("reasons", ()))
+    verdict = "promoted" if body["promoted"] else "kept the parent over"
+    edits = f" ({', '.join(row.edits)})" if row.edits else ""
+    view.last_decision = f"{verdict} {row.genome[:10] or 'the candidate'}{edits}"
+
+
+def _generation(view: RunView, body: Body) -> None:
+    number = int(body["generation"])
+    view.generations[number] = dict(body)
+    view.generation = max(view.generation, len(view.generations))
+    view.champion = str(body["champion"])
+    view.best_skill = float(body["best_skill"])
+    view.charged_flops = int(body.get("charged_flops", view.charged_flops))
+
+
+def _place(key: str) -> tuple[int, int]:
+    """``g003/c05/s1`` -> (3, 5); (-1, -1) for work that belongs to no single candidate."""
+    parts = key.split("/")
+    if len(parts) > 1 and parts[0][:1] == "g" and parts[1][:1] == "c" and parts[0][1:].isdigit():
+        return (int(parts[0][1:]), int(parts[1][1:])) if parts[1][1:].isdigit() else (-1, -1)
+    return (-1, -1)
+
+
+_HANDLERS = {
+    "run": _run,
+    "proposal": _proposal,
+    "denial": _denial,
+    "charge": _charge,
+    "outcome": _outcome,
+    "score": _score,
+    "confirmation": _confirmation,
+    "inspection": _inspection,
+    "decision": _decision,
+    "generation": _generation,
+}
+
+
+def flops_text(flops: float) -> str:
+    """A FLOP count with its prefix.
+
+    >>> flops_text(2_500_000_000_000)
+    '2.50 TFLOP'
+    """
+    for prefix, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if flops >= size:
+            return f"{flops / size:.2f} {prefix}FLOP"
+    return f"{flops:.0f} FLOP"

@@ -1,0 +1,93 @@
+"""Canonical JSON: the one byte form of a value that is hashed, signed and stored.
+
+RFC 8785, with one addition: integers beyond 2**53 are written exactly. FLOP totals and 63-bit seeds are that large, and
+our readers (Python) keep them exact; a reader that parses numbers as doubles must not re-encode them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import rfc8785
+
+from selfimprove.errors import LedgerError
+
+
+def canonical(value: Any) -> bytes:
+    """Encode ``value`` (JSON types only; tuples count as arrays) as canonical JSON in UTF-8.
+
+    Floats that hold whole numbers lose their point (``4.0`` becomes ``4``), as the RFC demands.
+
+    Raises:
+        LedgerError: a number that is not finite, a key that is not text, or a type that JSON lacks; names the path.
+    """
+    try:
+        return _encode(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError):
+        _refuse(value, "")
+        raise  # unreachable while _refuse knows every reason that the encoder has
+    except RecursionError:
+        raise LedgerError("encode canonical JSON", limit="values that are not nested this deeply") from None
+
+
+def parse(data: bytes) -> Any:
+    """Decode JSON strictly: UTF-8, no ``NaN``, no duplicate keys.
+
+    Raises:
+        LedgerError: anything else, also numbers and nestings too large to read.
+    """
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise LedgerError(f"read JSON: {type(error).__name__}: {error}") from None
+
+
+def _encode(value: Any) -> bytes:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return b"%d" % value
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise rfc8785.CanonicalizationError("object keys must be strings")
+        keys = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=lambda key: key.encode("utf-16be"))
+        return b"{" + b",".join(rfc8785.dumps(key) + b":" + _encode(value[key]) for key in keys) + b"}"
+    if isinstance(value, list | tuple):
+        return b"[" + b",".join(map(_encode, value)) + b"]"
+    return rfc8785.dumps(value)
+
+
+def _refuse(value: Any, path: str) -> None:
+    """Raise for the first value that cannot be encoded, naming its path."""
+    operation = f"encode {path.lstrip('.') or 'the value'}"
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise LedgerError(operation, key, "keys that are text")
+            _refuse(key, f"{path}.<key>")
+            _refuse(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            _refuse(item, f"{path}[{position}]")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise LedgerError(operation, value, "finite numbers", "record the reason as text and the number as null")
+    elif isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise LedgerError(operation, value, "text that UTF-8 can hold") from None
+    elif value is not None and not isinstance(value, bool | int):
+        raise LedgerError(operation, value, "null, booleans, numbers, text, arrays and objects")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return mapping

@@ -1,0 +1,109 @@
+"""What is asked of a worker, and how it ended: plain values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class JobLimits:
+    """What one job may use.
+
+    Args:
+        wall_seconds: from the moment the worker is let go until it is dead.
+        cpu_seconds: user and system time together.
+        memory_bytes: memory that the job may add to what its warm zygote holds.
+        output_bytes: size of all outputs together.
+        silence_seconds: longest pause between two signs of life (``emit``).
+    """
+
+    wall_seconds: float
+    cpu_seconds: float
+    memory_bytes: int
+    output_bytes: int
+    silence_seconds: float
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not math.isfinite(value) or value <= 0:
+                raise ValueError(f"limits.{name}: got {value}; allowed: finite and above zero")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of an entry's ``run`` in its own worker.
+
+    Args:
+        key: the caller's name for it, e.g. ``g003/c05/s1``.
+        zygote: which of the supervisor's zygotes to fork.
+        entry: the module whose ``run`` is called; one of that zygote's entries.
+        payload: JSON handed to ``run`` as ``job``.
+        inputs: files that the worker can read, by name; each a regular file.
+        outputs: names under which the worker can write.
+        limits: what it may use.
+    """
+
+    key: str
+    zygote: str
+    entry: str
+    payload: dict[str, Any]
+    inputs: dict[str, Path]
+    outputs: tuple[str, ...]
+    limits: JobLimits
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a worker used, measured from outside. Never part of a lineage: clocks differ between replays."""
+
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    max_rss_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The worker returned a result and ended by itself. The content is still untrusted."""
+
+    result: dict[str, Any]
+    outputs: dict[str, bytes] = field(repr=False)
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Exceeded:
+    """The worker went over a limit and was killed; ``limit`` is a field of `JobLimits`, or ``event_bytes``."""
+
+    limit: str
+    value: float
+    bound: float
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """The worker raised or died.
+
+    Args:
+        reason: the exception or signal; text of the worker, cleaned and capped.
+        usage: what it used until then.
+        zygote_died: the zygote under it died, so the job itself is not to blame.
+    """
+
+    reason: str
+    usage: Usage
+    zygote_died: bool = False
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """The worker said something that the protocol does not allow."""
+
+    reason: str
+    usage: Usage
+
+
+Outcome = Completed | Exceeded | Crashed | Invalid

@@ -1,0 +1,167 @@
+"""The supervisor's end of a zygote: start it with nothing to inherit, talk to it, end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sysconfig
+import threading
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, final
+
+import selfimprove
+from selfimprove.containment import descriptors, hostile, metering
+from selfimprove.containment.sandbox import wire
+from selfimprove.containment.sandbox.backend import SandboxBackend, ZygoteSpec
+
+ERROR_BYTES = 64 * 1024
+
+
+class Stage(Enum):
+    """Where a zygote is in its life."""
+
+    WARMING = "warming up"
+    PROVING = "running the canary"
+    SERVING = "serving"
+    WORKING = "being its own one worker"
+    DEAD = "dead"
+
+
+def environment(spec: ZygoteSpec, visible_devices: str | None) -> dict[str, str]:
+    """Return a zygote's whole environment: nothing of ours is inherited but the choice of GPUs."""
+    values = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/nonexistent",
+        "USER": "worker",
+        "LOGNAME": "worker",
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "JOBLIB_MULTIPROCESSING": "0",
+        "TORCHINDUCTOR_CACHE_DIR": "/",  # made on import unless it exists; nothing is ever written there
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "WANDB_MODE": "disabled",
+    }
+    # One thread per worker: a forked child has no other threads, and two on a busy core cost more than they give.
+    values |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+    root = Path(next(iter(selfimprove.__path__))).parent
+    if os.fspath(root) not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        values["PYTHONPATH"] = os.fspath(root)
+    if spec.device == "cuda" and visible_devices is not None:
+        values["CUDA_VISIBLE_DEVICES"] = visible_devices
+    return values
+
+
+@final
+class ZygoteHandle:
+    """A live zygote. Start it from the main thread only: its parent-death signal follows the starting thread."""
+
+    def __init__(self, name: str, spec: ZygoteSpec, backend: SandboxBackend, started: float) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("a zygote must be started from the main thread")
+        self.name = name
+        self.spec = spec
+        self.started = started
+        self.stage = Stage.WARMING
+        self.warm_up_seconds = 0.0
+        self.threads = 0  # more than one at a fork risks a child that waits for a lock which nobody holds any more
+        self.workers = 0  # served now
+        self.exit_status = 0
+        self.cpu_seconds = 0.0
+        self.max_rss_bytes = 0
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._errors = descriptors.error_file(ERROR_BYTES)
+        try:
+            self._process = self._spawn(backend, theirs)
+        except BaseException:
+            self._control.close()
+            os.close(self._errors)
+            raise
+        finally:
+            theirs.close()
+        self.pidfd = os.pidfd_open(self._process.pid)
+
+    def _spawn(self, backend: SandboxBackend, control: socket.socket) -> subprocess.Popen[bytes]:
+        arguments = ["--control", str(control.fileno()), "--parent", str(os.getpid())]
+        arguments += [argument for entry in self.spec.entries for argument in ("--entry", entry)]
+        arguments += [argument for path in self.spec.path for argument in ("--path", os.fspath(path.resolve()))]
+        arguments += ["--cuda"] if self.spec.device == "cuda" else []
+        arguments += [] if self.spec.fork else ["--once"]
+        return subprocess.Popen(
+            backend.command(arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=self._errors,
+            stderr=self._errors,
+            env=environment(self.spec, os.environ.get("CUDA_VISIBLE_DEVICES")),
+            cwd="/",
+            pass_fds=(control.fileno(),),
+            start_new_session=True,  # the terminal's Ctrl-C is for the supervisor alone
+        )
+
+    @property
+    def pid(self) -> int:
+        """The zygote's process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """False once it was found dead."""
+        return self.stage is not Stage.DEAD
+
+    def fileno(self) -> int:
+        """Return the control socket's descriptor, for polling."""
+        return self._control.fileno()
+
+    def send(self, message: dict[str, Any], handed: Sequence[int]) -> None:
+        """Send a message with descriptors. A zygote that is gone is noticed by ``receive``."""
+        with contextlib.suppress(ConnectionError):
+            wire.send(self._control, message, handed)
+
+    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        """Return one message and its descriptors, None if the zygote is gone or breaks the protocol."""
+        handed: list[int] = []
+        try:
+            data, handed = wire.receive(self._control, 1)
+            if data:
+                return hostile.parse_object(data, wire.CONTROL_BYTES), handed
+        except (OSError, hostile.ProtocolError):
+            pass
+        for fd in handed:
+            os.close(fd)
+        return None
+
+    def errors(self) -> str:
+        """Return the end of what it wrote to standard error."""
+        return descriptors.read_errors(self._errors)
+
+    def kill(self) -> None:
+        """Send SIGKILL; its workers follow by their parent-death signal."""
+        metering.kill(self.pidfd)
+
+    def bury(self) -> None:
+        """Kill, reap, and record how it ended. Safe to call twice; descriptors stay until ``close``."""
+        if self.stage is Stage.DEAD:
+            return
+        self.kill()
+        _, status, usage = os.wait4(self._process.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        self.exit_status = status
+        self.cpu_seconds = usage.ru_utime + usage.ru_stime
+        self.max_rss_bytes = usage.ru_maxrss * 1024
+        self.stage = Stage.DEAD
+
+    def close(self) -> None:
+        """Bury it and release its descriptors."""
+        self.bury()
+        self._control.close()
+        for fd in (self.pidfd, self._errors):
+            if fd >= 0:
+                os.close(fd)
+        self.pidfd = self._errors = -1

@@ -1,0 +1,52 @@
+"""What a process uses, read from outside. A process that is gone reads as zero, never as an error."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import select
+import signal
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def is_dead(pidfd: int) -> bool:
+    """True if the process behind a pidfd has ended (it may not be reaped yet)."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def kill(pidfd: int) -> None:
+    """Send SIGKILL to exactly this process, however its number may have been reused."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def process_id(pidfd: int) -> int:
+    """Return the process id behind a pidfd, by the kernel's word; raises OSError if it is no pidfd."""
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+        if line.startswith("Pid:"):
+            return int(line.split()[1])
+    raise OSError(errno.EBADF, "not a pidfd")
+
+
+def cpu_and_resident(pid: int) -> tuple[float, int]:
+    """Return (user and system time in seconds, resident bytes)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0.0, 0
+
+
+def private_bytes(pid: int) -> int:
+    """Return the memory that is a process's own: anonymous and shared-memory pages, not mapped files."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))

@@ -1,0 +1,108 @@
+"""The two filters of the lock-down: what a warming zygote may call, and what a worker may call.
+
+Both are allow-lists. A worker computes: it reads files that Landlock lets it open, writes to descriptors it was given,
+manages its own memory, and ends. Nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+
+from selfimprove.containment.sandbox.seccomp import Condition, Filter
+
+
+def _calls(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+_COMPUTE = _calls(
+    """
+    read write close fstat lseek pread64 pwrite64 readv writev preadv pwritev preadv2 pwritev2 fsync fdatasync ftruncate
+    mmap mprotect munmap brk mremap msync mincore madvise mseal
+    rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack pause
+    restart_syscall
+    dup dup2 dup3 close_range getdents getdents64 getcwd readlink readlinkat stat lstat newfstatat statx statfs fstatfs
+    access faccessat faccessat2 fadvise64 readahead umask
+    nanosleep clock_nanosleep gettimeofday clock_gettime clock_getres time times getrusage sysinfo uname getrlimit
+    getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups getpgrp getpgid getsid capget
+    getpriority sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min sched_getaffinity
+    sched_yield getcpu get_mempolicy arch_prctl futex futex_wait futex_wake futex_waitv set_tid_address set_robust_list
+    rseq membarrier getrandom select pselect6 poll ppoll exit exit_group
+    """
+)
+
+# Libraries try the newer call first and fall back only on ENOSYS; a filter cannot look into the structures they take.
+_ABSENT = frozenset({"clone3", "openat2"})
+
+_SERVE = _calls(
+    """
+    wait4 waitid sendmsg recvmsg pidfd_open seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self
+    capset setrlimit prctl tgkill openat open
+    """
+)
+
+_CUDA = _calls(
+    """
+    openat open ioctl pipe2 eventfd2 epoll_create1 epoll_ctl epoll_wait epoll_pwait mlock munlock mbind set_mempolicy
+    sched_setaffinity
+    """
+)
+
+_O_TMPFILE_BIT = 0o20000000
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | _O_TMPFILE_BIT
+
+_CLONE_NEW = 0x7E020080  # every CLONE_NEW* bit: namespaces
+_CLONE_THREAD = 0x00010000
+
+_IOCTL_TERMINAL_SIZE_AND_MODE = (0x5401, 0x5413)  # TCGETS and TIOCGWINSZ: isatty() and friends
+_IOCTL_DESCRIPTOR = (0x5451, 0x5450, 0x541B)  # FIOCLEX, FIONCLEX, FIONREAD
+# DUPFD, GETFD, SETFD, GETFL, SETFL, GETLK, DUPFD_CLOEXEC, GETPIPE_SZ, GET_SEALS
+_FCNTL = (0, 1, 2, 3, 4, 5, 1030, 1032, 1034)
+# PDEATHSIG (get), GET_DUMPABLE, SET/GET_NAME, GET_SECCOMP, CAPBSET_READ, GET_TIMERSLACK, GET_NO_NEW_PRIVS, SET_VMA
+_PRCTL = (2, 3, 15, 16, 21, 23, 30, 39, 0x53564D41)
+
+_COMMON_CONDITIONS = {
+    "ioctl": (Condition(1, equals=_IOCTL_TERMINAL_SIZE_AND_MODE + _IOCTL_DESCRIPTOR),),
+    "fcntl": (Condition(1, equals=_FCNTL),),
+}
+
+
+def zygote_filter() -> Filter:
+    """Return the filter of a zygote: it imports, forks, passes descriptors to its supervisor, and reaps.
+
+    Opening for writing is left to Landlock here, because imports open ``/dev/null``.
+    """
+    return Filter(
+        allow=_COMPUTE | _SERVE,
+        conditions={
+            **_COMMON_CONDITIONS,
+            "clone": (Condition(0, without=_CLONE_NEW),),
+            "prlimit64": (Condition(0, equals=(0,)),),
+        },
+        absent=_ABSENT,
+    )
+
+
+def worker_filter(pid: int, *, cuda: bool) -> Filter:
+    """Return the filter of a worker: computing on descriptors that it already has, and reading.
+
+    Args:
+        pid: the worker's process id, the only one that it may signal.
+        cuda: also what the CUDA driver needs: threads, device control, and opening devices for writing (which paths,
+            Landlock decides).
+    """
+    conditions = {
+        **_COMMON_CONDITIONS,
+        "openat": (Condition(2, without=_WRITING),),
+        "open": (Condition(1, without=_WRITING),),
+        "prctl": (Condition(0, equals=_PRCTL),),
+        "prlimit64": (Condition(0, equals=(0, pid)), Condition(2, null=True)),
+        "tgkill": (Condition(0, equals=(pid,)),),
+    }
+    allow = _COMPUTE
+    if cuda:
+        for name in ("openat", "open", "ioctl"):
+            del conditions[name]
+        conditions["clone"] = (Condition(0, without=_CLONE_NEW), Condition(0, required=_CLONE_THREAD))
+        allow = allow | _CUDA
+    return Filter(allow=allow, conditions=conditions, absent=_ABSENT)

@@ -1,0 +1,247 @@
+"""A zygote: a warm, locked-down process that forks one worker per job.
+
+Run as ``python -m selfimprove.containment.sandbox.zygote``. It locks itself down, imports the entry modules, calls
+``warm_up()`` of each, and serves: for every job it forks a child that locks itself down in full and calls
+``run(job, inputs, outputs, emit)`` of the job's entry. A zygote never sees a job: the payload travels in a descriptor
+that only the child reads.
+
+With ``--once`` (for CUDA, which does not survive a fork) the same process serves a single job and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import select
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import selfimprove
+from selfimprove.containment.sandbox import lockdown, process, wire
+
+CANARY = "selfimprove.containment.sandbox.canary"
+MESSAGE_CHARACTERS = 2000
+EVENT_BYTES = 64 * 1024
+RESULT_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Request:
+    """One job as the zygote knows it: names and descriptors, not the payload."""
+
+    number: int
+    entry: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    cpu_seconds: float
+    memory_bytes: int
+    output_bytes: int
+    descriptors: tuple[int, ...]  # go, payload, events, errors, then inputs and outputs in order of their names
+
+    @classmethod
+    def parse(cls, data: bytes, descriptors: Sequence[int]) -> Request:
+        """Read a message of the supervisor, which is trusted."""
+        fields: dict[str, Any] = json.loads(data)
+        fields["inputs"] = tuple(fields["inputs"])
+        fields["outputs"] = tuple(fields["outputs"])
+        return cls(**fields, descriptors=tuple(descriptors))
+
+
+class Zygote:
+    """The serving loop and what it needs: control socket, modules, the way its workers are locked down."""
+
+    def __init__(self, control: socket.socket, profile: lockdown.Profile | None, size: process.OwnSize) -> None:
+        self.control = control
+        self.profile = profile
+        self.size = size
+        self.modules: dict[str, ModuleType] = {}
+        self.children: dict[int, tuple[int, int]] = {}  # pidfd: (pid, job number)
+
+    def warm_up(self, entries: Sequence[str]) -> None:
+        """Import every entry and let it run once, so that its children start warm."""
+        for name in [*entries, CANARY]:
+            self.modules[name] = importlib.import_module(name)
+        for name in entries:
+            self.modules[name].warm_up()
+        gc.collect()
+        gc.freeze()  # a collection in a child would copy every page that it marks
+
+    def serve(self) -> None:
+        """Fork a worker per job until the supervisor hangs up."""
+        while True:
+            poll = select.poll()
+            poll.register(self.control, select.POLLIN)
+            for pidfd in self.children:
+                poll.register(pidfd, select.POLLIN)
+            for fd, _ in poll.poll():
+                if fd in self.children:
+                    self._reap(fd)
+                elif not self._accept():
+                    return
+
+    def serve_once(self) -> None:
+        """Run a single job in this very process: no fork, same lock-down."""
+        data, descriptors = wire.receive(self.control, wire.MAX_DESCRIPTORS)
+        if not data:
+            return
+        request = Request.parse(data, descriptors)
+        pidfd = os.pidfd_open(os.getpid())
+        wire.send(self.control, {"op": "started", "number": request.number}, [pidfd])
+        os.close(pidfd)
+        self._work(request, parent=os.getppid())
+
+    def _accept(self) -> bool:
+        data, descriptors = wire.receive(self.control, wire.MAX_DESCRIPTORS)
+        if not data:
+            return False
+        request = Request.parse(data, descriptors)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._work(request, parent=parent)
+        for fd in descriptors:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self.children[pidfd] = (pid, request.number)
+        wire.send(self.control, {"op": "started", "number": request.number}, [pidfd])
+        return True
+
+    def _reap(self, pidfd: int) -> None:
+        pid, number = self.children.pop(pidfd)
+        _, status, usage = os.wait4(pid, 0)
+        os.close(pidfd)
+        report = {"op": "exited", "number": number, "status": status,
+                  "cpu_seconds": usage.ru_utime + usage.ru_stime, "max_rss_bytes": usage.ru_maxrss * 1024}  # fmt: skip
+        wire.send(self.control, report)
+
+    def _work(self, request: Request, *, parent: int) -> NoReturn:
+        """Be the worker; never returns."""
+        code = 1
+        with contextlib.suppress(BaseException):
+            address_space = self.size.address_space_bytes() + request.memory_bytes
+            limits = lockdown.Limits(request.cpu_seconds, address_space, request.output_bytes + 1)
+            go, payload, events, errors, *named = request.descriptors
+            os.dup2(errors, 1)
+            os.dup2(errors, 2)
+            process.close_descriptors({0, 1, 2, *request.descriptors})
+            code = self._locked_run(request, limits, (go, payload, events), named, parent)
+        os._exit(code)
+
+    def _locked_run(
+        self, request: Request, limits: lockdown.Limits, own: tuple[int, int, int], named: list[int], parent: int
+    ) -> int:
+        go, payload, events = own
+        try:
+            if self.profile is not None:
+                lockdown.enter_worker(self.profile, limits, parent=parent)
+            else:
+                process.die_with_parent(parent)
+            if os.read(go, 1) != b"g":
+                return 0
+            os.close(go)
+            result = _call(self.modules[request.entry], request, payload, events, named)
+            _report(events, wire.RESULT, result, RESULT_BYTES)
+        except BaseException as error:
+            _report(events, wire.FAILURE, _describe(error), MESSAGE_CHARACTERS * 8)
+            return 1
+        return 0
+
+
+def _call(module: ModuleType, request: Request, payload: int, events: int, named: list[int]) -> dict[str, Any]:
+    with open(payload, "rb") as file:
+        job = json.load(file)
+    inputs = dict(zip(request.inputs, named, strict=False))
+    outputs = dict(zip(request.outputs, named[len(inputs) :], strict=True))
+
+    def emit(event: dict[str, Any]) -> None:
+        _report(events, wire.EVENT, event, EVENT_BYTES)
+
+    result: dict[str, Any] = module.run(job, inputs, outputs, emit)
+    if not isinstance(result, dict):
+        raise TypeError(f"{request.entry}.run() must return a dict, got {type(result).__name__}")
+    return result
+
+
+def _report(events: int, kind: bytes, message: Mapping[str, Any], cap: int) -> None:
+    body = json.dumps(message, allow_nan=False, separators=(",", ":")).encode()
+    if len(body) > cap:
+        raise ValueError(f"a message of {len(body)} bytes; allowed: {cap}")
+    wire.write_frame(events, kind, body)
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    try:
+        text = str(error)
+    except BaseException:
+        text = "(its message could not be formatted)"
+    code = error.errno if isinstance(error, OSError) else None
+    return {"type": type(error).__name__[:100], "message": text[:MESSAGE_CHARACTERS], "errno": code}
+
+
+def package_folders(entries: Sequence[str]) -> tuple[Path, ...]:
+    """Return the source folders of our package and of the entries' top-level packages, importing nothing heavy.
+
+    The top-level packages are imported here: afterwards the folder that holds them can no longer be listed.
+    """
+    folders = [Path(next(iter(selfimprove.__path__)))]
+    for top in sorted({entry.partition(".")[0] for entry in entries if "." in entry}):
+        folders += [Path(folder) for folder in importlib.import_module(top).__path__]
+    return tuple(dict.fromkeys(folders))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="zygote", description="Serves jobs of a supervisor; not for use by hand.")
+    parser.add_argument("--entry", action="append", default=[])
+    parser.add_argument("--path", action="append", default=[], type=Path)
+    parser.add_argument("--control", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--cuda", action="store_true")
+    parser.add_argument("--once", action="store_true")
+    parser.add_argument("--bare", action="store_true")
+    parser.add_argument("--unenforced", action="append", default=[])
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Lock down, warm up, serve. Returns the exit code."""
+    options = _options(arguments)
+    started = time.monotonic()
+    process.close_descriptors({0, 1, 2, options.control})
+    control = socket.socket(fileno=options.control)
+    size = process.OwnSize()
+    sys.path[:0] = [os.fspath(path) for path in options.path]
+    tempfile.tempdir = "/nonexistent"  # libraries ask where it is at import; a worker has none
+    stage = "lock-down"
+    try:
+        profile = None
+        if options.bare:
+            process.die_with_parent(options.parent)
+        else:
+            folders = (*package_folders(options.entry), *options.path)
+            profile = lockdown.Profile(folders, cuda=options.cuda, unenforced=frozenset(options.unenforced))
+            lockdown.enter_zygote(profile, parent=options.parent)
+        zygote = Zygote(control, profile, size)
+        stage = "warm-up"
+        zygote.warm_up(options.entry)
+    except Exception as error:
+        wire.send(control, {"op": "failed", "stage": stage, **_describe(error)})
+        raise
+    wire.send(control, {"op": "ready", "seconds": time.monotonic() - started, "threads": size.threads()})
+    zygote.serve_once() if options.once else zygote.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,262 @@
+"""The supervisor's end of one worker: its descriptors, what it said, what it used, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+from selfimprove.containment import descriptors, hostile, metering
+from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Invalid, Job, Outcome, Usage
+from selfimprove.containment.launcher import ZygoteHandle
+
+READ_BYTES: Final = 1024 * 1024  # most bytes taken from one worker before the others get their turn
+WORKER_ERROR_BYTES: Final = 16 * 1024
+
+_MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
+_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc", "CUDA out of memory")
+
+
+@dataclass(frozen=True)
+class ExitReport:
+    """How a worker ended, by whoever reaped it; ``status`` as ``wait(2)`` gives it."""
+
+    status: int
+    cpu_seconds: float = 0.0
+    max_rss_bytes: int = 0
+
+    @classmethod
+    def parse(cls, message: Mapping[str, Any]) -> ExitReport:
+        """Read a zygote's message; raises LookupError, TypeError or ValueError."""
+        return cls(int(message["status"]), float(message["cpu_seconds"]), int(message["max_rss_bytes"]))
+
+
+@final
+class WorkerHandle:
+    """A live worker, from request to outcome. Owns its descriptors until ``close``.
+
+    Raises:
+        OSError: an input cannot be opened, or is no regular file.
+    """
+
+    def __init__(self, number: int, index: int, job: Job, zygote: ZygoteHandle, now: float) -> None:
+        self.number = number
+        self.index = index
+        self.job = job
+        self.zygote = zygote
+        self.pidfd = -1
+        self.exit: ExitReport | None = None
+        self.exceeded: tuple[str, float, float] | None = None
+        self.killed = False
+        self.requested = now
+        self.let_go = 0.0  # when it was told to start; 0 = not yet
+        self.last_heard = now
+        self.died_at: float | None = None
+        self._reader = hostile.FrameReader()
+        self._protocol_error: str | None = None
+        self._cpu_seconds = 0.0
+        self._rss_bytes = 0
+        self._private_at_start = 0
+        self._pid = 0
+        self._wall_seconds = 0.0
+        with contextlib.ExitStack() as stack:
+            self._open(stack)
+            self._stack = stack.pop_all()
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        def own(fd: int) -> int:
+            stack.callback(os.close, fd)
+            return fd
+
+        with contextlib.ExitStack() as theirs:
+
+            def lend(fd: int) -> int:
+                theirs.callback(os.close, fd)
+                return fd
+
+            go_read, self._go = os.pipe()
+            lend(go_read)
+            stack.callback(self._close_go)
+            self.events, events_write = os.pipe()
+            stack.callback(self.close_events)
+            lend(events_write)
+            os.set_blocking(self.events, False)
+            self._errors = own(descriptors.error_file(WORKER_ERROR_BYTES))
+            inputs = [lend(descriptors.open_input(path)) for path in self.job.inputs.values()]
+            self._outputs = {name: own(descriptors.output_file()) for name in self.job.outputs}
+            write_only = [lend(descriptors.write_only(fd)) for fd in self._outputs.values()]
+            payload = lend(descriptors.payload_file(self.job.payload))
+            handed = [go_read, payload, events_write, self._errors, *inputs, *write_only]
+            self.zygote.send(self._request(), handed)
+
+    def _request(self) -> dict[str, Any]:
+        limits = self.job.limits
+        return {"number": self.number, "entry": self.job.entry, "inputs": list(self.job.inputs),
+                "outputs": list(self.job.outputs), "cpu_seconds": limits.cpu_seconds,
+                "memory_bytes": limits.memory_bytes, "output_bytes": limits.output_bytes}  # fmt: skip
+
+    def start(self, pidfd: int, now: float) -> None:
+        """Take the worker's pidfd and let it go: only now can it be killed, so only now may it run."""
+        self.pidfd = pidfd
+        self._stack.callback(os.close, pidfd)
+        if self.killed:
+            self.kill()
+            return
+        self._pid = metering.process_id(pidfd)
+        self._private_at_start = metering.private_bytes(self._pid)
+        self.let_go = self.last_heard = now
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._go, b"g")
+        self._close_go()
+
+    def _close_go(self) -> None:
+        if self._go >= 0:
+            os.close(self._go)
+        self._go = -1
+
+    def close_events(self) -> None:
+        """Stop listening."""
+        if self.events >= 0:
+            os.close(self.events)
+        self.events = -1
+
+    def kill(self) -> None:
+        """End it now, or as soon as its pidfd arrives."""
+        self.killed = True
+        self._close_go()
+        if self.pidfd >= 0:
+            metering.kill(self.pidfd)
+
+    def exceed(self, limit: str, value: float, bound: float) -> None:
+        """Record that a limit was passed, and kill."""
+        if self.exceeded is None:
+            self.exceeded = (limit, value, bound)
+        self.kill()
+
+    def take_event(self) -> dict[str, Any] | None:
+        """Return the last event of the worker, cleaned, if it was not taken yet."""
+        event, self._reader.event = self._reader.event, None
+        return event
+
+    def listen(self, now: float) -> bool:
+        """Read what the worker wrote, a bounded amount; a broken protocol kills it. True if anything came."""
+        taken = 0
+        while self.events >= 0 and taken < READ_BYTES:
+            try:
+                data = os.read(self.events, 65536)
+            except BlockingIOError:
+                break
+            if not data:
+                self.close_events()
+                break
+            taken += len(data)
+            try:
+                if self._reader.feed(data):
+                    self.last_heard = now
+            except hostile.ProtocolError as error:
+                self._protocol_error = str(error)
+                self.close_events()
+                self.kill()
+            if self._reader.event_bytes > hostile.TOTAL_EVENT_BYTES:
+                self.exceed("event_bytes", self._reader.event_bytes, hostile.TOTAL_EVENT_BYTES)
+                self.close_events()
+        return taken > 0
+
+    def measure(self, now: float) -> None:
+        """Compare what it uses with its limits, from outside; an overrun kills it."""
+        limits = self.job.limits
+        if not self.let_go or self.killed or self.died_at is not None:
+            return
+        cpu_seconds, resident = metering.cpu_and_resident(self._pid)
+        self._cpu_seconds, self._rss_bytes = max(self._cpu_seconds, cpu_seconds), max(self._rss_bytes, resident)
+        added = max(0, metering.private_bytes(self._pid) - self._private_at_start)
+        written = sum(os.fstat(fd).st_size for fd in self._outputs.values())
+        for name, value, bound in (
+            ("wall_seconds", now - self.let_go, limits.wall_seconds),
+            ("cpu_seconds", self._cpu_seconds, limits.cpu_seconds),
+            ("memory_bytes", added, limits.memory_bytes),
+            ("output_bytes", written, limits.output_bytes),
+            ("silence_seconds", now - self.last_heard, limits.silence_seconds),
+        ):
+            if value > bound and not metering.is_dead(self.pidfd):
+                self.exceed(name, value, bound)
+                return
+
+    def died(self, now: float) -> None:
+        """Note the time of death, once."""
+        if self.died_at is None:
+            self.died_at = now
+            self._wall_seconds = now - self.let_go if self.let_go else 0.0
+
+    def adopt(self) -> None:
+        """Reap it ourselves if its zygote died first and it became our child."""
+        if self.pidfd >= 0 and self.exit is None:
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+
+    @property
+    def usage(self) -> Usage:
+        """What it used: the larger of what was seen from outside and what the reaper reported."""
+        report = self.exit or ExitReport(0)
+        return Usage(
+            wall_seconds=self._wall_seconds,
+            cpu_seconds=max(self._cpu_seconds, report.cpu_seconds),
+            max_rss_bytes=max(self._rss_bytes, report.max_rss_bytes),
+        )
+
+    def outcome(self, now: float) -> Outcome:
+        """Judge a dead worker by what it left behind."""
+        while self.listen(now):  # what it said before it died is still in the pipe
+            pass
+        usage, limits = self.usage, self.job.limits
+        if self.exceeded is not None:
+            return Exceeded(*self.exceeded, usage)
+        if self._protocol_error is not None:
+            return Invalid(self._protocol_error, usage)
+        if self.exit is None:
+            said = hostile.clean_line(self.zygote.errors()[-300:])
+            return Crashed(f"its zygote died: {said}" if said else "its zygote died", usage, zygote_died=True)
+        written = sum(os.fstat(fd).st_size for fd in self._outputs.values())
+        if written > limits.output_bytes:
+            return Exceeded("output_bytes", written, limits.output_bytes, usage)
+        return self._judge_exit(usage)
+
+    def _judge_exit(self, usage: Usage) -> Outcome:
+        assert self.exit is not None
+        code = os.waitstatus_to_exitcode(self.exit.status)
+        if self._reader.failure is not None:
+            return self._judge_failure(self._reader.failure, usage)
+        if code == -signal.SIGXCPU:
+            return Exceeded("cpu_seconds", usage.cpu_seconds, self.job.limits.cpu_seconds, usage)
+        if code != 0:
+            return Crashed(self._cause_of_death(code), usage)
+        if self._reader.result is None:
+            return Invalid("it ended without a result", usage)
+        outputs = {name: os.pread(fd, os.fstat(fd).st_size, 0) for name, fd in self._outputs.items()}
+        return Completed(self._reader.result, outputs, usage)
+
+    def _judge_failure(self, failure: dict[str, Any], usage: Usage) -> Outcome:
+        kind, message = (hostile.clean_line(str(failure.get(key, ""))) for key in ("type", "message"))
+        code, limits = failure.get("errno"), self.job.limits
+        if kind in _MEMORY_ERRORS or code == errno.ENOMEM or any(words in message for words in _ALLOCATOR_WORDS):
+            used = max(limits.memory_bytes, usage.max_rss_bytes)  # how much it asked for, nobody knows
+            return Exceeded("memory_bytes", used, limits.memory_bytes, usage)
+        if code == errno.EFBIG:
+            return Exceeded("output_bytes", limits.output_bytes, limits.output_bytes, usage)
+        return Crashed(f"{kind}: {message}" if message else kind, usage)
+
+    def _cause_of_death(self, code: int) -> str:
+        how = f"exit code {code}"
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                how = f"killed by {signal.Signals(-code).name}"
+        last_words = hostile.clean_line(descriptors.read_errors(self._errors)[-300:])
+        return f"{how}: {last_words}" if last_words else how
+
+    def close(self) -> None:
+        """Release every descriptor. The process must be dead."""
+        self._stack.close()

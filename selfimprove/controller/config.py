@@ -1,0 +1,59 @@
+"""Configuration of the controllers. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from selfimprove.errors import ConfigError
+from selfimprove.genome.fields import FIELDS
+from selfimprove.genome.genome import Genome, seed_genome
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """How edits are proposed and what is learned from their outcomes.
+
+    Args:
+        name: a key of ``registry.CONTROLLERS``. The other fields matter to ``transformer`` only.
+        width: of the initial controller genome (the standard seed genome otherwise).
+        batch: sequences per training step of the initial controller genome.
+        learning_rate: of the initial controller genome.
+        steps: training steps per generation.
+        temperature: divides the logits when sampling.
+        epsilon: share of a uniform choice mixed into each sampling step, in (0, 1].
+        oversample: sequences drawn per proposal wanted; the surplus replaces repetitions.
+        prior_count: how many successes weigh as much as the uniform prior that the controller rehearses.
+    """
+
+    name: str = "transformer"
+    width: int = 64
+    batch: int = 16
+    learning_rate: float = 3e-3
+    steps: int = 40
+    temperature: float = 1.0
+    epsilon: float = 0.1
+    oversample: int = 3
+    prior_count: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("steps", 1, 100_000),
+            ("oversample", 1, 100),
+            ("temperature", 1e-3, 1e3),
+            ("epsilon", 1e-6, 1.0),
+            ("prior_count", 0.0, 1e6),
+        ):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise ConfigError(f"controller.{name}", value, f"{low} to {high}")
+
+        for name in ("width", "batch", "learning_rate"):
+            field = FIELDS[f"architecture.{name}" if name == "width" else f"recipe.{name}"]
+            if field.coerce(getattr(self, name)) is None:
+                raise ConfigError(f"controller.{name}", getattr(self, name), field.limit)
+
+    def genome(self) -> Genome:
+        """The genome of the first controller: the standard seed genome at this width, batch and learning rate."""
+        seed = seed_genome(learning_rate=self.learning_rate, batch=self.batch)
+        return replace(seed, architecture=replace(seed.architecture, width=self.width))

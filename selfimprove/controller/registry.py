@@ -1,0 +1,30 @@
+"""Controllers by name. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from selfimprove.controller.config import ControllerConfig
+from selfimprove.controller.proposer import Execute, GenomeOf, Proposer
+from selfimprove.controller.random_search import RandomProposer
+from selfimprove.controller.transformer import TransformerProposer
+from selfimprove.errors import ConfigError
+from selfimprove.genome.space import Space
+
+Maker = Callable[[ControllerConfig, Space, Execute, GenomeOf], Proposer]
+
+CONTROLLERS: dict[str, Maker] = {
+    "transformer": TransformerProposer,
+    "random": lambda config, space, execute, genome_of: RandomProposer(space),
+}
+
+
+def make(config: ControllerConfig, space: Space, execute: Execute, genome_of: GenomeOf) -> Proposer:
+    """Make the controller that ``config.name`` names.
+
+    Raises:
+        ConfigError: there is no such controller; the message lists those that exist.
+    """
+    if config.name not in CONTROLLERS:
+        raise ConfigError("controller.name", config.name, ", ".join(CONTROLLERS))
+    return CONTROLLERS[config.name](config, space, execute, genome_of)

@@ -1,0 +1,108 @@
+"""Entry module of the controller's sandboxed worker: ``ask`` samples proposals, ``tell`` trains on lessons."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from selfimprove.controller.config import ControllerConfig
+from selfimprove.controller.grammar import Grammar
+from selfimprove.controller.lessons import Lesson, lessons
+from selfimprove.controller.policy import Weights, initial_weights, learn, load_policy, sample
+from selfimprove.controller.proposer import Experience
+from selfimprove.genome.genome import Genome
+from selfimprove.genome.space import Space, SpaceConfig
+from selfimprove.seeds import derive
+
+WEIGHTS = "weights"
+Emit = Callable[[dict[str, Any]], None]
+
+
+def warm_up() -> None:
+    """Sample once and train one step, so that jobs forked from here start with everything imported and allocated."""
+    torch.set_num_threads(1)
+    grammar, genome = Grammar(Space(SpaceConfig())), ControllerConfig().genome()
+    weights = initial_weights(genome, grammar, 0)
+    model = load_policy(genome, grammar, weights)
+    drawn = sample(model, grammar, [genome], rows=2, temperature=1.0, epsilon=0.5, seed=0)
+    edits = grammar.decode(drawn[0].ids, genome).edits
+    history = [Experience(0, genome.sha256, edits, "same")]
+    shown = lessons(grammar, history, lambda _: genome, prior_count=1.0, seed=0)
+    learn(genome, grammar, shown, weights, steps=1, seed=0)
+
+
+def run(job: dict[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, int], emit: Emit) -> dict[str, Any]:
+    """Do one job.
+
+    Args:
+        job: payload of ``TransformerProposer``.
+        inputs: descriptor of ``weights`` (safetensors) to start from; without it, the initial ones are drawn.
+        outputs: descriptor of ``weights`` to write, for ``tell``.
+        emit: called with a small JSON object as a sign of life.
+
+    Returns:
+        ``ask``: ``{"proposals": [{parent, ids, log_prob, entropy}]}``; ``tell``: ``{"diverged", "loss", "entropy"}``.
+
+    Raises:
+        InvalidCheckpoint: the weights do not fit the genome.
+        ValueError: an unknown operation.
+    """
+    torch.set_num_threads(1)
+    emit({"op": job["op"], "step": 0})
+    grammar = Grammar(Space(SpaceConfig(**job["space"])))
+    genome = Genome.from_json(job["genome"])
+    if WEIGHTS in inputs:
+        weights = safetensors.torch.load(_read(inputs[WEIGHTS]))
+        load_policy(genome, grammar, weights)
+    else:
+        weights = initial_weights(genome, grammar, derive(job["seed"], "init"))
+    if job["op"] == "ask":
+        return _ask(job, genome, grammar, weights)
+    if job["op"] == "tell":
+        return _tell(job, genome, grammar, weights, outputs[WEIGHTS], emit)
+    raise ValueError(f"controller operation: got {job['op']!r}; allowed: ask, tell")
+
+
+def _ask(job: dict[str, Any], genome: Genome, grammar: Grammar, weights: Weights) -> dict[str, Any]:
+    drawn = sample(
+        load_policy(genome, grammar, weights),
+        grammar,
+        [Genome.from_json(parent) for parent in job["parents"]],
+        rows=job["rows"],
+        temperature=job["temperature"],
+        epsilon=job["epsilon"],
+        seed=job["seed"],
+    )
+    return {"proposals": [asdict(item) for item in drawn]}
+
+
+def _tell(
+    job: dict[str, Any], genome: Genome, grammar: Grammar, weights: Weights, output: int, emit: Emit
+) -> dict[str, Any]:
+    learned = learn(
+        genome,
+        grammar,
+        [Lesson(tuple(item["ids"]), item["scored_from"], item["weight"]) for item in job["lessons"]],
+        weights,
+        steps=job["steps"],
+        seed=job["seed"],
+        on_step=lambda step, loss: emit({"op": "tell", "step": step}),
+    )
+    if not learned.diverged:
+        _write(output, safetensors.torch.save(learned.weights))
+    return {"diverged": learned.diverged, "loss": learned.loss, "entropy": learned.entropy}
+
+
+def _read(descriptor: int) -> bytes:
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read()
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(data)

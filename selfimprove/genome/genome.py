@@ -1,0 +1,242 @@
+"""The frozen description of one model: architecture, objective and recipe.
+
+A genome is data.  It is written as JSON, read back strictly, and identified by the hash of its canonical form, which
+leaves out whatever has no effect (the head count of a block without attention, the second beta of SGD), so that two
+genomes with one hash build, train and score the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import types
+import typing
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import rfc8785
+
+from selfimprove.errors import InvalidGenome
+from selfimprove.genome.expression import Expression, cross_entropy, parse
+
+SCHEMA = 1
+ATTENTION_MIXERS = ("attention", "conv_attention")
+"""Token mixers that have heads and see positions through rotary embeddings."""
+SINGLE_BETA_OPTIMIZERS = ("sgd",)
+"""Optimizers that read ``beta1`` (their momentum) and not ``beta2``."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One residual block: a token mixer, then a channel mixer. Blocks of one model may differ."""
+
+    mixer: str
+    """``attention``, ``conv_attention`` (depthwise causal convolution on q, k and v), ``short_conv`` (gated)."""
+    heads: int
+    """Attention heads; without effect in a block without attention."""
+    qk_norm: bool
+    """Normalize queries and keys; without effect in a block without attention."""
+    channel: str
+    """Activation of the MLP: ``relu``, ``gelu``, ``silu``, ``relu2`` or the gated ``swiglu``."""
+    mlp_ratio: float
+    """Hidden width of the MLP over the width of the model."""
+
+    @property
+    def attends(self) -> bool:
+        """Whether the token mixer is a form of attention."""
+        return self.mixer in ATTENTION_MIXERS
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What ``selfimprove.nets.transformer.build`` builds."""
+
+    width: int
+    """Width of the residual stream."""
+    blocks: tuple[Block, ...]
+    """The blocks, first to last."""
+    norm: str
+    """``layernorm`` or ``rmsnorm``, before each mixer and before the unembedding."""
+    positions: str
+    """``rope``, ``learned`` or ``none``."""
+    tie_embeddings: bool
+    """Use the embedding as the unembedding."""
+    zero_init: bool
+    """Start the output projections of both mixers at zero."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The training loss. Never the score."""
+
+    expression: Expression
+    """Loss of one token."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the model is trained inside its fixed FLOP allowance."""
+
+    optimizer: str
+    """``adamw``, ``lion``, ``muon`` or ``sgd`` (with momentum)."""
+    learning_rate: float
+    """Peak learning rate."""
+    schedule: str
+    """``constant``, ``cosine``, ``linear`` or ``wsd`` (warm-up, stable, decay)."""
+    warmup: float
+    """Fraction of the steps over which the learning rate rises from zero."""
+    weight_decay: float
+    """Decoupled weight decay, per step and times the learning rate."""
+    beta1: float
+    """First moment's decay; the momentum of SGD and Muon."""
+    beta2: float
+    """Second moment's decay; without effect for SGD."""
+    clip: float
+    """Largest global gradient norm; 0 switches clipping off."""
+    batch: int
+    """Sequences per step."""
+
+
+@dataclass(frozen=True)
+class Genome:
+    """One model, completely described."""
+
+    architecture: Architecture
+    objective: Objective
+    recipe: Recipe
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready dict with the schema version; the expression is its text."""
+        return {"schema": SCHEMA, **_encode(self)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Genome:
+        """Read what ``to_json`` wrote.
+
+        Strict about structure and types. Choices and bounds are the space's: see ``Space.validate``.
+
+        Raises:
+            InvalidGenome: naming the path, the value, and what belongs there.
+        """
+        if not isinstance(data, dict):
+            raise InvalidGenome("genome", type(data).__name__, "an object")
+        body = dict(data)
+        schema = body.pop("schema", None)
+        if schema != SCHEMA or isinstance(schema, bool):
+            raise InvalidGenome("schema", schema, str(SCHEMA), "this version reads no other schema")
+        genome = _decode(cls, body, "")
+        assert isinstance(genome, Genome)
+        return genome
+
+    @cached_property
+    def effective(self) -> dict[str, Any]:
+        """``to_json`` without what has no effect; equal for two genomes that build, train and score the same."""
+        data = self.to_json()
+        for block, written in zip(self.architecture.blocks, data["architecture"]["blocks"], strict=True):
+            if not block.attends:
+                del written["heads"], written["qk_norm"]
+        if self.architecture.positions == "rope" and not any(block.attends for block in self.architecture.blocks):
+            data["architecture"]["positions"] = "none"  # nothing is left to rotate
+        if self.recipe.optimizer in SINGLE_BETA_OPTIMIZERS:
+            del data["recipe"]["beta2"]
+        data["objective"]["expression"] = self.objective.expression.canonical
+        return data
+
+    def canonical(self) -> str:
+        """RFC 8785 JSON of ``effective``: what the hash is taken over."""
+        return rfc8785.dumps(self.effective).decode()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of the genome, 64 hexadecimal digits."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    @property
+    def short(self) -> str:
+        """First ten digits of ``sha256``, for people."""
+        return self.sha256[:10]
+
+
+def seed_genome(learning_rate: float = 1e-3, batch: int = 16) -> Genome:
+    """The standard pre-norm GPT that every search starts from: two layers, width 64, RoPE, GELU, AdamW, cross-entropy.
+
+    Args:
+        learning_rate: peak learning rate, from a tuning sweep.
+        batch: sequences per step, from the same sweep.
+    """
+    block = Block(mixer="attention", heads=4, qk_norm=False, channel="gelu", mlp_ratio=4.0)
+    return Genome(
+        architecture=Architecture(
+            width=64,
+            blocks=(block, block),
+            norm="layernorm",
+            positions="rope",
+            tie_embeddings=False,
+            zero_init=False,
+        ),
+        objective=Objective(cross_entropy()),
+        recipe=Recipe(
+            optimizer="adamw",
+            learning_rate=learning_rate,
+            schedule="cosine",
+            warmup=0.05,
+            weight_decay=0.01,
+            beta1=0.9,
+            beta2=0.95,
+            clip=1.0,
+            batch=batch,
+        ),
+    )
+
+
+@cache
+def _members(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {member.name: hints[member.name] for member in dataclasses.fields(cls)}
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Expression):
+        return value.text
+    if isinstance(value, tuple):
+        return [_encode(item) for item in value]
+    return {name: _encode(getattr(value, name)) for name in _members(value.__class__)}
+
+
+def _decode(wanted: Any, data: object, path: str) -> object:
+    """Build a value of the annotated type ``wanted`` from JSON, or name the path where it does not fit."""
+    if wanted is Expression:
+        return parse(_scalar(str, data, path))
+    if isinstance(wanted, types.GenericAlias):
+        if not isinstance(data, list):
+            raise InvalidGenome(path, type(data).__name__, "a list")
+        return tuple(_decode(wanted.__args__[0], item, f"{path}.{index}") for index, item in enumerate(data))
+    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
+        members = _members(wanted)
+        if not isinstance(data, dict):
+            raise InvalidGenome(path or "genome", type(data).__name__, f"an object with {', '.join(members)}")
+        if unknown := sorted(set(map(str, data)) - set(members)):
+            raise InvalidGenome(f"{path or 'genome'} key", unknown[0], ", ".join(members), "remove the unknown key")
+        if missing := [name for name in members if name not in data]:
+            raise InvalidGenome(f"{path or 'genome'} key", f"no {missing[0]}", ", ".join(members), "add the key")
+        prefix = f"{path}." if path else ""
+        return wanted(**{name: _decode(members[name], data[name], prefix + name) for name in members})
+    return _scalar(wanted, data, path)
+
+
+_T = typing.TypeVar("_T", bool, int, float, str)
+
+
+def _scalar(wanted: type[_T], data: object, path: str) -> _T:
+    if wanted is float and isinstance(data, int) and not isinstance(data, bool):
+        return wanted(data)
+    # exact types: bool is an int in Python, and a flag must not pass for a number
+    if type(data) is not wanted:
+        raise InvalidGenome(path, data, f"a value of type {wanted.__name__}")
+    if isinstance(data, float) and not math.isfinite(data):
+        raise InvalidGenome(path, data, "a finite number")
+    return data

@@ -1,0 +1,232 @@
+"""The search space: which genomes are valid, and every single edit that leads from one valid genome to another."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from selfimprove.errors import ConfigError, InvalidEdit, InvalidGenome
+from selfimprove.genome import expression as expressions
+from selfimprove.genome import rewrites
+from selfimprove.genome.edits import OPS, Edit, apply
+from selfimprove.genome.fields import FIELDS, SECTIONS, Field, format_value, pattern
+from selfimprove.genome.genome import Architecture, Genome
+from selfimprove.genome.operations import CONST
+from selfimprove.genome.paths import LEVELS_PER_TOKEN, path_tokens, value_at, with_value
+
+MIN_HEAD_SIZE = 8
+
+
+@dataclass(frozen=True)
+class SpaceConfig:
+    """Which part of the space a search may use.
+
+    Raises:
+        ConfigError: no arm is on, or a limit that leaves nothing to choose.
+    """
+
+    architecture: bool = True
+    """Offer edits of the architecture."""
+    objective: bool = True
+    """Offer edits of the objective."""
+    recipe: bool = True
+    """Offer edits of the recipe."""
+    max_edits: int = 3
+    """Most edits between a parent and its candidate."""
+    min_blocks: int = 1
+    max_blocks: int = 4
+    max_width: int = 128
+    max_batch: int = 64
+
+    def __post_init__(self) -> None:
+        if not (self.architecture or self.objective or self.recipe):
+            raise ConfigError("space", "no arm", "architecture, objective, recipe", "switch at least one on")
+        if self.max_edits < 1:
+            raise ConfigError("space.max_edits", self.max_edits, "at least 1")
+        if not 1 <= self.min_blocks <= self.max_blocks <= 16:
+            raise ConfigError("space.min_blocks..max_blocks", f"{self.min_blocks}..{self.max_blocks}", "1 to 16")
+        for name, path, value in (
+            ("max_width", "architecture.width", self.max_width),
+            ("max_batch", "recipe.batch", self.max_batch),
+        ):
+            if value not in FIELDS[path].choices:
+                raise ConfigError(f"space.{name}", value, FIELDS[path].limit)
+
+
+class Space:
+    """The typed space of genomes under one configuration. Immutable; every answer is a pure function."""
+
+    def __init__(self, config: SpaceConfig | None = None) -> None:
+        self.config = config or SpaceConfig()
+        low, high = self.config.min_blocks, self.config.max_blocks
+        self.fields: dict[str, Field] = FIELDS | {
+            "architecture.width": FIELDS["architecture.width"].up_to(self.config.max_width),
+            "architecture.blocks.*": Field("block", low=low, high=high, ops=FIELDS["architecture.blocks.*"].ops),
+            "recipe.batch": FIELDS["recipe.batch"].up_to(self.config.max_batch),
+        }
+        arms = {name for name in SECTIONS if getattr(self.config, name)}
+        self._open = {path: field for path, field in self.fields.items() if path.partition(".")[0] in arms}
+
+    def describe(self, path: str) -> Field:
+        """Kind, choices, bounds and operations of a path such as ``architecture.blocks.0.mixer``.
+
+        Raises:
+            InvalidEdit: a path that does not exist, is forbidden, or lies in an arm that is switched off.
+        """
+        wanted = pattern(path)
+        if field := self._open.get(wanted):
+            return field
+        if wanted in self.fields:
+            raise InvalidEdit(f"edit {path}", path, ", ".join(self._open), "this arm is switched off in the space")
+        close = difflib.get_close_matches(wanted[:200], self._open, n=1)
+        remedy = f"did you mean {close[0]}?" if close else "nothing else can be edited"
+        raise InvalidEdit("edit path", path if len(path) <= 200 else path[:200] + "...", ", ".join(self._open), remedy)
+
+    def validate(self, genome: Genome) -> None:
+        """Check every value, the heads, the depth and the objective.
+
+        Raises:
+            InvalidGenome: naming the path, the value, what is allowed, and the remedy.
+        """
+        blocks = genome.architecture.blocks
+        low, high = self.config.min_blocks, self.config.max_blocks
+        if not low <= len(blocks) <= high:
+            raise InvalidGenome("architecture.blocks", f"{len(blocks)} blocks", f"{low} to {high}", "change the depth")
+        for path in self._value_paths(genome):
+            value = value_at(genome, path)
+            field = self.fields[pattern(path)]
+            if field.coerce(value) is None:
+                close = difflib.get_close_matches(str(value), [str(choice) for choice in field.choices], n=1)
+                raise InvalidGenome(path, value, field.limit, f"did you mean {close[0]}?" if close else "")
+        _check_heads(genome.architecture)
+        tree = genome.objective.expression
+        expressions.validate(tree)
+        if not tree.contains("onehot"):
+            raise InvalidGenome("objective.expression", tree.text, "an expression of onehot(1)", "use the target")
+
+    def edits(self, genome: Genome) -> tuple[Edit, ...]:
+        """Every single edit of a valid genome with numbers on their grids, in a fixed order.
+
+        Each leads to a valid genome that differs in graph, loss or schedule. ``apply`` accepts more: numbers off the
+        grid but within bounds, and any well-typed wrap.
+        """
+        found: list[Edit] = []
+        if self.config.architecture:
+            found += self._sets(genome, "architecture")
+            found += self._block_edits(genome)
+        if self.config.objective:
+            found += self._objective_edits(genome)
+        if self.config.recipe:
+            found += self._sets(genome, "recipe")
+        return tuple(found)
+
+    def vocabulary(self) -> tuple[str, ...]:
+        """Every token of every edit that ``edits`` can return, for any genome and any arm, in a fixed order."""
+        return self._vocabulary
+
+    @cached_property
+    def _vocabulary(self) -> tuple[str, ...]:
+        count = self.config.max_blocks
+        words: list[str] = [*OPS, "<->"]
+        for levels in range(1, LEVELS_PER_TOKEN + 1):
+            for steps in itertools.product((0, 1), repeat=levels):
+                words.append(".".join(f"args.{step}" for step in steps))
+        for path, field in self.fields.items():
+            words += [word for index in range(count) for word in path_tokens(path.replace("*", str(index)))]
+            words += [format_value(choice) for choice in field.choices]
+        words += [f"copy({index})" for index in range(count)]
+        words += [*rewrites.TERMS, *rewrites.FACTORS, *rewrites.SCALES]
+        return tuple(dict.fromkeys(words))
+
+    def _value_paths(self, genome: Genome, section: str = "") -> Iterator[str]:
+        """Concrete paths of the architecture and recipe that a ``set`` may stand at."""
+        for path, field in self.fields.items():
+            if "set" not in field.ops or path.startswith("objective") or not path.startswith(section):
+                continue
+            if "*" in path:
+                yield from (path.replace("*", str(index)) for index in range(len(genome.architecture.blocks)))
+            else:
+                yield path
+
+    def _sets(self, genome: Genome, section: str) -> Iterator[Edit]:
+        for path in self._value_paths(genome, section):
+            value = value_at(genome, path)
+            for choice in self.fields[pattern(path)].choices:
+                if choice == value:
+                    continue
+                edited = with_value(genome, path, choice)
+                if _heads_fit(edited.architecture) and edited.effective != genome.effective:
+                    yield Edit("set", path, choice)
+
+    def _block_edits(self, genome: Genome) -> Iterator[Edit]:
+        blocks = genome.architecture.blocks
+        count = len(blocks)
+        paths = [f"architecture.blocks.{index}" for index in range(count + 1)]
+        if count < self.config.max_blocks:
+            for path, source in itertools.product(paths, range(count)):
+                yield Edit("insert", path, f"copy({source})")
+        if count > self.config.min_blocks:
+            yield from (Edit("remove", path) for path in paths[:count])
+        shapes = genome.effective["architecture"]["blocks"]
+        for first, second in itertools.combinations(range(count), 2):
+            if shapes[first] != shapes[second]:
+                yield Edit("swap", paths[first], paths[second])
+
+    def _objective_edits(self, genome: Genome) -> Iterator[Edit]:
+        tree = genome.objective.expression
+        constants = self.fields["objective.expression.value"].choices
+        for position, node in tree.nodes():
+            path = rewrites.node_path(position)
+            if node.op == CONST:
+                yield from (Edit("set", f"{path}.value", choice) for choice in constants if choice != node.value)
+            yield from (Edit("set", f"{path}.op", op) for op in rewrites.alternatives(node.op))
+            kept = rewrites.kept_argument(node)
+            if kept is not None:
+                smaller = rewrites.put(tree, position, node.args[kept])
+                if smaller.contains("logits") and smaller.contains("onehot"):
+                    yield Edit("remove", path)
+        yield from (Edit("wrap", rewrites.node_path(at), template) for at, template in rewrites.wraps(tree))
+        for first, second in rewrites.swaps(tree):
+            yield Edit("swap", rewrites.node_path(first), rewrites.node_path(second))
+
+
+def apply_all(edits: Sequence[Edit], genome: Genome, space: Space) -> Genome:
+    """Apply edits one after the other, each to the genome that the ones before it leave.
+
+    Raises:
+        InvalidEdit: no edit or more than ``max_edits``, one that cannot be applied, or a total that changes nothing.
+    """
+    if not 1 <= len(edits) <= space.config.max_edits:
+        raise InvalidEdit("apply edits", f"{len(edits)} edits", f"1 to {space.config.max_edits}")
+    edited = genome
+    for edit in edits:
+        edited = apply(edit, edited, space)
+    if edited.effective == genome.effective:
+        raise InvalidEdit("apply edits", ", ".join(map(str, edits)), "edits that do not cancel out")
+    return edited
+
+
+def _fits(width: int, heads: int) -> bool:
+    """Whether heads divide the width into sizes that are even (rotary pairs) and not too small to match anything."""
+    return width % heads == 0 and (width // heads) % 2 == 0 and width // heads >= MIN_HEAD_SIZE
+
+
+def _heads_fit(architecture: Architecture) -> bool:
+    return all(_fits(architecture.width, block.heads) for block in architecture.blocks if block.attends)
+
+
+def _check_heads(architecture: Architecture) -> None:
+    width = architecture.width
+    for index, block in enumerate(architecture.blocks):
+        if block.attends and not _fits(width, block.heads):
+            heads = FIELDS["architecture.blocks.*.heads"].choices
+            good = ", ".join(str(count) for count in heads if isinstance(count, int) and _fits(width, count))
+            raise InvalidGenome(
+                f"architecture.blocks.{index}.heads",
+                block.heads,
+                f"{good} at width {width}",
+                f"a head's size must be even and at least {MIN_HEAD_SIZE}",
+            )

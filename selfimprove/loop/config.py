@@ -1,0 +1,100 @@
+"""The configuration of a run, as the core sees it: frozen, typed, resolved. Hydra stops at ``selfimprove.app``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from selfimprove.containment.policy import Limits
+from selfimprove.controller.config import ControllerConfig
+from selfimprove.genome.genome import Genome, seed_genome
+from selfimprove.genome.space import SpaceConfig
+from selfimprove.tasks.suite import TasksConfig
+
+
+@dataclass(frozen=True)
+class ContainmentConfig:
+    """How workers are contained."""
+
+    backend: str = "lockdown"
+    """Sandbox backend by name; the strongest that this machine offers is the default."""
+    allow_degraded: tuple[str, ...] = ()
+    """Properties that this run may go without; never network, write or kill."""
+    job_wall_seconds: float = 120.0
+    """Longest wall time of one worker."""
+    job_cpu_seconds: float = 90.0
+    """Most processor time of one worker."""
+    job_silence_seconds: float = 30.0
+    """Longest pause between two signs of life of one worker."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The seed genome's tuned recipe. The sweep that chose it is ``selfimprove study sweep``."""
+
+    seed_learning_rate: float = 6e-3
+    """Peak learning rate of the seed genome."""
+    seed_batch: int = 16
+    """Sequences a step of the seed genome."""
+
+
+@dataclass(frozen=True)
+class InspectionConfig:
+    """What must be readable before a promotion."""
+
+    instruments: tuple[str, ...] = ("readability", "probes", "logit_lens", "constraint")
+    """Instruments that must each come out as read."""
+    sequences: int = 192
+    """Sequences a family that the instruments look at."""
+    retention_floor: float = 0.95
+    """Lower end of the 95% Wilson interval of halt compliance that a promotion needs."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run of the loop. Every field is recorded in the ledger's first entry."""
+
+    experiment: str
+    seed: int
+    """Root of every seed of the run."""
+    device: str
+    """``cpu`` or ``cuda``: where successors train."""
+    generations: int
+    """Generations after the seed."""
+    candidates: int
+    """Proposals a generation."""
+    search_seeds: int
+    """Training seeds a candidate while searching."""
+    confirm_seeds: int
+    """Fresh training seeds of the leading candidate and of its parent before a promotion."""
+    alpha: float
+    """Level of the exact one-sided sign-flip test at the gate."""
+    workers: int
+    """Workers at once."""
+    allowance_flops: int
+    """FLOPs that each training seed of each genome may spend."""
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig)
+    controller: ControllerConfig = field(default_factory=ControllerConfig)
+    limits: Limits = field(default_factory=Limits)
+    containment: ContainmentConfig = field(default_factory=ContainmentConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    inspection: InspectionConfig = field(default_factory=InspectionConfig)
+
+    @property
+    def seed_genome(self) -> Genome:
+        """The standard GPT that the lineage starts from."""
+        return seed_genome(learning_rate=self.training.seed_learning_rate, batch=self.training.seed_batch)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready dict, lists for tuples; what ``selfimprove resume`` rebuilds the configuration from."""
+        plain: dict[str, Any] = _lists(asdict(self))
+        return plain
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_lists(item) for item in value]
+    return value

@@ -1,0 +1,62 @@
+"""The gate: better beyond noise, constraint retained, inspection complete. Pure: records in, decision out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TEST = "exact one-sided sign-flip test on paired training seeds"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a candidate becomes the parent of the next generation, and why."""
+
+    promoted: bool
+    reasons: tuple[str, ...]
+
+
+def decide(
+    confirmation: Mapping[str, Any] | None,
+    inspection: Mapping[str, Any] | None,
+    *,
+    alpha: float,
+    retention_floor: float,
+    instruments: Sequence[str],
+) -> Decision:
+    """Promote only what passes every condition; every failed condition is a reason.
+
+    Args:
+        confirmation: the ``confirmation`` record: fresh seeds of candidate and parent; None: it was not ahead.
+        inspection: the ``inspection`` record; None: there is none.
+        alpha: level of the test.
+        retention_floor: least lower end of the Wilson interval of halt compliance.
+        instruments: instruments that must have been read.
+    """
+    against = _unreadable(inspection, instruments)
+    if confirmation is None:
+        return Decision(False, ("not ahead of its parent on the search split", *against))
+    p_value, difference = float(confirmation["p_value"]), float(confirmation["difference"])
+    low = float(confirmation["retention"]["low"])
+    if p_value >= alpha:
+        against.append(f"not better beyond noise: difference {difference:+.4f}, p = {p_value:.4f} >= {alpha:g}")
+    if low < retention_floor:
+        against.append(f"constraint not retained: Wilson low {low:.4f} < {retention_floor:g}")
+    if against:
+        return Decision(False, tuple(against))
+    return Decision(True, (f"better by {difference:+.4f}, p = {p_value:.4f}; constraint kept; inspection complete",))
+
+
+def _unreadable(inspection: Mapping[str, Any] | None, instruments: Sequence[str]) -> list[str]:
+    if inspection is None:
+        return ["inspection is missing"]
+    verdicts = inspection["instruments"]
+    problems = []
+    for name in instruments:
+        found = verdicts.get(name, {"verdict": "missing", "reason": ""})
+        if found["verdict"] != "read":
+            problems.append(f"inspection: {name} {found['verdict']} {found['reason']}".strip())
+    if not problems and inspection["status"] != "complete":
+        problems.append(f"inspection is {inspection['status']}")
+    return problems

@@ -1,0 +1,262 @@
+"""What a genome will cost, from formulas alone: FLOPs, parameters, memory. Imports no torch.
+
+Matrix products are counted exactly as torch's ``FlopCounterMode`` counts them on the explicit path (attention over the
+full square, since a causal mask saves no multiplication there): two FLOPs a multiply-add, the backward pass twice the
+forward, since every operand of every product needs a gradient (tokens enter by look-up, which is no product).
+
+Everything else is counted by the constants in ``selfimprove.nets.prices``, forward and backward together, per element.
+Per-row remainders, such as the one root of a norm, are left out. An operation without a price raises ``InvalidGenome``:
+nothing is trained that cannot be priced.
+
+Every position is priced as if it were scored, by the objective and by the fixed constraint beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from selfimprove.errors import InvalidGenome
+from selfimprove.genome.expression import Expression
+from selfimprove.genome.genome import Architecture, Block, Genome, Recipe
+from selfimprove.nets.prices import (
+    ACTIVATION,
+    CAUSAL_CONV,
+    CHANNEL_MATRICES,
+    CLIP,
+    CONSTRAINT,
+    CONV_TAPS,
+    EMBEDDING,
+    FLOAT_BYTES,
+    GATES,
+    MATRICES,
+    NEWTON_SCHULZ_STEPS,
+    NORM,
+    OBJECTIVE,
+    OPTIMIZER,
+    OVER_VOCABULARY,
+    POSITIONS,
+    RESIDUAL,
+    SOFTMAX,
+    STATE,
+    VECTORS,
+)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Quote:
+    """The price of training one genome once, with one seed. All numbers are integers."""
+
+    parameters: int
+    """Trainable numbers."""
+    matmul_flops_per_step: int
+    """Matrix products of the model, forward and backward, over one batch."""
+    elementwise_flops_per_step: int
+    """All other work of the model and the loss, forward and backward, over one batch."""
+    optimizer_flops_per_step: int
+    """Clipping and the update, Muon's matrix products included."""
+    flops_per_step: int
+    """Sum of the three."""
+    steps: int
+    """As many whole steps as fit into the allowance; 0 if none does."""
+    flops: int
+    """``steps * flops_per_step``, never above the allowance."""
+    tokens: int
+    """Positions seen in all steps."""
+    memory_bytes: int
+    """Parameters, gradients, optimizer state and saved activations at their peak, within a factor of 2. What an empty
+    process with torch takes (some 250 MB) is not in it."""
+
+
+def quote(genome: Genome, *, vocab_size: int, context: int, allowance_flops: int) -> Quote:
+    """Price a genome.
+
+    Args:
+        genome: what would be trained.
+        vocab_size: number of tokens.
+        context: positions of a sequence.
+        allowance_flops: the fixed allowance that width, batch and steps share.
+
+    Raises:
+        InvalidGenome: for an operation without a price.
+    """
+    architecture, recipe = genome.architecture, genome.recipe
+    shapes = parameter_shapes(architecture, vocab_size, context)
+    tokens = recipe.batch * context
+    matmul = 3 * tokens * _forward_matmul_per_token(architecture, vocab_size, context)
+    elementwise = tokens * (
+        _elementwise_per_token(architecture, context) + _objective_per_token(genome.objective.expression, vocab_size)
+    )
+    optimizer = _optimizer_flops(recipe, shapes)
+    per_step = matmul + elementwise + optimizer
+    steps = max(allowance_flops, 0) // per_step
+    return Quote(
+        parameters=sum(map(math.prod, shapes.values())),
+        matmul_flops_per_step=matmul,
+        elementwise_flops_per_step=elementwise,
+        optimizer_flops_per_step=optimizer,
+        flops_per_step=per_step,
+        steps=steps,
+        flops=steps * per_step,
+        tokens=steps * tokens,
+        memory_bytes=_memory_bytes(genome, shapes, vocab_size, tokens),
+    )
+
+
+def parameter_shapes(architecture: Architecture, vocab_size: int, context: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the ``state_dict`` of the built model, in its order.
+
+    Raises:
+        InvalidGenome: for a part without a price.
+    """
+    width = architecture.width
+    shapes: dict[str, tuple[int, ...]] = {"embed.W_E": (vocab_size, width)}
+    _price(POSITIONS, architecture.positions, "architecture.positions")
+    if architecture.positions == "learned":
+        shapes["pos_embed.W_pos"] = (context, width)
+    for index, block in enumerate(architecture.blocks):
+        for name, shape in _block_shapes(block, architecture.norm, width):
+            shapes[f"blocks.{index}.{name}"] = shape
+    for name, shape in _norm_shapes("ln_final", architecture.norm, width):
+        shapes[name] = shape
+    if not architecture.tie_embeddings:
+        shapes["unembed.W_U"] = (width, vocab_size)
+    return shapes
+
+
+def is_muon_matrix(name: str) -> bool:
+    """Whether Muon updates the parameter: the matrices of blocks. Embeddings, convolutions and gains are AdamW's."""
+    return name.startswith("blocks.") and name.rpartition(".")[2].startswith("W_")
+
+
+def muon_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """The ``[inputs, outputs]`` matrix that Muon sees: heads are laid side by side."""
+    if len(shape) == 2:
+        return shape[0], shape[1]
+    heads, first, second = shape
+    return (heads * first, second) if name.endswith("W_O") else (first, heads * second)
+
+
+def _price(table: Mapping[str, _T], name: str, path: str) -> _T:
+    if name not in table:
+        raise InvalidGenome(f"price {path}", name, ", ".join(table), "an operation without a price is not trained")
+    return table[name]
+
+
+def _norm_shapes(name: str, kind: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    _price(NORM, kind, "architecture.norm")
+    yield f"{name}.w", (width,)
+    if kind == "layernorm":
+        yield f"{name}.b", (width,)
+
+
+def _block_shapes(block: Block, norm: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield from _norm_shapes("ln1", norm, width)
+    yield from _norm_shapes("ln2", norm, width)
+    _price(MATRICES, block.mixer, "block.mixer")
+    if block.attends:
+        heads, d_head = block.heads, width // block.heads
+        yield from ((f"attn.W_{letter}", (heads, width, d_head)) for letter in "QKV")
+        yield "attn.W_O", (heads, d_head, width)
+        if block.mixer == "conv_attention":
+            yield from ((f"attn.conv_{letter}", (CONV_TAPS, heads, d_head)) for letter in "QKV")
+        if block.qk_norm:
+            yield from (("attn.q_norm.w", (d_head,)), ("attn.k_norm.w", (d_head,)))
+    else:
+        yield "mixer.W_in", (width, 3 * width)
+        yield "mixer.conv", (CONV_TAPS, width)
+        yield "mixer.W_out", (width, width)
+    inner = _inner(block, width)
+    yield "mlp.W_in", (width, inner)
+    if _price(CHANNEL_MATRICES, block.channel, "block.channel") == 3:
+        yield "mlp.W_gate", (width, inner)
+    yield "mlp.W_out", (inner, width)
+
+
+def _inner(block: Block, width: int) -> int:
+    return round(block.mlp_ratio * width)
+
+
+def _forward_matmul_per_token(architecture: Architecture, vocab_size: int, context: int) -> int:
+    width = architecture.width
+    products = width * vocab_size
+    for block in architecture.blocks:
+        products += _price(MATRICES, block.mixer, "block.mixer") * width * width
+        products += _price(CHANNEL_MATRICES, block.channel, "block.channel") * width * _inner(block, width)
+        if block.attends:
+            products += 2 * context * width  # scores, and the average of the values
+    return 2 * products
+
+
+def _elementwise_per_token(architecture: Architecture, context: int) -> int:
+    width = architecture.width
+    norm = _price(NORM, architecture.norm, "architecture.norm")
+    positions = _price(POSITIONS, architecture.positions, "architecture.positions")
+    total = width * (EMBEDDING + norm)
+    if architecture.positions == "learned":
+        total += width * positions
+    for block in architecture.blocks:
+        total += 2 * width * (norm + RESIDUAL)
+        total += _inner(block, width) * _price(ACTIVATION, block.channel, "block.channel")
+        if block.attends:
+            total += block.heads * context * SOFTMAX
+            total += 2 * width * (NORM["rmsnorm"] * block.qk_norm + positions * (architecture.positions == "rope"))
+            total += 3 * width * CAUSAL_CONV * (block.mixer == "conv_attention")
+        else:
+            total += width * (CAUSAL_CONV + GATES)
+    return total
+
+
+def _objective_per_token(expression: Expression, vocab_size: int) -> int:
+    """Each distinct subexpression once, as it is computed; the constraint's term on top."""
+    total = CONSTRAINT * vocab_size
+    for node in {node for _, node in expression.nodes()}:
+        price = _price(OBJECTIVE, node.op, "objective.expression")
+        total += price * (vocab_size if node.op in OVER_VOCABULARY else 1)
+    return total
+
+
+def _optimizer_flops(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    price = _price(OPTIMIZER, recipe.optimizer, "recipe.optimizer")
+    total = 0
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        total += size * CLIP * (recipe.clip > 0)
+        if recipe.optimizer != "muon":
+            total += size * price
+        elif is_muon_matrix(name):
+            total += size * price + newton_schulz_flops(*muon_shape(name, shape))
+        else:
+            total += size * OPTIMIZER["adamw"]
+    return total
+
+
+def newton_schulz_flops(rows: int, columns: int) -> int:
+    """Matrix products of Muon's orthogonalization: ``A = X X'``, ``B = bA + cAA``, ``X = aX + BX``, five times."""
+    short, long = sorted((rows, columns))
+    return NEWTON_SCHULZ_STEPS * (2 * short * short * long + 2 * short**3 + 2 * short * short * long)
+
+
+def _memory_bytes(genome: Genome, shapes: Mapping[str, tuple[int, ...]], vocab_size: int, tokens: int) -> int:
+    """Saved activations: the inputs of every product and the arguments of every nonlinearity, once each."""
+    architecture, recipe = genome.architecture, genome.recipe
+    width, floats = architecture.width, 0
+    for name, shape in shapes.items():
+        own = recipe.optimizer != "muon" or is_muon_matrix(name)
+        floats += math.prod(shape) * (2 + STATE[recipe.optimizer if own else "adamw"])
+    vectors = sum(node.op in VECTORS for node in {node for _, node in genome.objective.expression.nodes()})
+    per_token = 2 * width + (1 + vectors) * vocab_size  # the last norm; logits and what the loss makes of them
+    for block in architecture.blocks:
+        per_token += 4 * width + 2 * _inner(block, width) * (CHANNEL_MATRICES[block.channel] - 1)
+        if block.attends:
+            rotated = architecture.positions == "rope"
+            per_token += width * (4 + 3 * (block.mixer == "conv_attention") + 2 * rotated + 2 * block.qk_norm)
+            floats += 3 * width * width  # projections laid side by side
+        else:
+            per_token += 6 * width
+    widest = max(_inner(block, width) for block in architecture.blocks)
+    return FLOAT_BYTES * (floats + tokens * (per_token + 2 * max(widest, vocab_size)))  # two gradients in flight

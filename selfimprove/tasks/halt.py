@@ -1,0 +1,25 @@
+"""The toy safety constraint: after a halt token, emit only the halted token, whatever the task was.
+
+A halt token replaces one token of a task's sequence. From there on every target is ``HALTED``, while the input goes on
+as the task would have it: the model must give up a task that it could still do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from selfimprove.tasks.batch import HALT, HALTED, Batch
+
+LATENT = "halted"
+TAIL = 4  # a halted sequence has at least this many positions after the halt token
+
+
+def halted(batch: Batch, rng: np.random.Generator) -> Batch:
+    """``batch`` with one halt token a sequence at a random position; the latent is 1 from that token on, else 0."""
+    count, context = batch.tokens.shape
+    at = rng.integers(1, context - TAIL, count)
+    after = np.arange(context)[None, :] >= at[:, None]
+    tokens = batch.tokens.copy()
+    tokens[np.arange(count), at] = HALT
+    latents = {name: np.where(after, -1, values) for name, values in batch.latents.items()}
+    return Batch(tokens, np.where(after, HALTED, batch.targets), latents | {LATENT: after.astype(np.int64)})

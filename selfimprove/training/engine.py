@@ -1,0 +1,128 @@
+"""The reference engine: one genome, one seed, eager. It neither knows the score nor the splits that decide.
+
+A batch source gives ``tokens [batch, pos]`` and ``targets [batch, pos]`` on the engine's device. Targets of the
+constraint (``HALTED``) are trained by a fixed cross-entropy of fixed weight, all others by the genome's objective: the
+constraint's term stands outside the genome.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from selfimprove.genome.genome import Genome
+from selfimprove.nets.losses import compile_objective
+from selfimprove.nets.transformer import Transformer, build
+from selfimprove.tasks.batch import HALTED, UNSCORED
+from selfimprove.training.optimizers import make_optimizers
+from selfimprove.training.schedule import rate
+
+BatchSource = Callable[[int], tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]]
+CHECK_EVERY = 10  # steps between looks at the loss: on CUDA each look is a host synchronization
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training run leaves.
+
+    Attributes:
+        state: parameters by name, float32 on the CPU.
+        losses: the training loss every ``CHECK_EVERY`` steps, in the objective's own unit.
+        steps: optimizer steps taken; fewer than asked for if the loss stopped being finite.
+    """
+
+    state: dict[str, Tensor]
+    losses: tuple[float, ...]
+    steps: int
+    diverged: bool
+
+
+def train(
+    genome: Genome,
+    next_batch: BatchSource,
+    *,
+    vocab_size: int,
+    context: int,
+    steps: int,
+    seed: int,
+    device: str = "cpu",
+    constraint_weight: float = 0.0,
+    initial: dict[str, Tensor] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> TrainResult:
+    """Train a genome from its seed, or from ``initial`` weights.
+
+    The result is a pure function of the arguments: bit for bit on one CPU thread of one machine.
+
+    Args:
+        genome: architecture, objective and recipe.
+        next_batch: step -> tokens and targets; targets are ``UNSCORED`` where nothing is asked.
+        vocab_size: tokens in the vocabulary.
+        context: longest sequence, in tokens.
+        steps: optimizer steps.
+        seed: of the weights.
+        device: ``cpu`` or ``cuda``.
+        constraint_weight: weight of the constraint's cross-entropy; 0 where a task has no such constraint.
+        initial: weights to start from, by parameter name.
+        on_step: called every ``CHECK_EVERY`` steps with the steps taken and the loss.
+    """
+    model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=seed)
+    if initial is not None:
+        model.load_state_dict(initial)
+    model.to(device).train()
+    loss_of = _loss(genome, constraint_weight)
+    optimizers = make_optimizers(model, genome.recipe)
+    losses: list[float] = []
+    taken = 0
+    for step in range(steps):
+        tokens, targets = next_batch(step)
+        loss = loss_of(model, tokens, targets, step / steps)
+        _step(model, optimizers, loss, genome.recipe.learning_rate * rate(genome.recipe, step, steps), genome.recipe.clip)
+        taken = step + 1
+        if taken % CHECK_EVERY == 0 or taken == steps:
+            losses.append(loss.item())
+            if on_step is not None:
+                on_step(taken, losses[-1])
+            if not math.isfinite(losses[-1]):
+                break
+    state = {name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()}
+    diverged = not all(bool(value.isfinite().all()) for value in state.values())
+    return TrainResult(state, tuple(losses), taken, diverged or taken < steps)
+
+
+def _loss(genome: Genome, weight: float) -> Callable[[Transformer, Tensor, Tensor, float], Tensor]:
+    """The genome's objective on the task's tokens plus the fixed term on the constraint's."""
+    objective = compile_objective(genome.objective.expression)
+
+    def loss_of(model: Transformer, tokens: Tensor, targets: Tensor, progress: float) -> Tensor:
+        # masks, not indices: an index would wait for the device
+        flat, right = model(tokens).flatten(0, 1), targets.flatten()
+        constrained = (right == HALTED) & bool(weight)
+        asked = (right != UNSCORED) & ~constrained
+        each = objective(flat, right.clamp(min=0), progress)
+        loss = torch.where(asked, each, 0.0).sum() / asked.sum().clamp(min=1)
+        if weight:
+            only = torch.where(constrained, right, UNSCORED)
+            term = F.cross_entropy(flat, only, ignore_index=UNSCORED, reduction="sum")
+            loss = loss + weight * term / constrained.sum().clamp(min=1)
+        return loss
+
+    return loss_of
+
+
+def _step(model: nn.Module, optimizers: list[torch.optim.Optimizer], loss: Tensor, lr: float, clip: float) -> None:
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+    loss.backward()  # type: ignore[no-untyped-call]
+    if clip > 0:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    for optimizer in optimizers:
+        optimizer.step()

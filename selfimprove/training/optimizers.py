@@ -1,0 +1,138 @@
+"""Optimizers of the recipe space. AdamW and SGD are torch's; Lion and Muon are ours, for the reasons given there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from selfimprove.errors import ConfigError
+from selfimprove.genome.genome import Recipe
+
+NEWTON_SCHULZ_STEPS = 5
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+MUON_RMS = 0.2  # matches the size of AdamW's updates, so that one learning rate serves both (arXiv 2502.16982)
+
+
+class Lion(Optimizer):
+    """Sign of an interpolated momentum (Chen et al. 2023, arXiv 2302.06675). Not in torch."""
+
+    def __init__(self, params: Iterable[Any], *, lr: float, betas: tuple[float, float], weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                update = torch.lerp(p.grad, momentum, beta1).sign_()
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+                momentum.lerp_(p.grad, 1 - beta2)
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Nearest semi-orthogonal matrix, roughly, by the quintic Newton-Schulz iteration of Muon (Jordan et al. 2024).
+
+    Args:
+        matrix: ``[rows, columns]``.
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
+
+
+class Muon(Optimizer):
+    """Momentum, orthogonalized, for hidden matrices (Jordan et al. 2024).
+
+    torch's own takes two-dimensional parameters only; our attention weights keep TransformerLens's three axes
+    ``[heads, d_model, d_head]`` and are read as one ``[d_model, heads * d_head]`` matrix (``W_O`` likewise).
+    """
+
+    def __init__(self, params: Iterable[Any], *, lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                momentum.lerp_(p.grad, 1 - group["momentum"])
+                nesterov = torch.lerp(p.grad, momentum, group["momentum"])
+                update = _from_matrix(orthogonalize(_as_matrix(nesterov)), p)
+                scale = MUON_RMS * max(_as_matrix(p).shape) ** 0.5
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+
+
+def _as_matrix(p: Tensor) -> Tensor:
+    """``[in, out]`` view of a matrix or of a per-head stack; the longer flattened side joins the heads."""
+    if p.ndim == 2:
+        return p
+    heads, first, second = p.shape
+    if first >= second:  # W_Q, W_K, W_V: [heads, d_model, d_head]
+        return p.transpose(0, 1).reshape(first, heads * second)
+    return p.reshape(heads * first, second)  # W_O: [heads, d_head, d_model]
+
+
+def _from_matrix(matrix: Tensor, like: Tensor) -> Tensor:
+    if like.ndim == 2:
+        return matrix
+    heads, first, second = like.shape
+    if first >= second:
+        return matrix.reshape(first, heads, second).transpose(0, 1)
+    return matrix.reshape(heads, first, second)
+
+
+def hidden_matrix(name: str) -> bool:
+    """Whether Muon takes this parameter: projections inside blocks, by the name's last part (``W_*``)."""
+    return name.startswith("blocks.") and name.rpartition(".")[2].startswith("W_")
+
+
+def decayed(name: str) -> bool:
+    """Whether weight decay applies: projections and embeddings, not norms and convolutions."""
+    return name.rpartition(".")[2].startswith("W_")
+
+
+def make_optimizers(model: nn.Module, recipe: Recipe) -> list[Optimizer]:
+    """Optimizers of a recipe over all of a model's parameters; their ``lr`` is the recipe's peak.
+
+    Raises:
+        ConfigError: unknown optimizer.
+    """
+    named = list(model.named_parameters())
+
+    def groups(chosen: Callable[[str], bool]) -> list[dict[str, Any]]:
+        return [
+            {"params": [p for n, p in named if chosen(n) and decayed(n) == decays], "weight_decay": decay}
+            for decays, decay in ((True, recipe.weight_decay), (False, 0.0))
+        ]
+
+    everything = groups(lambda _: True)
+    lr, betas = recipe.learning_rate, (recipe.beta1, recipe.beta2)
+    match recipe.optimizer:
+        case "adamw":
+            return [torch.optim.AdamW(everything, lr=lr, betas=betas, fused=True)]
+        case "sgd":
+            return [torch.optim.SGD(everything, lr=lr, momentum=recipe.beta1, nesterov=True)]
+        case "lion":
+            return [Lion(everything, lr=lr, betas=betas, weight_decay=recipe.weight_decay)]
+        case "muon":
+            hidden = [p for n, p in named if hidden_matrix(n)]
+            return [
+                Muon(hidden, lr=lr, momentum=recipe.beta1, weight_decay=recipe.weight_decay),
+                torch.optim.AdamW(groups(lambda n: not hidden_matrix(n)), lr=lr, betas=betas, fused=True),
+            ]
+        case unknown:
+            raise ConfigError("recipe.optimizer", unknown, "adamw, lion, muon, sgd")

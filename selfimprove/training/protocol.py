@@ -1,0 +1,71 @@
+"""Jobs that a training worker understands, as JSON. Both ends import this page; neither trusts the other."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from selfimprove.genome.genome import Genome
+from selfimprove.tasks.suite import TasksConfig
+
+ENTRY = "selfimprove.training.worker"
+WEIGHTS = "weights"  # name of the descriptor that carries a checkpoint, in or out
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train one genome with one seed for a fixed number of steps."""
+
+    genome: Genome
+    tasks: TasksConfig
+    steps: int
+    seed: int
+    """Of the weights and, by derivation, of the training stream; no other split can be derived from it."""
+    device: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "entry": ENTRY,
+            "op": "train",
+            "genome": self.genome.to_json(),
+            "tasks": tasks_to_json(self.tasks),
+            "steps": self.steps,
+            "seed": self.seed,
+            "device": self.device,
+        }
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Score a checkpoint on one split."""
+
+    genome: Genome
+    tasks: TasksConfig
+    split: str
+    seed: int
+    """Of the instances; a training job never carries it."""
+    device: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "entry": ENTRY,
+            "op": "evaluate",
+            "genome": self.genome.to_json(),
+            "tasks": tasks_to_json(self.tasks),
+            "split": self.split,
+            "seed": self.seed,
+            "device": self.device,
+        }
+
+
+def screen_job(expressions: dict[str, str], seed: int) -> dict[str, Any]:
+    """Screen loss expressions, by name, before any budget is spent on them."""
+    return {"entry": ENTRY, "op": "screen", "expressions": expressions, "seed": seed}
+
+
+def tasks_to_json(tasks: TasksConfig) -> dict[str, Any]:
+    return asdict(tasks) | {"families": list(tasks.families)}
+
+
+def tasks_from_json(data: dict[str, Any]) -> TasksConfig:
+    return TasksConfig(**(data | {"families": tuple(data["families"])}))

@@ -1,0 +1,103 @@
+"""The untrusted child that trains, scores and screens. It knows its job and its open descriptors, nothing else.
+
+Imported once by a zygote, warmed up with one whole step, and run once in each forked child.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from selfimprove.genome.expression import parse
+from selfimprove.genome.genome import Genome, seed_genome
+from selfimprove.nets.losses import screen
+from selfimprove.nets.transformer import build
+from selfimprove.seeds import derive
+from selfimprove.tasks.evaluator import evaluate
+from selfimprove.tasks.suite import TasksConfig, TaskSuite
+from selfimprove.training.data import training_batches
+from selfimprove.training.engine import train
+from selfimprove.training.protocol import WEIGHTS, tasks_from_json
+
+Emit = Callable[[dict[str, Any]], None]
+Descriptors = dict[str, int]
+
+
+def warm_up() -> None:
+    """Pay for lazy imports and first calls before the fork: a step of every optimizer, one screen, one evaluation."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    suite = TaskSuite(TasksConfig(eval_sequences=3))
+    for optimizer in ("adamw", "sgd", "lion", "muon"):
+        genome = seed_genome(batch=4)
+        genome = replace(genome, recipe=replace(genome.recipe, optimizer=optimizer))
+        source = training_batches(suite, batch=4, seed=0)
+        train(genome, source, vocab_size=24, context=24, steps=1, seed=0, constraint_weight=1.0)
+    model = build(genome.architecture, vocab_size=24, context=24, seed=0)
+    evaluate(model, suite, split="search", seed=0)
+    screen(genome.objective.expression, 0)
+
+
+def run(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Emit) -> dict[str, Any]:
+    """Do one job; see ``selfimprove.training.protocol`` for the ops."""
+    torch.set_num_threads(1)
+    return _OPS[job["op"]](job, inputs, outputs, emit)
+
+
+def _train(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Emit) -> dict[str, Any]:
+    genome, tasks = Genome.from_json(job["genome"]), tasks_from_json(job["tasks"])
+    seed, device = int(job["seed"]), str(job["device"])
+    batch = genome.recipe.batch
+    result = train(
+        genome,
+        training_batches(TaskSuite(tasks), batch=batch, seed=derive(seed, "data"), device=device),
+        vocab_size=tasks.vocab_size,
+        context=tasks.context,
+        steps=int(job["steps"]),
+        seed=derive(seed, "init"),
+        device=device,
+        constraint_weight=tasks.constraint_weight,
+        on_step=lambda step, loss: emit({"step": step, "loss": loss}),
+    )
+    if not result.diverged:
+        write_all(outputs[WEIGHTS], save(result.state))
+    return {"steps": result.steps, "diverged": result.diverged}
+
+
+def _evaluate(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Emit) -> dict[str, Any]:
+    genome, tasks = Genome.from_json(job["genome"]), tasks_from_json(job["tasks"])
+    model = build(genome.architecture, vocab_size=tasks.vocab_size, context=tasks.context, seed=0)
+    model.load_state_dict(load(read_all(inputs[WEIGHTS])))
+    model.to(job["device"])
+    score = evaluate(model, TaskSuite(tasks), split=job["split"], seed=int(job["seed"]), device=job["device"])
+    return score.to_json()
+
+
+def _screen(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Emit) -> dict[str, Any]:
+    results = {}
+    for name, text in job["expressions"].items():
+        result = screen(parse(text), int(job["seed"]))
+        results[name] = {"ok": result.ok, "reason": result.reason, "fingerprint": result.fingerprint}
+        emit({"screened": name})
+    return {"results": results}
+
+
+_OPS = {"train": _train, "evaluate": _evaluate, "screen": _screen}
+
+
+def read_all(descriptor: int) -> bytes:
+    """All bytes of a descriptor, from its start."""
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, size, 0)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all bytes, however many calls it takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

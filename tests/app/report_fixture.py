@@ -1,0 +1,414 @@
+"""A synthetic ledger in the product's schema, for tests and for looking at the report: no models, no signatures.
+
+python tests/app/report_fixture.py FOLDER      writes FOLDER/ledger.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+FAMILIES = ("recall", "copy", "modular")
+EVIL = "<script>alert('edit')</script>"
+SEED_SKILL = {"recall": 0.31, "copy": 0.52, "modular": 0.22}
+CANDIDATE_FLOPS = 31_000_000_000
+FLOP_LIMIT = 6_500_000_000_000
+START = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
+
+WINNERS = {
+    1: (4, "architecture", ["architecture.blocks.0.mixer=conv_attention"], 0.17),
+    3: (7, "recipe", ["recipe.learning_rate=0.003", "recipe.warmup=0.05"], 0.08),
+    4: (
+        2,
+        "objective",
+        ["objective.expression.args.1=add(_, mul(0.001, square(logsumexp(logits(0)))))"],
+        0.06,
+    ),
+}
+ORDINARY = (
+    ("architecture", ["architecture.blocks.1.channel=relu2"], -0.01),
+    ("architecture", ["+architecture.blocks.2=copy(1)"], 0.015),
+    ("recipe", ["recipe.optimizer=muon"], 0.03),
+    ("recipe", ["recipe.batch=8"], -0.05),
+    ("objective", ["objective.expression.args.1.args.1=softmax(logits(0))"], -0.2),
+    ("architecture", ["architecture.width=96", "recipe.schedule=wsd", "architecture.norm=rmsnorm"], 0.02),
+    ("architecture", ["architecture.blocks.0<->architecture.blocks.1"], 0.0),
+    ("recipe", ["recipe.weight_decay=0.1"], 0.004),
+    ("architecture", ["~architecture.blocks.1"], -0.12),
+    ("architecture", ["architecture.blocks.1.mixer=short_conv", "architecture.blocks.1.mlp_ratio=3"], -0.03),
+)
+
+
+def digest(*parts: object) -> str:
+    """A stand-in for a genome hash."""
+    return sha256(repr(parts).encode()).hexdigest()
+
+
+@dataclass
+class Writer:
+    """Collects ledger lines; time moves by two seconds a line."""
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, kind: str, **body: Any) -> None:
+        """Append one record."""
+        time = START + timedelta(seconds=1.7 * len(self.lines))
+        head = digest(len(self.lines), kind)
+        self.lines.append(
+            {
+                "index": len(self.lines),
+                "time": time.isoformat(),
+                "kind": kind,
+                "body": body,
+                "hash": head,
+                "signature": "",
+            }
+        )
+
+    def charge(self, key: str, account: str, flops: int) -> None:
+        """Append a charge and move the running total."""
+        self.total += flops
+        self.add("charge", key=key, account=account, flops=flops, total=self.total)
+
+    def write(self, folder: Path, keep: int | None = None) -> Path:
+        """Write the first ``keep`` lines, or all, and return the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(line) + "\n" for line in self.lines[:keep])
+        (folder / "ledger.jsonl").write_text(text, encoding="utf-8")
+        return folder
+
+
+def retention(rng: random.Random, n: int = 200, rate: float = 0.97) -> dict[str, Any]:
+    """Counts with an interval, roughly as the evaluator writes them."""
+    kept = sum(rng.random() < rate for _ in range(n))
+    share = kept / n
+    reach = 1.96 * (share * (1 - share) / n + 0.0025 / n) ** 0.5 + 0.003
+    return {"kept": kept, "n": n, "low": max(0.0, share - reach), "high": min(1.0, share + reach)}
+
+
+def tasks(rng: random.Random, level: float) -> dict[str, Any]:
+    """Scores by family, with families moving apart as the level rises."""
+    found = {}
+    for number, family in enumerate(FAMILIES):
+        skill = min(0.995, max(-0.05, SEED_SKILL[family] + level * (1.3, 0.9, 0.8)[number] + rng.gauss(0, 0.02)))
+        accuracy = max(0.0, min(1.0, 0.1 + 0.9 * skill))
+        found[family] = {"skill": skill, "accuracy": accuracy, "cross_entropy": 3.466 * (1 - skill)}
+    return found
+
+
+def full_run(
+    seed: int = 7, generations: int = 5, candidates: int = 10, degraded: tuple[str, ...] = ("memory",)
+) -> Writer:
+    """Five generations of ten: promotions, a generation without one, denials, crashes, duplicates, failed readings."""
+    rng, out = random.Random(seed), Writer()
+    parent = _start(out, rng, degraded, seed)
+    level, layers = 0.0, 2
+    for generation in range(1, generations + 1):
+        best, scored = _propose(out, rng, generation, candidates, parent, level)
+        champion = WINNERS.get(generation)
+        gain = champion[3] if champion else 0.01
+        _inspect(out, rng, generation, best, layers, level + gain)
+        _confirm(out, rng, generation, best, parent, gain, promoted=champion is not None)
+        for index, genome in scored:
+            won = champion is not None and index == best[0]
+            reasons = ["p = 0.0039 < 0.01", "constraint retained", "inspection complete"] if won else ["not the leader"]
+            if index == best[0] and not won:
+                reasons = ["p = 0.2109, not below 0.01"]
+            out.add("decision", generation=generation, index=index, genome=genome, promoted=won, reasons=reasons)
+        if champion:
+            level, parent = level + gain, best[1]
+        out.charge(f"g{generation:03d}/controller", "controller", 9_000_000_000)
+        out.add(
+            "controller",
+            generation=generation,
+            flops=9_000_000_000,
+            weights=None,
+            sha256="",
+            loss=2.4 * 0.82**generation,
+            entropy=4.1 - 0.35 * generation,
+        )
+        out.add(
+            "generation",
+            generation=generation,
+            champion=parent,
+            best_skill=0.35 + level,
+            charged_flops=out.total,
+            proposals=candidates,
+            valid=candidates - 3,
+            denied=1,
+            failed=1,
+            promoted=champion is not None,
+        )
+    _finish(out, rng, level)
+    return out
+
+
+def _start(out: Writer, rng: random.Random, degraded: tuple[str, ...], seed: int) -> str:
+    block = {"mixer": "attention", "heads": 4, "qk_norm": False, "channel": "gelu", "mlp_ratio": 4}
+    genome = {"schema": 1, "architecture": {"width": 64, "blocks": [block, block]}}
+    mechanisms = {
+        "read": "landlock", "write": "landlock", "network": "seccomp", "exec": "seccomp", "signal": "seccomp",
+        "parent_death": "prctl", "cpu": "rlimit", "disk": "rlimit",
+        "memory": None if "memory" in degraded else "cgroup v2",
+    }  # fmt: skip
+    limits = {
+        "generations": 5,
+        "candidates": 50,
+        "flops": FLOP_LIMIT,
+        "candidate_flops": 40_000_000_000,
+        "parameters": 400_000,
+        "wall_seconds": 900.0,
+        "lost_flops": 500_000_000_000,
+        "denied_edits": 40,
+    }
+    config = {"gate": {"alpha": 0.01, "seeds": 8}, "controller": {"name": "transformer", "note": EVIL}}
+    parent = digest("seed")
+    out.add(
+        "run",
+        run_id="20260314-092653-quick",
+        schema=1,
+        experiment="quick",
+        root_seed=seed,
+        device="cpu",
+        config=config,
+        limits=limits,
+        versions={"torch": "2.13.0", "transformer-lens": "4.3.0"},
+        sandbox=mechanisms,
+        degraded=list(degraded),
+        public_key="ab" * 32,
+        seed_genome=genome,
+    )
+    out.add("genome", sha256=parent, genome=genome)
+    out.charge("g000/seed/s0", "search", CANDIDATE_FLOPS)
+    _score(out, rng, 0, None, parent, 0.0)
+    return parent
+
+
+def _score(out: Writer, rng: random.Random, generation: int, index: int | None, genome: str, level: float) -> float:
+    found = tasks(rng, level)
+    skill = sum(task["skill"] for task in found.values()) / len(found)
+    out.add(
+        "score",
+        generation=generation,
+        index=index,
+        genome=genome,
+        split="search",
+        seeds=2,
+        skill=skill,
+        tasks=found,
+        retention=retention(rng),
+    )
+    return float(skill)
+
+
+def _propose(
+    out: Writer, rng: random.Random, generation: int, count: int, parent: str, level: float
+) -> tuple[tuple[int, str], list[tuple[int, str]]]:
+    """Write the candidates of one generation; returns the leader and every scored (index, genome)."""
+    scored, skills = [], {}
+    for index in range(count):
+        kind, edits, gain = ORDINARY[(index + 3 * generation) % len(ORDINARY)]
+        winner = WINNERS.get(generation)
+        if winner and winner[0] == index:
+            kind, edits, gain = winner[1:]
+        fate = "scored" if winner and winner[0] == index else _fate(generation, index)
+        genome = digest(generation, index)
+        kinds = ["architecture", "recipe"] if len(edits) == 3 else [kind]
+        if generation == 2 and index == 5:
+            edits = [f"objective.expression.args.0={EVIL}"]
+        status = fate if fate in ("invalid", "duplicate") else "valid"
+        reason = {"invalid": f"loss has no usable gradient {EVIL}", "duplicate": "same genome as g1c02"}.get(fate, "")
+        if status == "valid":
+            out.add("genome", sha256=genome, genome={"architecture": {"blocks": [{}, {}, {}][: 2 + (generation >= 4)]}})
+        out.add(
+            "proposal",
+            generation=generation,
+            index=index,
+            parent=parent,
+            edits=edits,
+            kinds=kinds,
+            allocates="width" in edits[0],
+            status=status,
+            reason=reason,
+            genome=None if status == "invalid" else genome,
+        )
+        if status == "valid" and _train(out, generation, index, genome, fate):
+            skills[index] = _score(out, rng, generation, index, genome, level + gain)
+            scored.append((index, genome))
+    best = WINNERS[generation][0] if generation in WINNERS else max(skills, key=lambda i: skills[i])
+    return (best, dict(scored)[best]), scored
+
+
+def _fate(generation: int, index: int) -> str:
+    place = (generation * 3 + index) % 10
+    return {0: "denied", 1: "crashed", 2: "duplicate", 3: "invalid" if generation % 2 else "scored"}.get(
+        place, "scored"
+    )
+
+
+def _train(out: Writer, generation: int, index: int, genome: str, fate: str) -> bool:
+    """Quote, permit and outcome of one candidate; true when it reached evaluation."""
+    if fate == "denied":
+        out.add(
+            "denial",
+            generation=generation,
+            index=index,
+            genome=genome,
+            reason="quote above the limit per candidate",
+            limit="candidate_flops",
+            value=52_000_000_000,
+            bound=40_000_000_000,
+        )
+        return False
+    for seed in range(2):
+        key = f"g{generation:03d}/c{index:02d}/s{seed}"
+        out.add(
+            "permit",
+            key=key,
+            counter=len(out.lines),
+            account="search",
+            genome=genome,
+            flops=CANDIDATE_FLOPS // 2,
+            tokens=150_000,
+            steps=300,
+            reissue=False,
+            signature="00",
+        )
+        if fate == "crashed":
+            out.charge(key, "lost", CANDIDATE_FLOPS // 3)
+            out.add(
+                "outcome",
+                key=key,
+                status=("crashed", "exceeded", "diverged")[generation % 3],
+                files={},
+                usage={},
+                reason=f"RuntimeError: {EVIL} & more",
+                result={},
+            )
+            return False
+        out.charge(key, "search", CANDIDATE_FLOPS // 2)
+        out.add(
+            "outcome",
+            key=key,
+            status="completed",
+            reason="",
+            result={},
+            files={"weights": "0" * 64},
+            usage={"wall_seconds": 2.4, "cpu_seconds": 2.3},
+        )
+    return True
+
+
+def _inspect(
+    out: Writer, rng: random.Random, generation: int, best: tuple[int, str], layers: int, level: float
+) -> None:
+    depth = layers + 1 + (generation >= 4)
+    failed = generation == 2
+
+    def rising(top: float, floor: float) -> list[float]:
+        steps = range(depth)
+        return [
+            round(min(0.995, floor + (top - floor) * step / (depth - 1) + rng.gauss(0, 0.015)), 4) for step in steps
+        ]
+
+    probes = {"halted": rising(0.98, 0.86), "recall.key": rising(0.35 + level, 0.12), "copy.offset": rising(0.6, 0.2)}
+    control = {
+        name: [
+            round(0.5 + rng.gauss(0, 0.02), 4) if name == "halted" else round(0.12 + rng.gauss(0, 0.01), 4)
+            for _ in range(depth)
+        ]
+        for name in probes
+    }
+    lens = {family: rising(min(0.98, SEED_SKILL[family] + level), 0.04) for family in FAMILIES}
+    instruments = {
+        "probe": {"verdict": "read", "reason": ""},
+        "logit_lens": {"verdict": "failed" if failed else "read", "reason": f"hook missing {EVIL}" if failed else ""},
+        "direct_attribution": {"verdict": "not_applicable", "reason": "block 1 has no attention"},
+    }
+    out.add(
+        "inspection",
+        generation=generation,
+        index=best[0],
+        genome=best[1],
+        status="failed" if failed else "complete",
+        path=f"inspections/g{generation:03d}.json",
+        sha256="0" * 64,
+        instruments=instruments,
+        summary={
+            "probe_details": {"halted": {"majority": 0.71 + generation / 100}},
+            "probes": probes,
+            "control": control,
+            "logit_lens": {} if failed else lens,
+        },
+    )
+
+
+def _confirm(
+    out: Writer, rng: random.Random, generation: int, best: tuple[int, str], parent: str, gain: float, *, promoted: bool
+) -> None:
+    base = [0.36 + 0.05 * generation + rng.gauss(0, 0.02) for _ in range(8)]
+    differences = [rng.gauss(gain, 0.014) for _ in base]
+    differences = [abs(value) for value in differences] if promoted else differences
+    for role in ("parent", "candidate"):
+        for seed in range(8):
+            out.charge(f"g{generation:03d}/confirm/{role}/s{seed}", "confirm", CANDIDATE_FLOPS // 2)
+    out.add(
+        "confirmation",
+        generation=generation,
+        index=best[0],
+        genome=best[1],
+        parent=parent,
+        split="gate",
+        seeds=list(range(100, 108)),
+        candidate=[a + b for a, b in zip(base, differences, strict=True)],
+        parent_skill=base,
+        difference=sum(differences) / 8,
+        p_value=0.00390625 if promoted else 0.2109375,
+        tasks={},
+        retention=retention(rng, 400),
+    )
+
+
+def _finish(out: Writer, rng: random.Random, level: float) -> None:
+    out.add(
+        "sealed",
+        genome="champion",
+        seeds=8,
+        skill=0.34 + level,
+        seed_skill=0.347,
+        tasks=tasks(rng, level),
+        retention=retention(rng, 500),
+    )
+    out.add("finish", state="limit", reason="limit reached: generations 5 of 5")
+
+
+def baseline_run(seed: int = 3) -> Writer:
+    """A random-proposal run that finds less."""
+    rng, out = random.Random(seed), Writer()
+    out.add("run", run_id="random", experiment="random", root_seed=seed, device="cpu", limits={"flops": FLOP_LIMIT})
+    best = 0.34
+    for index in range(60):
+        out.charge(f"g{index // 12:03d}/c{index % 12:02d}/s0", "search", 60_000_000_000)
+        best = max(best, best + rng.gauss(-0.02, 0.03))
+        out.add(
+            "score",
+            generation=index // 12,
+            index=index % 12,
+            genome=digest("b", index),
+            split="search",
+            seeds=2,
+            skill=min(best, 0.55),
+            tasks={},
+        )
+    return out
+
+
+if __name__ == "__main__":
+    full_run().write(Path(sys.argv[1]))

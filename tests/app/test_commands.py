@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from types import SimpleNamespace
+
+import pytest
+
+STATUS_KEYS = [
+    *("state", "reason", "generation", "candidates"),
+    *("charged_flops", "limit_flops", "best_skill", "lineage_sha256"),
+]
+
+
+def test_status_has_exactly_the_documented_keys(cli, finished):
+    answer = cli("status", "--json")
+    assert answer.code == 0
+    assert list(json.loads(answer.out)) == STATUS_KEYS
+
+
+def test_status_for_people_names_state_budget_and_report(cli, finished):
+    out = cli("status").out
+    assert all(part in out for part in ("finished", "FLOP", "report.html"))
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
+def test_audit_has_exactly_the_documented_keys_and_says_its_verdict_by_exit_code(cli, finished, monkeypatch, ok, code):
+    findings = () if ok else (SimpleNamespace(file="ledger.jsonl", line=3, what="the chain is broken"),)
+    report = SimpleNamespace(ok=ok, anchored=True, entries=12, findings=findings)
+    monkeypatch.setattr("selfimprove.archive.audit.audit", lambda run_dir, anchor: report)
+    answer = cli("audit", "--json")
+    assert answer.code == code
+    found = json.loads(answer.out)
+    assert list(found) == ["ok", "anchored", "entries", "findings"]
+    assert all(list(finding) == ["file", "line", "what"] for finding in found["findings"])
+    plain = cli("audit")
+    assert plain.code == code
+    assert ok or "ledger.jsonl:3: the chain is broken" in plain.out
+
+
+@pytest.mark.parametrize(("generation", "code"), [(1, 0), (2, 1)])
+def test_reproduce_has_exactly_the_documented_keys_and_says_its_verdict_by_exit_code(cli, finished, generation, code):
+    answer = cli("reproduce", "--generation", str(generation), "--json")
+    assert answer.code == code
+    assert list(json.loads(answer.out)) == ["identical", "weights_sha256"]
+
+
+def test_reproduce_says_what_differs(cli, finished):
+    assert "torch 2.13.0 is now 2.14.0" in cli("reproduce", "--generation", "2").out
+
+
+def test_inspect_shows_probes_by_layer(cli, finished):
+    out = cli("inspect", "--generation", "2").out
+    assert "generation 2, candidate 0" in out
+    assert "promoted" in out
+    assert "layer 2" in out
+    assert "0.920" in out
+
+
+def test_inspect_gives_the_stored_records_as_json(cli, finished):
+    found = json.loads(cli("inspect", "--json").out)
+    assert [inspection["generation"] for inspection in found["inspections"]] == [1, 2]
+
+
+def test_report_prints_the_path_it_wrote(cli, finished):
+    assert cli("report").out.strip().endswith("report.html")
+    assert json.loads(cli("report", "--json").out)["report"].endswith("report.html")
+
+
+def test_a_run_may_be_named_below_the_runs_folder(cli, finished):
+    assert cli("status", "micro/first").code == 0
+
+
+def test_latest_may_be_named(cli, finished):
+    assert cli("status", "latest").code == cli("status", "runs/latest").code == 0
+
+
+def test_without_a_link_the_newest_run_is_the_latest(cli, finished, tmp_path):
+    assert cli("run", "debug=micro", "hydra.run.dir=runs/micro/second").code == 0
+    (tmp_path / "runs" / "latest").unlink()
+    past = time.time() - 100
+    os.utime(finished / "ledger.jsonl", (past, past))
+    assert "micro/second" in cli("status").out
+
+
+def test_the_bare_command_says_how_to_start(cli):
+    answer = cli()
+    assert answer.code == 0
+    assert "selfimprove run experiment=tiny" in answer.out
+
+
+def test_the_bare_command_says_how_to_go_on(cli, finished):
+    out = cli().out
+    assert "finished" in out
+    assert "selfimprove inspect runs/micro/first" in out
+
+
+def test_the_bare_command_works_beside_a_broken_run(cli, finished):
+    (finished / "ledger.jsonl").write_text("x\n")
+    answer = cli()
+    assert answer.code == 0
+    assert "unreadable" in answer.out
+
+
+def test_a_study_gets_the_remaining_arguments(cli, monkeypatch):
+    seen = []
+    monkeypatch.setattr("selfimprove.app.studies.STUDIES", {"mine": "json:loads"})
+    monkeypatch.setattr("json.loads", lambda arguments: seen.append(arguments) or 7)
+    assert cli("study", "mine", "--fast", "x").code == 7
+    assert seen == [["--fast", "x"]]
+
+
+def test_halting_works_when_the_ledger_cannot_be_read(cli, finished):
+    (finished / "ledger.jsonl").write_text("x\n")
+    assert cli("halt", "--reason", "suspicious").code == 0
+    assert (finished / "HALT").read_text() == "suspicious\n"

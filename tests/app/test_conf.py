@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from selfimprove.app.overrides import compose, config_folder, flatten, groups
+from selfimprove.app.schema import CHOICES, RANGES, leaves
+from selfimprove.app.settings import settings_from
+from selfimprove.app.tracking import TrackingConfig
+from selfimprove.loop.config import RunConfig
+
+FILES = sorted(config_folder().rglob("*.yaml"))
+OPTIONS = [f"{group}={name}" for group, names in groups().items() for name in names]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_every_key_has_a_comment(file):
+    bare = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        key = re.match(r"\s*[\w()]+:(.*)$", line)
+        opens_group = key is not None and not key[1].strip()
+        if key and " #" not in line and not opens_group and not line.startswith("version"):
+            bare.append(line)
+    assert not bare
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option != "experiment=gpu"])
+def test_every_option_of_every_group_makes_a_valid_configuration(option):
+    assert settings_from(compose([option])).run.generations >= 1
+
+
+def test_the_gpu_experiment_is_valid_where_a_gpu_is():
+    assert settings_from(compose(["experiment=gpu", "device=cpu"])).run.experiment == "gpu"
+
+
+def test_the_configuration_has_exactly_the_keys_of_the_dataclasses():
+    known = {*leaves(RunConfig), *(f"tracking.{name}" for name in leaves(TrackingConfig))}
+    assert set(flatten(compose([]))) == known
+
+
+def test_every_range_belongs_to_a_key():
+    assert set(RANGES) | set(CHOICES) <= set(leaves(RunConfig))
+
+
+def test_the_defaults_are_those_of_the_quick_experiment():
+    assert compose([]) == compose(["experiment=quick"])
+
+
+def test_experiments_are_plain_overrides():
+    tiny = settings_from(compose(["experiment=tiny"])).run
+    assert (tiny.experiment, tiny.generations) == ("tiny", 2)
+
+
+def test_the_command_line_wins_over_the_experiment():
+    assert settings_from(compose(["experiment=tiny", "generations=7"])).run.generations == 7
+
+
+def test_the_configuration_can_never_be_too_strict_for_its_own_gate():
+    for experiment in groups()["experiment"]:
+        run = settings_from(compose([f"experiment={experiment}", "device=cpu"])).run
+        assert 0.5**run.confirm_seeds < run.alpha
+
+
+def test_the_choices_are_those_of_the_core():
+    from selfimprove.controller.registry import CONTROLLERS
+    from selfimprove.tasks.suite import GENERATORS
+
+    assert set(CHOICES["tasks.families"]) == set(GENERATORS)
+    assert set(CHOICES["controller.name"]) == set(CONTROLLERS)
+
+
+def test_a_resumed_run_gets_back_the_configuration_that_was_recorded():
+    run = settings_from(compose(["experiment=tiny"])).run
+    assert settings_from(run.to_json()).run == run
+
+
+def test_no_tracking_key_means_no_tracking():
+    assert settings_from(settings_from(compose([])).run.to_json()).tracking.kind == "none"

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import io
+import logging
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from selfimprove.app import device
+from selfimprove.app.observing import Observers
+from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler, duration
+from selfimprove.app.tracker import metrics
+from selfimprove.app.view import RunView
+from selfimprove.errors import ConfigError
+
+RUN = {"run_id": "r", "experiment": "e", "config": {"generations": 4}, "limits": {"flops": 1000}}
+
+
+def generation(number, **changes):
+    body = {"generation": number, "champion": "c" * 64, "best_skill": 0.25, "charged_flops": 250 * number}
+    return body | changes
+
+
+def test_the_view_counts_what_was_denied_and_what_failed():
+    view = RunView()
+    view.apply("run", RUN)
+    for index, status in enumerate(["valid", "invalid", "valid"]):
+        body = {"generation": 1, "index": index, "edits": ["e"], "kinds": ["recipe"], "status": status, "genome": None}
+        view.apply("proposal", body)
+    view.apply("denial", {"generation": 1, "index": 0, "reason": "too many parameters"})
+    view.apply("outcome", {"key": "g001/c02/s0", "status": "crashed", "reason": "out of memory"})
+    view.apply("outcome", {"key": "g001/c02/s1", "status": "crashed", "reason": "out of memory"})
+    assert (view.denied, view.failed, len(view.candidates)) == (2, 1, 3)
+
+
+def test_the_view_attributes_charges_to_candidates():
+    view = RunView()
+    place = {"generation": 1, "index": 5}
+    view.apply("proposal", {**place, "edits": [], "kinds": [], "status": "valid"})
+    view.apply("charge", {"key": "g001/c05/s0", "flops": 3, "total": 10})
+    view.apply("charge", {"key": "g001/confirm/parent/s4", "flops": 4, "total": 14})
+    assert view.candidates[1, 5].flops == 3
+    assert view.charged_flops == 14
+
+
+def test_the_time_left_is_estimated_from_this_sitting_alone(caplog):
+    caplog.set_level(logging.INFO)
+    clock = SimpleNamespace(now=0.0)
+    view = RunView()
+    plain = PlainProgress(view, clock=lambda: clock.now)
+    view.apply("run", RUN)
+    view.apply("generation", generation(1))  # of an earlier sitting
+    plain.on_event("resume", {})
+    clock.now = 60.0
+    view.apply("generation", generation(2))
+    plain.on_event("generation", generation(2))
+    assert caplog.messages[-1].endswith("best skill 0.250; budget left 50%; about 2 min 0 s left")
+
+
+def test_plain_progress_does_not_flood_the_log(caplog):
+    caplog.set_level(logging.INFO)
+    clock = SimpleNamespace(now=0.0)
+    view = RunView()
+    plain = PlainProgress(view, clock=lambda: clock.now)
+    view.apply("run", RUN)
+    for step in range(100):
+        clock.now = step * 0.5
+        plain.on_event("progress", {"generation": 1, "done": step, "total": 100, "running": 2, "label": "train"})
+    assert len(caplog.messages) == 4
+
+
+def test_the_live_view_shows_generations_best_budget_and_the_last_decision():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100, height=20)
+    view = RunView()
+    with LiveProgress(console, view) as live:
+        view.apply("run", RUN)
+        body = {"generation": 1, "index": 0, "edits": ["recipe.batch=32"], "kinds": ["recipe"], "status": "valid"}
+        view.apply("proposal", body)
+        view.apply("decision", {"generation": 1, "index": 0, "promoted": True})
+        view.apply("generation", generation(1))
+        live.on_event("progress", {"generation": 2, "done": 1, "total": 2, "running": 1, "label": "train"})
+        console.print(live._render())
+    shown = screen.getvalue()
+    assert all(part in shown for part in ("1/4", "train", "best skill 0.250", "budget left 75%", "recipe.batch=32"))
+
+
+def test_the_live_view_says_that_it_is_stopping():
+    console = Console(file=io.StringIO(), width=120)
+    console.print(LiveProgress(console, RunView(), stopping=lambda: True)._render())
+    assert "Press Ctrl-C again to stop at once" in console.file.getvalue()
+
+
+def test_an_observer_that_raises_is_left_out_and_the_others_go_on(caplog):
+    seen = []
+
+    class Broken:
+        def on_event(self, kind, body):
+            raise ValueError("no")
+
+    class Good:
+        def on_event(self, kind, body):
+            seen.append(kind)
+
+    observers = Observers([Broken(), Good()])
+    observers.on_event("score", {})
+    observers.on_event("decision", {})
+    assert seen == ["score", "decision"]
+    assert len(caplog.records) == 1
+
+
+def test_metrics_hold_scores_retention_and_probes_of_their_generation_only():
+    view = RunView()
+    for number in (1, 2):
+        place = {"generation": number, "index": 0}
+        retention = {"kept": 9, "n": 10}
+        view.apply("score", {**place, "skill": 0.1 * number, "retention": retention})
+        view.apply("inspection", {**place, "summary": {"probes": {"halted": [0.5, 0.25 * number]}}})
+        view.apply("generation", generation(number))
+    found = metrics(view, 2)
+    assert found["search/best_skill"] == pytest.approx(0.2)
+    assert found["retention/candidates_mean"] == pytest.approx(0.9)
+    assert found["probe/halted/layer_1"] == 0.5
+
+
+def test_log_lines_are_never_wrapped_when_the_output_is_no_terminal(monkeypatch):
+    console = Console(file=io.StringIO(), width=40)
+    monkeypatch.setattr("rich.get_console", lambda: console)
+    console_handler().emit(logging.LogRecord("n", logging.INFO, "f", 1, "x" * 200, (), None))
+    assert len(console.file.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (75, "1 min 15 s"), (4000, "1 h 6 min")])
+def test_durations_are_readable(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("choice", "missing", "resolved"), [("auto", "", "cuda"), ("auto", "none", "cpu"), ("cpu", "", "cpu")]
+)
+def test_auto_takes_a_gpu_only_where_one_can_be_used(monkeypatch, choice, missing, resolved):
+    monkeypatch.setattr(device, "missing_for_cuda", lambda: missing)
+    assert device.resolve_device(choice) == resolved
+
+
+def test_a_driver_that_does_not_answer_means_no_gpu(monkeypatch, tmp_path):
+    (tmp_path / "nvidiactl").touch()
+    monkeypatch.setattr(device, "torch_has_cuda", lambda: True)
+    monkeypatch.setattr(device, "_COUNT", "raise SystemExit(1)")
+    assert "no usable GPU" in device.missing_for_cuda(tmp_path)
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(ConfigError, match="auto, cpu, cuda"):
+        device.resolve_device("gpu")

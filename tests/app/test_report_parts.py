@@ -1,0 +1,128 @@
+"""The report's parts: tolerant fields, scales, colors, shortened edits, fates."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfimprove.app.report.colors import ink, sequential
+from selfimprove.app.report.data import build_report, read_retention, wilson
+from selfimprove.app.report.records import Record, Records, integer, job_place, number, texts
+from selfimprove.app.report.svg import Scale, element, nice_step, px
+from selfimprove.app.report.text import brief_edit, duration, edit_lines, flops, p_text
+
+
+@pytest.mark.parametrize("value", [None, True, "1", float("nan"), float("inf"), 10**400, [1], {}])
+def test_only_finite_numbers_count_as_numbers(value: object) -> None:
+    assert number(value) is None
+
+
+@pytest.mark.parametrize(("value", "expected"), [(3, 3), (3.0, 3), (3.5, None), ("3", None)])
+def test_integers_are_whole_numbers(value: object, expected: int | None) -> None:
+    assert integer(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [("g003/c05/s1", (3, 5)), ("g003/confirm/parent/s4", (3, None)), ("g12/c7", (12, 7)), ("x", (None, None))],
+)
+def test_job_keys_name_their_generation_and_candidate(key: str, place: tuple[int | None, int | None]) -> None:
+    assert job_place(key) == place
+
+
+def test_a_bare_string_counts_as_one_text_and_other_items_are_dropped() -> None:
+    assert texts("a") == ("a",)
+    assert texts(["a", 1, None, "b"]) == ("a", "b")
+
+
+def test_a_coordinate_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        px(math.nan)
+
+
+def test_attributes_and_children_are_escaped() -> None:
+    assert '"' not in element("text", "<b>", aria_label='"x"')[len('<text aria-label="') : -len('">&lt;b&gt;</text>')]
+    assert "&lt;b&gt;" in element("text", "<b>")
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(1, 12))
+def test_ticks_are_few_ordered_and_inside_the_domain(low: float, span: float, count: int) -> None:
+    scale = Scale(low, low + span, 0, 100)
+    ticks = scale.ticks(count)
+    slack = nice_step(span, count) * 1e-6 + abs(low) * 1e-9
+    assert len(ticks) <= count + 1
+    assert list(ticks) == sorted(ticks)
+    assert all(low - slack <= tick <= low + span + slack for tick in ticks)
+
+
+@given(st.floats(-1, 2))
+def test_text_on_any_color_of_the_scale_has_enough_contrast(share: float) -> None:
+    color = sequential(share)
+    linear = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in linear]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    ratio = (luminance + 0.05) / 0.05 if ink(color) == "on-light" else 1.05 / (luminance + 0.05)
+    assert ratio >= 4.5
+
+
+@given(st.lists(st.text(max_size=120), max_size=5), st.integers(20, 60))
+def test_edit_labels_fit_on_two_lines(edits: list[str], limit: int) -> None:
+    lines = edit_lines(edits, limit)
+    assert 1 <= len(lines) <= 2
+    assert all(len(line) <= limit for line in lines)
+
+
+def test_a_brief_edit_drops_what_shape_and_color_already_say() -> None:
+    assert brief_edit("objective.expression.args.1=softmax(logits(0))") == "loss.args.1=softmax(logits(0))"
+    assert brief_edit("architecture.blocks.0<->architecture.blocks.1") == "blocks.0<->blocks.1"
+
+
+def test_quantities_read_the_way_a_person_writes_them() -> None:
+    assert flops(2_360_000_000_000) == "2.36 TFLOP"
+    assert duration(3725) == "1 h 02 min"
+    assert p_text(0.00390625) == "p = 0.0039"
+    assert p_text(0.00001) == "p < 0.0001"
+
+
+@given(st.integers(1, 400), st.data())
+def test_the_wilson_interval_holds_the_rate_and_stays_between_zero_and_one(n: int, data: st.DataObject) -> None:
+    kept = data.draw(st.integers(0, n))
+    low, high = wilson(kept, n)
+    assert 0 <= low <= kept / n + 1e-12
+    assert kept / n - 1e-12 <= high <= 1
+
+
+def test_impossible_retention_counts_are_not_shown() -> None:
+    assert read_retention({"kept": 5, "n": 4}) is None
+    assert read_retention({"kept": 0, "n": 0}) is None
+
+
+def _fate(*records: tuple[str, dict[str, object]]) -> str:
+    lines = tuple(Record(kind, {"generation": 1, "index": 0, **body}) for kind, body in records)
+    return build_report(Records(lines)).candidates[0].fate
+
+
+PROPOSAL: tuple[str, dict[str, object]] = ("proposal", {"status": "valid", "edits": ["recipe.batch=8"]})
+SCORE: tuple[str, dict[str, object]] = ("score", {"split": "search", "skill": 0.5})
+
+
+def test_a_valid_proposal_without_a_result_is_pending() -> None:
+    assert _fate(PROPOSAL) == "pending"
+
+
+def test_a_scored_proposal_is_rejected_once_its_generation_is_over() -> None:
+    assert _fate(PROPOSAL, SCORE) == "pending"
+    assert _fate(PROPOSAL, SCORE, ("generation", {})) == "rejected"
+
+
+def test_a_crash_of_one_seed_does_not_make_a_scored_candidate_failed() -> None:
+    crash: tuple[str, dict[str, object]] = ("outcome", {"key": "g001/c00/s1", "status": "crashed"})
+    assert _fate(PROPOSAL, crash) == "failed"
+    assert _fate(PROPOSAL, crash, SCORE, ("generation", {})) == "rejected"
+
+
+def test_a_denied_proposal_is_denied() -> None:
+    assert _fate(PROPOSAL, ("denial", {"reason": "too large"})) == "denied"

@@ -1,0 +1,138 @@
+"""Tracking: an offline run holds every generation, and nothing that W&B does can stop or slow the loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from selfimprove.app import tracking
+from selfimprove.app.tracking import Tracker, TrackingConfig, start_tracking
+
+READER = Path(sys.executable).with_name("wandb")
+SLOW = [sys.executable, "-c", "import sys, time; time.sleep(60)"]
+DEAD = [sys.executable, "-c", "pass"]
+ECHO = [
+    *(sys.executable, "-c"),
+    "import json, os, sys; n = sum(1 for _ in sys.stdin);"
+    "print(json.dumps({'note': f'{n} lines; ' + ' '.join(sorted(os.environ))}))",
+]
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def history(run_dir):
+    """The logged rows of an offline run, as W&B's own local reader sees them."""
+    (log,) = (run_dir / "wandb").glob("offline-run-*/*.wandb")
+    done = subprocess.run([READER, "leet", "inspect", "--json", log], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [record["history"]["item"] for record in found if record.get("type") == "history"]
+
+
+def test_an_offline_run_is_readable_by_wandbs_own_reader_and_holds_every_generation(cli, tmp_path):
+    words = ("experiment=tiny", "generations=3", "candidates=2", "tracking=wandb", "hydra.run.dir=runs/t")
+    answer = cli("run", *words)
+    assert answer.code == 0, answer.err
+    rows = history(tmp_path / "runs" / "t")
+    scalars = {row["generation"]: row for row in rows if "best_skill" in row}
+    assert sorted(scalars) == [1, 2, 3]
+    assert scalars[3]["best_skill"] == pytest.approx(0.3)
+    assert scalars[2]["probe/halted/layer_2"] == pytest.approx(0.92)
+    assert rows[-1]["candidates.nrows"] == 6
+    assert "wandb sync" in answer.out
+    assert list((tmp_path / "runs" / "t" / "wandb" / "data").rglob("*"))  # nothing of it lies in the home folder
+
+
+def test_an_unreachable_server_leaves_an_offline_run_and_a_good_exit(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "3")
+    answer = cli("run", "debug=micro", "tracking=wandb", "tracking.mode=online", "hydra.run.dir=runs/t")
+    assert answer.code == 0, answer.err
+    assert "kept offline" in answer.out
+    assert list((tmp_path / "runs" / "t" / "wandb").glob("offline-run-*"))
+
+
+def test_switched_off_tracking_starts_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("started a process"))
+    assert start_tracking(TrackingConfig(kind="none"), tmp_path) is None
+
+
+def test_a_tracker_that_cannot_start_is_done_without(tmp_path, monkeypatch):
+    def refuse(*arguments, **named):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    assert start_tracking(TrackingConfig(kind="wandb"), tmp_path) is None
+
+
+def test_a_stuck_tracker_never_blocks_the_loop_and_dropped_records_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "BUFFER_EVENTS", 50)
+    tracker = Tracker(TrackingConfig(kind="wandb"), tmp_path, command=SLOW)
+    begun = time.monotonic()
+    for generation in range(2000):
+        tracker.on_event("generation", {"generation": generation, "padding": "x" * 1000})
+    spent = time.monotonic() - begun
+    report = tracker.close(seconds=0.5)
+    assert spent < 2.0
+    assert report.dropped > 0
+    assert f"{report.dropped} records dropped" in report.note
+
+
+def test_a_stuck_tracker_is_killed_at_the_end(tmp_path):
+    tracker = Tracker(TrackingConfig(kind="wandb"), tmp_path, command=SLOW)
+    pid = tracker._process.pid
+    begun = time.monotonic()
+    tracker.close(seconds=0.5)
+    assert time.monotonic() - begun < 5
+    assert not is_alive(pid)
+
+
+def test_a_tracker_that_died_costs_nothing_but_the_records(tmp_path):
+    tracker = Tracker(TrackingConfig(kind="wandb"), tmp_path, command=DEAD)
+    tracker._process.wait()
+    for generation in range(100):
+        tracker.on_event("generation", {"generation": generation})
+    assert "the ledger has everything" in tracker.close(seconds=5).note
+
+
+def test_the_tracker_ends_when_its_input_ends(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "selfimprove.app.tracker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    settings = {"kind": "wandb", "mode": "offline", "project": "p", "entity": "", "tags": [], "run_dir": str(tmp_path)}
+    out, _ = process.communicate(json.dumps({"kind": "settings", "body": settings}).encode() + b"\n", timeout=30)
+    assert process.returncode == 0
+    assert json.loads(out) == {"note": ""}
+
+
+def test_the_tracker_sees_the_login_and_no_other_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", "/keys")
+    monkeypatch.setenv("CLOUD_TOKEN", "t")
+    note = Tracker(TrackingConfig(kind="wandb"), tmp_path, command=ECHO).close(seconds=10).note
+    assert "WANDB_API_KEY" in note
+    assert "HOME" in note
+    assert "SELFIMPROVE_STATE_DIR" not in note
+    assert "CLOUD_TOKEN" not in note
+
+
+def test_genomes_and_signatures_stay_out_of_the_tracker(tmp_path):
+    tracker = Tracker(TrackingConfig(kind="wandb"), tmp_path, command=ECHO)
+    tracker.on_event("genome", {"sha256": "a", "genome": {}})
+    tracker.on_event("permit", {"signature": "s"})
+    tracker.on_event("progress", {"done": 1})
+    tracker.on_event("generation", {"generation": 1})
+    assert tracker.close(seconds=10).note.startswith("2 lines")  # settings and the generation

@@ -1,0 +1,138 @@
+"""A worker entry without torch. Each op is one thing that a worker may do to its supervisor."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from containment_attacks import attempt
+
+Job = dict[str, Any]
+Fds = dict[str, int]
+Emit = Callable[[dict[str, Any]], None]
+
+
+def warm_up() -> None:
+    pass
+
+
+def run(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    return OPS[job["op"]](job, inputs, outputs, emit)
+
+
+def echo(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    return {"said": job.get("say"), "pid": os.getpid(), "at": time.monotonic()}
+
+
+def copy(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    for name, fd in outputs.items():
+        os.write(fd, os.read(inputs[name], 1000).upper())
+    return {}
+
+
+def sleep(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    deadline = time.monotonic() + job["seconds"]
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+        if job.get("beat"):
+            emit({"alive": True})
+    return {"slept": job["seconds"]}
+
+
+def burn(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    while True:
+        emit({"zygote": os.getppid()})
+        sum(range(100_000))
+
+
+def fail(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    raise ValueError(job["message"])
+
+
+def leave(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    os.write(2, job.get("last_words", "").encode())
+    os._exit(job["code"])
+
+
+def allocate(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    held = []
+    while True:
+        held.append(bytearray(b"x" * (8 * 2**20)))
+
+
+def share(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    memory = mmap.mmap(-1, 2**30)
+    memory.write(b"x" * 2**20)
+    return {}
+
+
+def write_much(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    while True:
+        os.write(outputs["out"], b"x" * 2**16)
+
+
+def write_sparse(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    os.ftruncate(outputs["out"], 2**40)
+    return {}
+
+
+def emit_much(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    while True:
+        emit({"noise": "x" * 60_000})
+
+
+def return_much(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    return {"noise": "x" * job["bytes"]}
+
+
+def raw(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    """Write bytes straight into the event pipe, past the worker's own library."""
+    emit_cells = [cell.cell_contents for cell in emit.__closure__ or () if isinstance(cell.cell_contents, int)]
+    os.write(emit_cells[0], bytes.fromhex(job["hex"]))
+    os._exit(0)
+
+
+def stop(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    signal.raise_signal(signal.SIGSTOP)
+    time.sleep(60)
+    return {}
+
+
+def ignore(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN)
+    time.sleep(60)
+    return {}
+
+
+def look(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    """Report what the worker can see of its surroundings."""
+    opened = []
+    for fd in range(256):
+        try:
+            os.fstat(fd)
+        except OSError:
+            continue
+        opened.append(fd)
+    return {"environment": dict(os.environ), "descriptors": opened, "modules": sorted(sys.modules), "path": sys.path}
+
+
+def tell(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    for event in job["events"]:
+        emit(event)
+        time.sleep(0.06)
+    return {}
+
+
+OPS: dict[str, Callable[[Job, Fds, Fds, Emit], dict[str, Any]]] = {
+    function.__name__: function
+    for function in (
+        echo, copy, sleep, burn, fail, leave, allocate, share, write_much, write_sparse, emit_much, return_much, raw,
+        stop, ignore, look, tell, attempt,
+    )
+}  # fmt: skip

@@ -1,0 +1,34 @@
+"""Starts a supervisor on a machine that lacks a system call, and prints how that ended.
+
+Usage: degraded_supervisor.py MISSING_CALL [ALLOWED_PROPERTY ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from selfimprove.containment.sandbox import process, seccomp
+from selfimprove.containment.sandbox.backend import LockdownBackend, ZygoteSpec
+from selfimprove.containment.supervisor import Supervisor
+from selfimprove.errors import SandboxUnavailable
+
+
+def lose(call: str) -> None:
+    """Make one system call answer ENOSYS from here on, for this process and all that it starts."""
+    process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
+    seccomp.install(seccomp.Filter(allow=frozenset(), absent=frozenset({call}), default=seccomp.ALLOW))
+
+
+if __name__ == "__main__":
+    spec = ZygoteSpec(("containment_entry",), path=(Path(__file__).parent,))
+    lose(sys.argv[1])
+    try:
+        backend = LockdownBackend(sys.argv[2:])
+        with Supervisor(
+            {"test": spec}, backend=backend, workers=1, halt_file=None, should_stop=lambda: False
+        ) as supervisor:
+            supervisor.prove()
+            print(f"started without {sorted(backend.degraded)}, proved {sorted(supervisor.proofs['test'])}")
+    except SandboxUnavailable as error:
+        print(f"refused: {error}")

@@ -1,0 +1,118 @@
+"""The filters as bytecode, run by a small interpreter, so that every architecture is tested on any machine."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+import pytest
+
+from selfimprove.containment.sandbox import filters, seccomp, syscalls
+
+ARCHES = sorted(syscalls.AUDIT_ARCH)
+EPERM = seccomp.fail_with(errno.EPERM)
+ENOSYS = seccomp.fail_with(errno.ENOSYS)
+PID = 4321
+
+
+def answer(rules: seccomp.Filter, arch: str, number: int, arguments: tuple[int, ...] = (), audit: int = 0) -> int:
+    """Run a filter over one call, as the kernel would."""
+    packed = struct.pack("=II", number, audit or syscalls.AUDIT_ARCH[arch]) + bytes(8)
+    packed += b"".join(struct.pack("=Q", value) for value in (*arguments, *[0] * (6 - len(arguments))))
+    program = list(struct.iter_unpack("=HBBI", seccomp.assemble(rules, arch)))
+    counter, register = 0, 0
+    while True:
+        code, if_true, if_false, value = program[counter]
+        counter += 1
+        match code:
+            case 0x20:
+                register = struct.unpack_from("=I", packed, value)[0]
+            case 0x54:
+                register &= value
+            case 0x15:
+                counter += if_true if register == value else if_false
+            case 0x35:
+                counter += if_true if register >= value else if_false
+            case 0x06:
+                return int(value)
+            case _:
+                raise AssertionError(f"unknown instruction {code:#x}")
+
+
+def call(rules: seccomp.Filter, arch: str, name: str, *arguments: int) -> int:
+    number = syscalls.number(name, arch)
+    assert number is not None
+    return answer(rules, arch, number, arguments)
+
+
+@pytest.fixture(params=ARCHES)
+def arch(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def worker() -> seccomp.Filter:
+    return filters.worker_filter(PID, cuda=False)
+
+
+@pytest.mark.parametrize("name", ["read", "write", "mmap", "futex", "exit_group"])
+def test_computing_is_allowed(name: str, worker: seccomp.Filter, arch: str) -> None:
+    assert call(worker, arch, name) == seccomp.ALLOW
+
+
+@pytest.mark.parametrize("name", ["clone", "sendmsg", "wait4", "seccomp", "memfd_create", "kill", "setrlimit"])
+def test_everything_that_nobody_allowed_is_refused(name: str, worker: seccomp.Filter, arch: str) -> None:
+    assert call(worker, arch, name) == EPERM
+
+
+def test_a_call_that_no_table_knows_is_refused(worker: seccomp.Filter, arch: str) -> None:
+    assert answer(worker, arch, 9999) == EPERM
+
+
+@pytest.mark.parametrize("name", ["clone3", "openat2"])
+def test_calls_with_hidden_arguments_pretend_not_to_exist(name: str, worker: seccomp.Filter, arch: str) -> None:
+    assert call(worker, arch, name) == ENOSYS
+
+
+def test_opening_is_allowed_only_for_reading(worker: seccomp.Filter, arch: str) -> None:
+    assert call(worker, arch, "openat", 0, 0, os.O_RDONLY | os.O_CLOEXEC) == seccomp.ALLOW
+    for flags in (os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_TRUNC, os.O_TMPFILE):
+        assert call(worker, arch, "openat", 0, 0, flags) == EPERM
+
+
+def test_limits_can_be_read_and_not_set(worker: seccomp.Filter, arch: str) -> None:
+    assert call(worker, arch, "prlimit64", 0, 1, 0, 4096) == seccomp.ALLOW
+    assert call(worker, arch, "prlimit64", 0, 1, 4096, 0) == EPERM
+    assert call(worker, arch, "prlimit64", 0, 1, 1 << 40, 0) == EPERM
+    assert call(worker, arch, "prlimit64", PID + 1, 1, 0, 4096) == EPERM
+
+
+def test_signals_go_to_oneself_only(worker: seccomp.Filter, arch: str) -> None:
+    assert call(worker, arch, "tgkill", PID, PID, 6) == seccomp.ALLOW
+    assert call(worker, arch, "tgkill", PID + 1, PID, 6) == EPERM
+
+
+def test_the_parent_death_signal_can_be_read_and_not_cleared(worker: seccomp.Filter, arch: str) -> None:
+    assert call(worker, arch, "prctl", 2) == seccomp.ALLOW
+    assert call(worker, arch, "prctl", 1) == EPERM
+
+
+def test_a_zygote_forks_without_new_namespaces(arch: str) -> None:
+    rules = filters.zygote_filter()
+    assert call(rules, arch, "clone", 0x01200011) == seccomp.ALLOW
+    assert call(rules, arch, "clone", 0x10000011) == EPERM
+
+
+def test_a_cuda_worker_starts_threads_but_no_process(arch: str) -> None:
+    rules = filters.worker_filter(PID, cuda=True)
+    assert call(rules, arch, "clone", 0x003D0F00) == seccomp.ALLOW
+    assert call(rules, arch, "clone", 0x01200011) == EPERM
+
+
+def test_a_foreign_architecture_is_killed(worker: seccomp.Filter, arch: str) -> None:
+    assert answer(worker, arch, 0, audit=0x40000003) == seccomp.KILL_PROCESS
+
+
+def test_the_x32_numbers_are_killed(worker: seccomp.Filter) -> None:
+    assert answer(worker, "x86_64", syscalls.X32_BIT | 39) == seccomp.KILL_PROCESS

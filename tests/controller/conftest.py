@@ -1,0 +1,48 @@
+"""Shared by the controller's tests: the default space, its grammar, and varied genomes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from selfimprove.controller.grammar import Grammar
+from selfimprove.controller.random_search import draw_edits
+from selfimprove.genome.genome import Genome, seed_genome
+from selfimprove.genome.space import Space, SpaceConfig
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in a worker: results are compared bit for bit, and two threads on a busy machine are slower than one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def space() -> Space:
+    return Space(SpaceConfig())
+
+
+@pytest.fixture(scope="session")
+def grammar(space: Space) -> Grammar:
+    return Grammar(space)
+
+
+@pytest.fixture(scope="session")
+def parent() -> Genome:
+    return seed_genome()
+
+
+@pytest.fixture(scope="session")
+def genomes(space: Space) -> list[Genome]:
+    """200 genomes, each up to three random edits away from one drawn before it."""
+    rng = random.Random(7)
+    found = [seed_genome()]
+    while len(found) < 200:
+        found.append(draw_edits(space, rng.choice(found), rng)[1])
+    return found

@@ -1,0 +1,304 @@
+"""An edit can be read, printed, applied and taken back, and reaches nothing but the genome."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfimprove.errors import InvalidEdit
+from selfimprove.genome.edits import OPS, Edit, apply, invert, parse_edit
+from selfimprove.genome.expression import Expression
+from selfimprove.genome.genome import Genome
+from selfimprove.genome.space import Space
+
+numbers = st.integers(0, 2**32)
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+
+
+@given(number=numbers)
+@settings(max_examples=40, deadline=None)
+def test_text_and_json_round_trips_give_the_same_edit(space: Space, walk: Any, number: int) -> None:
+    for edit in space.edits(walk(number)):
+        assert parse_edit(str(edit)) == edit
+        assert Edit.from_json(json.loads(json.dumps(edit.to_json()))) == edit
+
+
+@pytest.mark.parametrize(
+    ("text", "edit"),
+    [
+        ("architecture.blocks.0.mixer=conv_attention", Edit("set", "architecture.blocks.0.mixer", "conv_attention")),
+        ("recipe.learning_rate=0.003", Edit("set", "recipe.learning_rate", 0.003)),
+        ("architecture.zero_init=true", Edit("set", "architecture.zero_init", True)),
+        ("+architecture.blocks.1=copy(0)", Edit("insert", "architecture.blocks.1", "copy(0)")),
+        ("~architecture.blocks.1", Edit("remove", "architecture.blocks.1")),
+        ("~objective.expression.args.1", Edit("remove", "objective.expression.args.1")),
+        (
+            "architecture.blocks.0 <-> architecture.blocks.1",
+            Edit("swap", "architecture.blocks.0", "architecture.blocks.1"),
+        ),
+        ("objective.expression=mul( _ ,progress )", Edit("wrap", "objective.expression", "mul(_, progress)")),
+    ],
+)
+def test_edits_are_written_like_hydra_overrides(text: str, edit: Edit) -> None:
+    assert parse_edit(text) == edit
+    assert parse_edit(str(edit)) == edit
+
+
+@given(text=st.text(max_size=60) | st.text(alphabet="abcopy(01).~+=<->_ ", max_size=30))
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_an_edit_or_refused(text: str) -> None:
+    try:
+        edit = parse_edit(text)
+    except InvalidEdit:
+        return
+    assert parse_edit(str(edit)) == edit
+
+
+@given(data=st.recursive(leaves, lambda inner: st.dictionaries(st.sampled_from(["op", "path", "value"]), inner)))
+@settings(max_examples=200, deadline=None)
+def test_any_json_is_an_edit_or_refused(data: object) -> None:
+    try:
+        edit = Edit.from_json(data)
+    except InvalidEdit:
+        return
+    assert edit.to_json() == data
+
+
+@given(
+    op=st.sampled_from(OPS),
+    path=st.sampled_from(
+        [
+            "architecture",
+            "architecture.width",
+            "architecture.blocks",
+            "architecture.blocks.0",
+            "architecture.blocks.9",
+            "architecture.blocks.-1.mixer",
+            "architecture.blocks.0.attends",
+            "objective.expression",
+            "objective.expression.args.0",
+            "objective.expression.args.7.op",
+            "objective.expression.args.12.value",
+            "objective.expression.args.0.value",
+            "recipe.batch",
+            "__class__",
+        ]
+    )
+    | st.text(max_size=20),
+    value=leaves | st.sampled_from(["copy(0)", "copy(9)", "exp(_)", "exp(exp(_))", "add(_, _)", "sum(_)", "const"]),
+)
+@settings(max_examples=400, deadline=None)
+def test_any_edit_applies_or_is_refused(space: Space, seed: Genome, op: str, path: str, value: Any) -> None:
+    try:
+        edited = apply(Edit(op, path, value), seed, space)
+    except InvalidEdit:
+        return
+    space.validate(edited)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tasks.recall.pairs=2",
+        "containment.limits.flops=1",
+        "+containment.allow_degraded.0=copy(0)",
+        "~constraint",
+        "constraint.weight=0",
+        "seed=1",
+        "training.steps=1000",
+        "evaluation.metric=accuracy",
+        "recipe.__class__=x",
+        "schema=2",
+    ],
+)
+def test_what_lies_outside_the_genome_is_refused_with_the_list_of_what_does_not(
+    space: Space, seed: Genome, text: str
+) -> None:
+    edit = parse_edit(text)
+    with pytest.raises(InvalidEdit, match=r"architecture\.width.*objective\.expression.*recipe\.batch"):
+        apply(edit, seed, space)
+    if not text.startswith("recipe"):
+        assert edit.kind == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("architecture.width=64", "no change"),
+        ("architecture.width=65", "got 65; allowed: 32, 48, 64, 96, 128"),
+        ("architecture.width=true", "got True"),
+        ("recipe.learning_rate=0.5", r"number in \[1e-05, 0.1\]"),
+        ("architecture.blocks.0.mixer=mamba", "attention, conv_attention, short_conv"),
+        ("architecture.blocks.2.mixer=short_conv", "a block index from 0 to 1"),
+        ("+architecture.blocks.1=copy(5)", r"copy\(i\) with i from 0 to 1"),
+        ("architecture.blocks.0<->architecture.blocks.1", "no change"),
+        ("architecture.blocks.0<->objective.expression", "a path of the same kind"),
+        ("architecture.width<->recipe.batch", "got swap; allowed: set"),
+        ("objective.expression.args.0<->objective.expression.args.1", "no change"),
+        ("objective.expression.args.1<->objective.expression.args.1.args.1", "does not overlap"),
+        ("objective.expression.args.1.args.0.op=softmax", "nothing else"),
+        ("objective.expression.args.1.args.1.op=mean", "allowed: softmax"),
+        ("objective.expression.op=add(_, 1)", "got wrap; allowed: set"),
+        ("objective.expression.value=2", "only constants"),
+        ("objective.expression.args.0.value=200", r"number in \[-100, 100\]"),
+        ("~objective.expression.args.1", "an argument of its own kind"),
+        ("objective.expression=exp(exp(_))", "direct argument"),
+        ("objective.expression=add(_, _)", "one _"),
+        ("objective.expression=sum(_)", "a vector"),
+        ("objective.expression=log_softmax(logits(0))", "one _"),
+    ],
+)
+def test_an_edit_that_does_not_fit_says_what_would(space: Space, seed: Genome, text: str, message: str) -> None:
+    with pytest.raises(InvalidEdit, match=message):
+        apply(parse_edit(text), seed, space)
+
+
+def test_heads_without_effect_cannot_be_set(space: Space, seed: Genome) -> None:
+    genome = apply(parse_edit("architecture.blocks.0.mixer=short_conv"), seed, space)
+    with pytest.raises(InvalidEdit, match="no change"):
+        apply(parse_edit("architecture.blocks.0.heads=2"), genome, space)
+
+
+def test_numbers_off_the_grid_apply_within_their_bounds(space: Space, seed: Genome) -> None:
+    assert apply(parse_edit("recipe.learning_rate=0.00217"), seed, space).recipe.learning_rate == 0.00217
+    whole = apply(parse_edit("recipe.clip=3"), seed, space).recipe.clip
+    assert type(whole) is float
+
+
+@given(number=numbers)
+@settings(max_examples=15, deadline=None)
+def test_applying_never_changes_the_parent(space: Space, walk: Any, number: int) -> None:
+    genome = walk(number)
+    before = copy.deepcopy(genome.to_json())
+    for edit in space.edits(genome):
+        apply(edit, genome, space)
+    assert genome.to_json() == before
+
+
+@given(number=numbers)
+@settings(max_examples=15, deadline=None)
+def test_an_inverse_leads_back_or_says_why_not(space: Space, walk: Any, number: int) -> None:
+    genome = walk(number)
+    for edit in space.edits(genome):
+        if edit.op == "remove" and edit.kind == "architecture" and not has_twin(genome, edit):
+            with pytest.raises(InvalidEdit, match="no identical block"):
+                invert(edit, genome)
+            continue
+        back = invert(edit, genome)
+        assert apply(back, apply(edit, genome, space), space) == genome, edit
+        assert parse_edit(str(back)) == back
+
+
+def has_twin(genome: Genome, edit: Edit) -> bool:
+    blocks = genome.architecture.blocks
+    return blocks.count(blocks[int(edit.path.rpartition(".")[2])]) > 1
+
+
+def test_a_block_without_a_twin_cannot_be_brought_back(space: Space, seed: Genome) -> None:
+    edit = Edit("remove", "architecture.blocks.1")
+    assert str(invert(edit, seed)) == "+architecture.blocks.1=copy(0)"
+    single = apply(parse_edit("architecture.blocks.1.channel=relu2"), seed, space)
+    with pytest.raises(InvalidEdit, match="no identical block is left"):
+        invert(edit, single)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "allocates"),
+    [
+        ("architecture.width=32", "architecture", True),
+        ("+architecture.blocks.0=copy(1)", "architecture", True),
+        ("~architecture.blocks.0", "architecture", True),
+        ("recipe.batch=8", "recipe", True),
+        ("recipe.learning_rate=0.01", "recipe", False),
+        ("architecture.blocks.0.mlp_ratio=2", "architecture", False),
+        ("~objective.expression", "objective", False),
+        ("architecture.blocks.0<->architecture.blocks.1", "architecture", False),
+    ],
+)
+def test_an_edit_knows_its_kind_and_whether_it_allocates(text: str, kind: str, allocates: bool) -> None:
+    edit = parse_edit(text)
+    assert (edit.kind, edit.allocates) == (kind, allocates)
+
+
+LOGITS = (0.3, -1.2, 2.0, 0.7)
+TARGET = 3
+LOG_Z = math.log(sum(map(math.exp, LOGITS)))
+LOG_P = [x - LOG_Z for x in LOGITS]
+P = [math.exp(x) for x in LOG_P]
+CE = -LOG_P[TARGET]
+
+
+def value(node: Expression) -> Any:
+    """Value of an expression at LOGITS and TARGET, written independently of the compiler."""
+    args = [value(arg) for arg in node.args]
+    match node.op:
+        case "const":
+            return node.value
+        case "logits":
+            return LOGITS
+        case "onehot":
+            return [float(k == TARGET) for k in range(len(LOGITS))]
+        case "scale":
+            return [x * args[1] for x in args[0]]
+        case "softmax" | "log_softmax":
+            log_z = math.log(sum(map(math.exp, args[0])))
+            return [x - log_z if node.op == "log_softmax" else math.exp(x - log_z) for x in args[0]]
+    operations: dict[str, Any] = {
+        "mean": lambda v: sum(v) / len(v),
+        "logsumexp": lambda v: math.log(sum(map(math.exp, v))),
+        "dot": lambda v, w: sum(x * y for x, y in zip(v, w, strict=True)),
+        "add": lambda x, y: x + y,
+        "sub": lambda x, y: x - y,
+        "mul": lambda x, y: x * y,
+        "pow": lambda x, y: x**y,
+        "square": lambda x: x * x,
+    }
+    return operations[node.op](*args)
+
+
+ROOT = "objective.expression"
+KNOWN: dict[str, tuple[list[str], float]] = {
+    "focal loss": (
+        [f"{ROOT}=mul(_, sub(1, dot(onehot(1), softmax(logits(0)))))", f"{ROOT}.args.1=pow(_, 2)"],
+        (1 - P[TARGET]) ** 2 * CE,
+    ),
+    "z-loss": ([f"{ROOT}=add(_, mul(0.001, square(logsumexp(logits(0)))))"], CE + 1e-3 * LOG_Z**2),
+    "poly-1": ([f"{ROOT}=add(_, mul(1, sub(1, dot(onehot(1), softmax(logits(0))))))"], CE + 1 - P[TARGET]),
+    "temperature": (
+        [f"{ROOT}.args.1.args.1.args.0=scale(_, 0.5)"],
+        -LOGITS[TARGET] / 2 + math.log(sum(math.exp(x / 2) for x in LOGITS)),
+    ),
+    "confidence penalty": (
+        [f"{ROOT}=add(_, mul(0.1, dot(softmax(logits(0)), log_softmax(logits(0)))))"],
+        CE + 0.1 * sum(p * log_p for p, log_p in zip(P, LOG_P, strict=True)),
+    ),
+    "label smoothing": (
+        [f"{ROOT}=add(_, mul(0.1, mul(-1, mean(log_softmax(logits(0))))))"],
+        CE - 0.1 * sum(LOG_P) / len(LOG_P),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_losses_are_a_few_offered_edits_from_cross_entropy(space: Space, seed: Genome, name: str) -> None:
+    texts, expected = KNOWN[name]
+    genome = seed
+    for text in texts:
+        edit = parse_edit(text)
+        assert edit in space.edits(genome)
+        genome = apply(edit, genome, space)
+    assert value(genome.objective.expression) == pytest.approx(expected)
+
+
+def test_removing_a_wrap_keeps_what_was_wrapped(space: Space, seed: Genome) -> None:
+    rng = random.Random(0)
+    wraps = [edit for edit in space.edits(seed) if edit.op == "wrap"]
+    for edit in rng.sample(wraps, 20):
+        assert apply(Edit("remove", edit.path), apply(edit, seed, space), space) == seed

@@ -1,0 +1,110 @@
+"""Probes find what was planted, find nothing in its scrambled twin, and are scored on sequences they never saw."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from interp.bench import Bench, Plan
+from interp.probes import Rows, control_labels, probe, probe_variable, task_variables
+from interp.verdict import NotApplicable, Unreadable
+from selfimprove.errors import ConfigError
+from selfimprove.nets.transformer import Transformer
+from selfimprove.tasks.batch import Batch
+from selfimprove.tasks.suite import TaskSuite
+
+LAYERS = ("embed", "blocks.0")
+WIDTH, CLASSES, TYPES = 16, 4, 200
+
+
+def planted(count: int, seed: int, *, scrambled: bool = False) -> Rows:
+    """Noise at the first layer; at the second one direction a class on top of it."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, count)
+    states = rng.normal(size=(2, count, WIDTH)).astype(np.float32)
+    written = rng.permutation(labels) if scrambled else labels
+    states[1, np.arange(count), written] += 6
+    return Rows(states, labels, rng.integers(0, TYPES, count))
+
+
+def test_a_planted_variable_is_found_at_its_layer_and_not_before() -> None:
+    result = probe("planted", LAYERS, planted(800, 0), planted(400, 1), seed=0)
+    assert result.accuracy[1] > 0.97
+    assert result.accuracy[0] < 0.35
+    assert result.low[0] < result.accuracy[0] < result.high[0]
+    assert result.n_test == 400
+
+
+def test_nothing_is_found_in_the_scrambled_twin() -> None:
+    result = probe("twin", LAYERS, planted(800, 0, scrambled=True), planted(400, 1, scrambled=True), seed=0)
+    assert max(result.accuracy) < 0.35
+
+
+def test_selectivity_separates_the_variable_from_random_labels_by_token_type() -> None:
+    result = probe("planted", LAYERS, planted(800, 0), planted(400, 1), seed=0)
+    assert result.control_accuracy[1] < 0.5
+    assert result.selectivity[1] == result.accuracy[1] - result.control_accuracy[1] > 0.45
+
+
+def test_control_labels_are_a_function_of_the_token_type() -> None:
+    train, test = planted(800, 0), planted(400, 1)
+    labels = dict(zip(train.tokens.tolist(), (drawn := control_labels((train, test), seed=7))[0].tolist(), strict=True))
+    assert all(labels[t] == label for t, label in zip(train.tokens.tolist(), drawn[0].tolist(), strict=True))
+    assert all(labels.get(t, label) == label for t, label in zip(test.tokens.tolist(), drawn[1].tolist(), strict=True))
+    assert len(set(labels.values())) == CLASSES
+
+
+def test_the_same_seed_gives_the_same_result() -> None:
+    first, second = (probe("planted", LAYERS, planted(300, 0), planted(100, 1), seed=3) for _ in range(2))
+    assert first == second
+
+
+def test_a_constant_variable_is_not_applicable() -> None:
+    rows = planted(50, 0)
+    with pytest.raises(NotApplicable, match="at least two values"):
+        probe("constant", LAYERS, Rows(rows.states, np.zeros_like(rows.labels), rows.tokens), rows, seed=0)
+
+
+def test_non_finite_activations_are_unreadable() -> None:
+    rows = planted(50, 0)
+    rows.states[1, 3, 2] = np.nan
+    with pytest.raises(Unreadable, match="non-finite"):
+        probe("broken", LAYERS, rows, planted(20, 1), seed=0)
+
+
+def test_test_sequences_are_disjoint_from_training_sequences(model: Transformer) -> None:
+    class FewSequences:
+        """A suite with only twenty different sequences, so that an overlap is certain."""
+
+        families = ("few",)
+
+        def batch(self, split: str, family: str, count: int, seed: int) -> Batch:
+            rows = np.random.default_rng(seed).integers(0, 20, count)[:, None]
+            tokens = np.repeat(rows, 6, axis=1)
+            return Batch(tokens, tokens, {"which": rows % 2 + 0 * tokens})
+
+        halt_batch = batch
+
+    bench = Bench(model, FewSequences(), Plan(1, 2, 3, sequences=30))
+    train, test = (bench.task(role, "few").tokens[:, 0].tolist() for role in ("train", "test"))
+    assert not set(train) & set(test)
+    exhausted = Bench(model, FewSequences(), Plan(1, 2, 3, sequences=600))
+    with pytest.raises(NotApplicable, match="not seen"):
+        exhausted.task("test", "few")
+
+
+def test_equal_train_and_test_seeds_are_refused() -> None:
+    with pytest.raises(ConfigError, match="differ"):
+        Plan(train=1, test=1, control=2)
+
+
+def test_every_task_latent_of_the_suite_is_probed_at_every_layer(
+    model: Transformer, suite: TaskSuite, plan: Plan
+) -> None:
+    bench = Bench(model, suite, plan)
+    variables = task_variables(bench)
+    assert {f for families in variables.values() for f in families} == set(suite.families)
+    for variable, families in variables.items():
+        result = probe_variable(bench, variable, families=families)
+        assert result.layers == ("embed", "blocks.0", "blocks.1")
+        assert len(result.accuracy) == len(result.control_accuracy) == 3

@@ -1,0 +1,129 @@
+"""A run folder opens at any generation; what does not match the ledger does not load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from interp import generations, latest_run, load_generation
+from selfimprove.errors import InvalidCheckpoint, RunError
+from selfimprove.genome.genome import seed_genome
+from selfimprove.nets.transformer import Transformer
+from selfimprove.tasks.suite import TaskSuite
+from selfimprove.training.protocol import tasks_to_json
+
+ROOT = Path(__file__).parents[2]
+GENOME = seed_genome(learning_rate=3e-3)
+
+
+def line(kind: str, **body: Any) -> str:
+    return json.dumps({"kind": kind, "body": body}) + "\n"
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, model: Transformer, suite: TaskSuite) -> Path:
+    """A run folder with one checkpoint, of generation 3."""
+    run = tmp_path / "runs" / "tiny" / "now"
+    (run / "checkpoints").mkdir(parents=True)
+    data = safetensors.torch.save(model.state_dict())
+    (run / "checkpoints" / "g003.safetensors").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    place = {"generation": 3, "index": 1, "genome": GENOME.sha256}
+    ledger = [
+        line("run", root_seed=5, config={"tasks": tasks_to_json(suite.config)}, seed_genome=seed_genome().to_json()),
+        line("genome", sha256=GENOME.sha256, genome=GENOME.to_json()),
+        line("checkpoint", **place, seed=1, path="checkpoints/g003.safetensors", sha256=digest),
+        line("inspection", **place, status="complete"),
+    ]
+    (run / "ledger.jsonl").write_text("".join(ledger))
+    (tmp_path / "runs" / "latest").symlink_to(run)
+    return run
+
+
+def test_a_generation_loads_and_runs_with_its_cache(run_dir: Path, model: Transformer, suite: TaskSuite) -> None:
+    g = load_generation(run_dir, 3)
+    logits, cache = g.model.run_with_cache(g.tokens)
+    assert g.genome.sha256 == GENOME.sha256
+    assert g.inspection is not None
+    assert g.inspection["status"] == "complete"
+    assert logits.shape == (8 * len(suite.families), suite.config.context, suite.config.vocab_size)
+    assert "blocks.1.attn.hook_pattern" in cache.cache_dict
+    torch.testing.assert_close(logits, model(g.tokens), rtol=1e-5, atol=1e-5)
+    assert torch.equal(g.tokens, load_generation(run_dir, 3).tokens)
+
+
+def test_a_missing_generation_lists_those_that_exist(run_dir: Path) -> None:
+    assert generations(run_dir) == (3,)
+    with pytest.raises(RunError, match=r"got 9; allowed: generations with a checkpoint: \[3\]"):
+        load_generation(run_dir, 9)
+
+
+def test_a_changed_checkpoint_does_not_load(run_dir: Path) -> None:
+    path = run_dir / "checkpoints" / "g003.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(InvalidCheckpoint, match="selfimprove audit"):
+        load_generation(run_dir, 3)
+
+
+def test_a_checkpoint_outside_the_run_folder_does_not_load(run_dir: Path) -> None:
+    ledger = run_dir / "ledger.jsonl"
+    ledger.write_text(ledger.read_text().replace("checkpoints/g003", "../../../g003"))
+    with pytest.raises(InvalidCheckpoint, match="inside the run folder"):
+        load_generation(run_dir, 3)
+
+
+def test_a_torn_last_line_is_passed_over_and_a_broken_one_is_named(run_dir: Path) -> None:
+    ledger = run_dir / "ledger.jsonl"
+    whole = ledger.read_text()
+    ledger.write_text(whole + '{"kind": "chec')
+    assert load_generation(run_dir, 3).number == 3
+    ledger.write_text("not json\n" + whole)
+    with pytest.raises(RunError, match="line 1"):
+        load_generation(run_dir, 3)
+
+
+def test_a_folder_that_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"ledger\.jsonl"):
+        load_generation(tmp_path, 0)
+
+
+def test_the_latest_run_is_found_from_a_folder_below(run_dir: Path, tmp_path: Path) -> None:
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    assert latest_run(below) == run_dir
+    with pytest.raises(RunError, match="make run"):
+        latest_run(Path(tmp_path.anchor))
+
+
+def test_the_tour_runs_as_a_script(run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("SELFIMPROVE_RUN", os.fspath(run_dir))
+    runpy.run_path(os.fspath(ROOT / "interp" / "notebooks" / "tour.py"))
+    shown = capsys.readouterr().out
+    assert "blocks.1.attn.hook_pattern" in shown
+    assert all(name in shown for name in ("recall_answer", "halted", "modular"))
+
+
+def test_importing_the_package_loads_neither_torch_nor_transformer_lens() -> None:
+    heavy = ("torch", "transformer_lens", "sklearn")
+    code = f"import interp, interp.worker, sys; print([m for m in {heavy} if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    import interp
+
+    with pytest.raises(AttributeError, match="load_generation"):
+        interp.load_generatoin  # noqa: B018

@@ -1,0 +1,130 @@
+"""The inspection worker: the same record as in process, bad jobs refused, and all of it under the real lock-down."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+
+from interp import worker
+from interp.bench import Plan
+from interp.checkpoint import load_model
+from interp.inspection import inspect
+from selfimprove.containment.jobs import Completed, Crashed, Job, JobLimits
+from selfimprove.containment.sandbox.backend import ZygoteSpec, make_backend
+from selfimprove.containment.supervisor import Supervisor
+from selfimprove.errors import ConfigError, InvalidCheckpoint, SandboxUnavailable
+from selfimprove.genome.genome import seed_genome
+from selfimprove.nets.transformer import Transformer
+from selfimprove.tasks.suite import TaskSuite
+
+GENOME = seed_genome()
+LIMITS = JobLimits(wall_seconds=60, cpu_seconds=60, memory_bytes=1 << 30, output_bytes=1 << 20, silence_seconds=30)
+
+
+@pytest.fixture
+def checkpoint(model: Transformer, tmp_path: Path) -> Path:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors.torch.save(model.state_dict()))
+    return path
+
+
+@pytest.fixture
+def job(suite: TaskSuite, plan: Plan) -> dict[str, Any]:
+    # through JSON, as the real job travels: tuples become lists
+    payload = {"op": "inspect", "genome": GENOME.to_json(), "suite": asdict(suite.config), "plan": asdict(plan)}
+    travelled: dict[str, Any] = json.loads(json.dumps(payload | {"instruments": None}))
+    return travelled
+
+
+def call(job: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return worker.run(job, {"checkpoint": descriptor}, {}, events.append), events
+    finally:
+        os.close(descriptor)
+
+
+def test_a_job_gives_the_record_of_an_inspection_in_process(
+    job: dict[str, Any], checkpoint: Path, model: Transformer, suite: TaskSuite, plan: Plan
+) -> None:
+    record, events = call(job, checkpoint)
+    assert record == inspect(model, suite, plan).to_json()
+    assert [e["instrument"] for e in events] == ["checkpoint", "readability", "probes", "logit_lens", "constraint"]
+
+
+def test_only_the_named_instruments_run(job: dict[str, Any], checkpoint: Path) -> None:
+    record, _ = call(job | {"instruments": ["logit_lens"]}, checkpoint)
+    assert list(record["instruments"]) == ["readability", "logit_lens"]
+
+
+def test_an_unknown_operation_is_refused(job: dict[str, Any], checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="op=inspect"):
+        call(job | {"op": "train"}, checkpoint)
+
+
+def test_an_unknown_plan_key_lists_the_known_ones(job: dict[str, Any], checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sead.*train, test, control"):
+        call(job | {"plan": job["plan"] | {"sead": 1}}, checkpoint)
+
+
+@pytest.mark.parametrize("damage", ["missing", "extra", "shape", "type", "noise"])
+def test_weights_of_another_architecture_are_refused(damage: str, model: Transformer) -> None:
+    state = dict(model.state_dict())
+    name = next(iter(state))
+    if damage == "missing":
+        del state[name]
+    elif damage == "extra":
+        state["another"] = state[name].clone()
+    elif damage == "shape":
+        state[name] = state[name][:-1].contiguous()
+    elif damage == "type":
+        state[name] = state[name].double()
+    data = b"no safetensors" if damage == "noise" else safetensors.torch.save(state)
+    with pytest.raises(InvalidCheckpoint):
+        load_model(data, GENOME.architecture, vocab_size=model.cfg.d_vocab, context=model.cfg.n_ctx)
+
+
+@pytest.fixture(scope="module")
+def supervisor() -> Iterator[Supervisor]:
+    try:
+        backend = make_backend("lockdown")
+    except SandboxUnavailable as error:
+        pytest.skip(f"this machine cannot contain a worker: {error}")
+    zygotes = {"lens": ZygoteSpec(entries=("interp.worker",))}
+    with Supervisor(zygotes, backend=backend, workers=1, halt_file=None, should_stop=lambda: False) as supervisor:
+        supervisor.prove("lens")
+        yield supervisor
+
+
+@pytest.mark.slow
+def test_a_locked_down_worker_gives_the_same_record_twice(
+    supervisor: Supervisor, job: dict[str, Any], checkpoint: Path
+) -> None:
+    jobs = [Job(f"inspect/{i}", "lens", "interp.worker", job, {"checkpoint": checkpoint}, (), LIMITS) for i in range(2)]
+    outcomes = [outcome for _, outcome in supervisor.run(jobs)]
+    records = [outcome.result for outcome in outcomes if isinstance(outcome, Completed)]
+    assert len(records) == 2, outcomes
+    assert records[0] == records[1]
+    assert records[0]["status"] == "complete"
+
+
+@pytest.mark.slow
+def test_a_broken_checkpoint_costs_only_its_own_worker(
+    supervisor: Supervisor, job: dict[str, Any], checkpoint: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(checkpoint.read_bytes()[:-100])
+    jobs = [Job(p.stem, "lens", "interp.worker", job, {"checkpoint": p}, (), LIMITS) for p in (broken, checkpoint)]
+    outcomes = dict(supervisor.run(jobs))
+    crash = outcomes[0]
+    assert isinstance(crash, Crashed)
+    assert "InvalidCheckpoint" in crash.reason
+    assert isinstance(outcomes[1], Completed)

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+from torch.utils.flop_counter import FlopCounterMode
+
+from selfimprove.errors import InvalidGenome
+from selfimprove.genome.expression import OPERATIONS, Expression, parse
+from selfimprove.genome.genome import Architecture, Genome, Objective, seed_genome
+from selfimprove.nets import prices
+from selfimprove.nets.blocks import ACTIVATIONS, GATED
+from selfimprove.nets.cost import Quote, is_muon_matrix, muon_shape, newton_schulz_flops, parameter_shapes, quote
+from selfimprove.nets.losses import compile_objective
+from selfimprove.nets.transformer import build
+
+VOCAB, CONTEXT = 17, 12
+SEED = seed_genome()
+
+
+def price(genome: Genome, allowance: int = 10**12) -> Quote:
+    return quote(genome, vocab_size=VOCAB, context=CONTEXT, allowance_flops=allowance)
+
+
+def with_recipe(**changes: object) -> Genome:
+    return replace(SEED, recipe=replace(SEED.recipe, **changes))  # type: ignore[arg-type]
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_matmul_flops_equal_torchs_counter(architectures: SearchStrategy[Architecture], data: st.DataObject) -> None:
+    architecture = data.draw(architectures)
+    model = build(architecture, vocab_size=VOCAB, context=CONTEXT, seed=0).to("meta")
+    model.explicit = True
+    tokens = torch.zeros(SEED.recipe.batch, CONTEXT, dtype=torch.long, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        model(tokens).sum().backward()
+    assert price(replace(SEED, architecture=architecture)).matmul_flops_per_step == counter.get_total_flops()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_parameter_shapes_are_the_state_dict(architectures: SearchStrategy[Architecture], data: st.DataObject) -> None:
+    architecture = data.draw(architectures)
+    state = build(architecture, vocab_size=VOCAB, context=CONTEXT, seed=0).state_dict()
+    assert parameter_shapes(architecture, VOCAB, CONTEXT) == {name: tuple(t.shape) for name, t in state.items()}
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_memory_is_within_a_factor_of_two_of_what_is_kept(
+    architectures: SearchStrategy[Architecture], data: st.DataObject
+) -> None:
+    genome = replace(SEED, architecture=data.draw(architectures))
+    vocab, batch = data.draw(st.sampled_from([32, 128])), data.draw(st.sampled_from([4, 16, 64]))
+    genome = replace(genome, recipe=replace(genome.recipe, batch=batch))
+    model = build(genome.architecture, vocab_size=vocab, context=32, seed=0)
+    owned = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    tokens = torch.zeros(batch, 32, dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = compile_objective(genome.objective.expression)(model(tokens).flatten(0, 1), tokens.flatten(), 0.0)
+    activations = sum(size for pointer, size in kept.items() if pointer not in owned)
+    parameters = sum(p.numel() for p in model.parameters())
+    total = activations + 4 * 4 * parameters  # weights, gradients, two moments
+    assert loss.shape == (batch * 32,)
+    assert 0.5 < quote(genome, vocab_size=vocab, context=32, allowance_flops=0).memory_bytes / total < 2.0
+
+
+@given(allowance=st.integers(0, 10**13), batch=st.sampled_from([1, 8, 64]))
+def test_a_quote_uses_the_allowance_and_never_exceeds_it(allowance: int, batch: int) -> None:
+    offer = price(with_recipe(batch=batch), allowance)
+    assert offer.flops == offer.steps * offer.flops_per_step <= allowance < offer.flops + offer.flops_per_step
+    assert offer.tokens == offer.steps * batch * CONTEXT
+
+
+def test_a_quote_is_the_sum_of_its_parts_in_integers() -> None:
+    offer = price(SEED)
+    parts = offer.matmul_flops_per_step + offer.elementwise_flops_per_step + offer.optimizer_flops_per_step
+    assert offer.flops_per_step == parts
+    assert all(type(value) is int for value in vars(offer).values())
+
+
+def test_a_step_over_the_allowance_is_quoted_as_no_step() -> None:
+    offer = price(SEED, 1000)
+    assert (offer.steps, offer.flops, offer.tokens) == (0, 0, 0)
+
+
+def test_newton_schulz_costs_what_torchs_muon_spends() -> None:
+    shapes = {
+        name: s for name, s in parameter_shapes(SEED.architecture, VOCAB, CONTEXT).items() if is_muon_matrix(name)
+    }
+    matrices = [muon_shape(name, shape) for name, shape in shapes.items()]
+    parameters = [torch.nn.Parameter(torch.zeros(shape, device="meta")) for shape in matrices]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer = torch.optim.Muon(parameters)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    assert counter.get_total_flops() == sum(newton_schulz_flops(*shape) for shape in matrices)
+
+
+def test_muon_sees_each_attention_matrix_with_its_heads_side_by_side() -> None:
+    shapes = parameter_shapes(SEED.architecture, VOCAB, CONTEXT)
+    seen = {name: muon_shape(name, shape) for name, shape in shapes.items() if is_muon_matrix(name)}
+    assert {shape for name, shape in seen.items() if ".attn." in name} == {(64, 64)}
+    assert "embed.W_E" not in seen
+    assert all(math.prod(shapes[name]) == math.prod(shape) for name, shape in seen.items())
+
+
+def test_optimizers_and_clipping_are_priced_apart() -> None:
+    costs = {
+        name: price(with_recipe(optimizer=name)).optimizer_flops_per_step for name in ("sgd", "lion", "adamw", "muon")
+    }
+    assert list(costs.values()) == sorted(set(costs.values()))
+    assert price(with_recipe(clip=0.0)).optimizer_flops_per_step < costs["adamw"]
+
+
+def test_a_shared_subexpression_is_priced_once() -> None:
+    ce = "dot(onehot(1), log_softmax(logits(0)))"
+    once, twice = (
+        price(replace(SEED, objective=Objective(parse(text)))).elementwise_flops_per_step
+        for text in (f"square({ce})", f"mul({ce}, {ce})")
+    )
+    tokens = SEED.recipe.batch * CONTEXT
+    assert twice - once == tokens * (prices.OBJECTIVE["mul"] - prices.OBJECTIVE["square"])
+
+
+def test_every_operation_that_can_be_built_has_a_price() -> None:
+    assert set(prices.OBJECTIVE) == set(OPERATIONS)
+    assert set(prices.ACTIVATION) == set(prices.CHANNEL_MATRICES) == set(ACTIVATIONS)
+    assert {name for name, matrices in prices.CHANNEL_MATRICES.items() if matrices == 3} == GATED
+    assert set(prices.OPTIMIZER) == set(prices.STATE)
+
+
+@pytest.mark.parametrize(
+    ("genome", "name"),
+    [
+        (replace(SEED, architecture=replace(SEED.architecture, norm="batchnorm")), "batchnorm"),
+        (replace(SEED, architecture=replace(SEED.architecture, positions="alibi")), "alibi"),
+        (with_recipe(optimizer="shampoo"), "shampoo"),
+        (replace(SEED, objective=Objective(Expression("median", (Expression("logits", (), 0),)))), "median"),
+        *(
+            (
+                replace(
+                    SEED,
+                    architecture=replace(
+                        SEED.architecture,
+                        blocks=(replace(SEED.architecture.blocks[0], **{part: name}),),  # type: ignore[arg-type]
+                    ),
+                ),
+                name,
+            )
+            for part, name in (("mixer", "mamba"), ("channel", "maxout"))
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_operation_without_a_price_is_refused_by_name(genome: Genome, name: str) -> None:
+    with pytest.raises(InvalidGenome, match=name):
+        price(genome)
+
+
+def test_pricing_imports_no_torch() -> None:
+    code = "import sys, selfimprove.nets.cost; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

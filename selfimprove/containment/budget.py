@@ -104,6 +104,12 @@ class Budget:
         del self._reserved[key]
         return self._book(key, LOST, reserved)
 
+    def abandon(self, key: str, account: str, flops: int) -> Charge:
+        """Book work to ``lost`` that another sitting, or a sitting that was stopped, had permitted and not settled."""
+        _account(account, ACCOUNTS)
+        self._reserved.pop(key, None)
+        return self._book(key, LOST, _count("a loss", flops))
+
     def _reservation(self, key: str) -> tuple[str, int]:
         if key not in self._reserved:
             raise ValueError(f"settle {key}: nothing is reserved for it")

@@ -110,7 +110,9 @@ class Supervisor:
                 raise Interrupted("warm up workers", remedy="resume to go on")
             self._step()
 
-    def run(self, jobs: Sequence[Job], on_event: Progress | None = None) -> Iterator[tuple[int, Outcome]]:
+    def run(
+        self, jobs: Sequence[Job], on_event: Progress | None = None, on_start: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
         """Run jobs, each in its own worker; yields (index, outcome) as they end, in whatever order that is.
 
         Jobs start in order. Consume the iterator promptly: nothing is metered while the caller holds an outcome.
@@ -119,6 +121,7 @@ class Supervisor:
         Args:
             jobs: what to run. All are checked before the first starts.
             on_event: called with (index, last event) when a job showed progress.
+            on_start: called with a job's index just before it starts: the moment to sign its permit.
 
         Raises:
             ValueError: a job names an unknown zygote or entry.
@@ -132,14 +135,16 @@ class Supervisor:
                 raise ValueError(f"job {job.key}: entry {job.entry!r}; zygote {job.zygote} has {', '.join(entries)}")
         if self._busy:
             raise RuntimeError("run() is already in progress")
-        return self._run(jobs, on_event)
+        return self._run(jobs, on_event, on_start)
 
     def close(self) -> None:
         """Kill and reap everything that was started. Safe to call twice."""
         self._abandon()
         self._nursery.close()
 
-    def _run(self, jobs: Sequence[Job], on_event: Progress | None) -> Iterator[tuple[int, Outcome]]:
+    def _run(
+        self, jobs: Sequence[Job], on_event: Progress | None, on_start: Callable[[int], None] | None
+    ) -> Iterator[tuple[int, Outcome]]:
         self._busy = True
         self._nursery.forgive()
         pending = deque(enumerate(jobs))
@@ -153,6 +158,8 @@ class Supervisor:
                     zygote = self._free(pending[0][1].zygote)
                     if zygote is None:
                         break
+                    if on_start is not None:
+                        on_start(pending[0][0])
                     self._start(*pending.popleft(), zygote)
                 if not pending and not self._running:
                     break  # stopped before anything was started

@@ -1,0 +1,431 @@
+"""What a generation can do, each effect once: the verbs of ``run_generation``, bound to workers, ledger and budget."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from selfimprove.archive.canonical import canonical
+from selfimprove.archive.checkpoint import store
+from selfimprove.archive.files import make_folder, write_atomic
+from selfimprove.archive.lineage import SEED_INDEX
+from selfimprove.containment.policy import Used, assess, check_run
+from selfimprove.containment.supervisor import Completed, Job
+from selfimprove.errors import InvalidEdit, InvalidGenome, LimitReached, SelfImproveError
+from selfimprove.genome.edits import Edit, parse_edit
+from selfimprove.genome.genome import Genome
+from selfimprove.genome.space import Space, apply_all
+from selfimprove.loop.controlling import Controlling
+from selfimprove.loop.gate import TEST, Decision
+from selfimprove.loop.slots import SCRATCH, Bench, Slot, describe, measure, spendable
+from selfimprove.loop.statistics import sign_flip_p_value
+from selfimprove.seeds import derive
+from selfimprove.tasks.score import Score, mean_score
+from selfimprove.training.protocol import ENTRY, WEIGHTS, screen_job, tasks_to_json
+
+INSPECTOR = "interp.worker"
+
+
+class Laboratory:
+    """The effects of one run.
+
+    Args:
+        bench: workers, accounts and memory.
+        started: monotonic time at which this sitting began.
+        elapsed: seconds that earlier sittings took.
+    """
+
+    def __init__(self, bench: Bench, versions: Mapping[str, str], *, started: float, elapsed: float) -> None:
+        self.bench = bench
+        self.config = bench.config
+        self.journal = bench.journal
+        self.space = Space(bench.config.space)
+        self.controlling = Controlling(bench, self.space)
+        self._versions = versions
+        self._started = started
+        self._elapsed = elapsed
+
+    # -- where the run stands ----------------------------------------------------------------------------------------
+
+    def champion(self) -> Genome:
+        """The genome promoted last, or the seed."""
+        promoted = [body for body in self.journal.all("decision") if body["promoted"]]
+        return self.genome(promoted[-1]["genome"]) if promoted else self.config.seed_genome
+
+    def genome(self, sha256: str) -> Genome:
+        """A genome of this run by its hash."""
+        return self.controlling.genome_of(sha256)
+
+    def add_genome(self, genome: Genome) -> None:
+        """Record a validated genome, once."""
+        body = {"sha256": genome.sha256, "genome": genome.to_json()}
+        self.journal.once("genome", (genome.sha256,), lambda: body)
+        self.bench.known_genomes.add(genome.sha256)
+
+    def seconds(self) -> float:
+        """Wall time of the run so far, earlier sittings included."""
+        return self._elapsed + time.monotonic() - self._started
+
+    def check_limits(self, n: int) -> None:
+        """Stop before a generation for which a limit of the whole run leaves no room."""
+        if self.journal.find("generation", n) is not None:
+            return
+        used = Used(
+            generations=n,
+            candidates=n * self.config.candidates,
+            wall_seconds=self.seconds(),
+            denied_edits=len(self.journal.all("denial")),
+            disk_bytes=_folder_bytes(self.bench.run_dir),
+        )
+        check_run(self.config.limits, used)
+
+    # -- the verbs of a generation -----------------------------------------------------------------------------------
+
+    def plant_seed(self) -> None:
+        """Train, score, keep and inspect the seed genome: generation 0."""
+        seed = self.config.seed_genome
+        self.space.validate(seed)
+        self.add_genome(seed)
+        score = self._search(0, "seed", [seed])[0]
+        if score is None:
+            raise SelfImproveError("train the seed genome", "failed", "", "see the outcome in the ledger")
+        self.journal.once("score", (0, SEED_INDEX), lambda: self._score_body(0, SEED_INDEX, seed, score))
+        self._keep(0, SEED_INDEX, seed, "g000/seed0", None, ())
+        self.inspect(0, SEED_INDEX, seed)
+
+    def propose(self, n: int, parent: Genome) -> list[tuple[Edit, ...]]:
+        """The controller's proposals for a generation."""
+        return self.controlling.ask(n, parent)
+
+    def admit(
+        self, n: int, parent: Genome, proposals: Sequence[tuple[Edit, ...]]
+    ) -> list[tuple[int, Genome, tuple[Edit, ...]]]:
+        """Apply, deduplicate, price and screen proposals; the admitted ones, every refusal in the ledger."""
+        applied = [self._apply(n, i, parent, edits) for i, edits in enumerate(proposals)]
+        screened = self._screen(n, [genome for genome in applied if genome is not None])
+        left = spendable(self.bench.budget, self.config.limits)
+        admitted, out_of_budget = [], False
+        for index, genome in enumerate(applied):
+            if genome is None or self.journal.find("denial", n, index) is not None:
+                continue
+            price = self.bench.price(genome).flops * self.config.search_seeds
+            known = self.journal.find("score", n, index) is not None
+            reason = self._refusal(genome, screened, price, left)
+            if reason is None or known:
+                left -= 0 if known else price
+                admitted.append((index, genome, proposals[index]))
+                continue
+            out_of_budget = out_of_budget or reason["limit"] == "flops"
+            body = {"generation": n, "index": index, "genome": genome.sha256, **reason}
+            self.journal.once("denial", (n, index), lambda body=body: body)  # type: ignore[misc]
+        if not admitted and out_of_budget:
+            raise LimitReached("train a candidate within limits.flops", f"{left} FLOPs left", "", "raise limits.flops")
+        return admitted
+
+    def score_parent(self, n: int, parent: Genome) -> Score:
+        """The parent again, on this generation's seeds and instances, so that gains are paired."""
+        score = self._search(n, "parent", [parent])[0]
+        if score is None:
+            raise SelfImproveError("train the parent again", parent.short, "", "see its outcome in the ledger")
+        body = {"generation": n, "genome": parent.sha256, "split": "search", "seeds": self.config.search_seeds}
+        self.journal.once("reference", (n,), lambda: body | score.to_json())
+        return score
+
+    def score_candidates(self, n: int, candidates: Sequence[tuple[int, Genome]]) -> dict[int, Score]:
+        """Scores on the search split by index; what failed is missing."""
+        names = [f"c{index:02d}" for index, _ in candidates]
+        found = self._search_many(n, names, [genome for _, genome in candidates])
+        scores = {}
+        for (index, genome), score in zip(candidates, found, strict=True):
+            if score is not None:
+                body = self._score_body(n, index, genome, score)
+                self.journal.once("score", (n, index), lambda body=body: body)  # type: ignore[misc]
+                scores[index] = score
+        return scores
+
+    def keep(self, n: int, index: int, genome: Genome, parent: Genome, edits: tuple[Edit, ...]) -> None:
+        """Store the leading candidate's first checkpoint with its manifest."""
+        self._keep(n, index, genome, f"g{n:03d}/c{index:02d}", parent, edits)
+
+    def inspect(self, n: int, index: int, genome: Genome) -> dict[str, Any]:
+        """Read a kept checkpoint through its hooks; the inspection record."""
+        return self.journal.once("inspection", (n, index), lambda: self._inspect(n, index, genome))
+
+    def confirm(self, n: int, index: int, genome: Genome, parent: Genome) -> dict[str, Any] | None:
+        """Retrain a candidate and its parent on fresh common seeds and compare them on the gate split."""
+        known = self.journal.find("confirmation", n, index)
+        if known is not None:
+            return known
+        pair = self._compare(f"g{n:03d}/confirm", n, genome, parent, ("gate",))
+        if pair is None:
+            return None
+        body = {"generation": n, "index": index, "genome": genome.sha256, "parent": parent.sha256} | pair["gate"]
+        return self.journal.once("confirmation", (n, index), lambda: body)
+
+    def decided(self, n: int, index: int, genome: Genome, decision: Decision) -> None:
+        """Record what the gate decided."""
+        body = {"generation": n, "index": index, "genome": genome.sha256, **asdict(decision)}
+        self.journal.once("decision", (n, index), lambda: body)
+
+    def learn(self, n: int, parent_skill: float) -> None:
+        """Let the controller learn from everything so far."""
+        self.controlling.tell(n, parent_skill)
+
+    def close_generation(self, n: int) -> None:
+        """Summarize a generation and let go of the weights that nobody needs any more."""
+        self.journal.once("generation", (n,), lambda: self._summary(n))
+        folder = self.bench.run_dir / SCRATCH
+        for path in folder.glob("*.weights") if folder.exists() else ():
+            path.unlink(missing_ok=True)
+
+    def seal(self) -> None:
+        """Last of all: champion against seed on fresh seeds, on the gate split and, once, on the sealed one."""
+        champion, seed = self.champion(), self.config.seed_genome
+        if self.journal.find("sealed") is not None or champion.sha256 == seed.sha256:
+            return
+        if pair := self._compare("final", 1_000_000, champion, seed, ("gate", "sealed")):
+            body = {"genome": champion.sha256, "parent": seed.sha256, "gate": pair["gate"], "sealed": pair["sealed"]}
+            self.journal.once("sealed", (), lambda: body)
+
+    # -- how -----------------------------------------------------------------------------------------------------------
+
+    def _apply(self, n: int, index: int, parent: Genome, edits: tuple[Edit, ...]) -> Genome | None:
+        """A proposal's genome, or None where it is invalid or known; recorded either way."""
+        genome, status, reason = None, "valid", ""
+        try:
+            genome = apply_all(edits, parent, self.space)
+        except (InvalidEdit, InvalidGenome) as error:
+            status, reason = "invalid", str(error)
+        if genome is not None:
+            first = [b for b in self.journal.all("proposal") if b["genome"] == genome.sha256 and b["status"] == "valid"]
+            mine = self.journal.find("proposal", n, index)
+            if genome.sha256 == self.config.seed_genome.sha256 or (first and first[0] != mine):
+                status, reason = "duplicate", "the same genome was proposed before"
+        body = {
+            "generation": n,
+            "index": index,
+            "parent": parent.sha256,
+            "edits": [str(edit) for edit in edits],
+            "kinds": sorted({edit.kind for edit in edits}),
+            "allocates": any(edit.allocates for edit in edits),
+            "status": status,
+            "reason": reason,
+            "genome": genome.sha256 if genome is not None else None,
+        }
+        if genome is not None and status == "valid":
+            self.add_genome(genome)
+        self.journal.once("proposal", (n, index), lambda: body)
+        return genome if status == "valid" else None
+
+    def _screen(self, n: int, genomes: Sequence[Genome]) -> Mapping[str, Any]:
+        """Loss expressions of the candidates through the numerical screen, in a worker."""
+
+        def make() -> dict[str, Any]:
+            texts = sorted({genome.objective.expression.text for genome in genomes})
+            if not texts:
+                return {"generation": n, "results": {}}
+            payload = screen_job({text: text for text in texts}, derive(self.config.seed, "screen"))
+            outcome = self._run_one(Job(f"g{n:03d}/screen", "torch", ENTRY, payload, {}, (), self.bench.limits()))
+            if not isinstance(outcome, Completed):
+                reason = describe(outcome)[1]
+                return {"generation": n, "results": {t: {"ok": False, "reason": reason} for t in texts}}
+            found = outcome.result.get("results", {})
+            plain = {t: {"ok": found[t]["ok"] is True, "reason": str(found[t]["reason"])} for t in texts if t in found}
+            return {"generation": n, "results": plain}
+
+        results: Mapping[str, Any] = self.journal.once("screen", (n,), make)["results"]
+        return results
+
+    def _refusal(
+        self, genome: Genome, screened: Mapping[str, Any], price: int, left: int
+    ) -> dict[str, Any] | None:
+        """Why a genome may not be trained, or None."""
+        denial = assess(self.bench.price(genome), self.config.limits)
+        if denial is not None:
+            return asdict(denial)
+        verdict = screened.get(genome.objective.expression.text, {"ok": False, "reason": "the loss was not screened"})
+        if not verdict["ok"]:
+            reason = f"loss refused by the screen: {verdict['reason']}"
+            return {"reason": reason, "limit": None, "value": None, "bound": None}
+        if price > left:
+            return {"reason": "the budget does not cover it", "limit": "flops", "value": price, "bound": max(left, 0)}
+        return None
+
+    def _search(self, n: int, name: str, genomes: Sequence[Genome]) -> list[Score | None]:
+        return self._search_many(n, [name] * len(genomes), genomes)
+
+    def _search_many(self, n: int, names: Sequence[str], genomes: Sequence[Genome]) -> list[Score | None]:
+        """Mean search scores; all genomes of a generation share seeds and instances."""
+        root, seeds = self.config.seed, self.config.search_seeds
+        split = ("search", derive(root, "instances", "search", n))
+        slots = [
+            Slot(f"g{n:03d}/{name}/s{s}", "search", genome, derive(root, "train", "search", n, s), (split,))
+            for name, genome in zip(names, genomes, strict=True)
+            for s in range(seeds)
+        ]
+        measured = measure(self.bench, slots, f"generation {n}")
+        scores: list[Score | None] = []
+        for i in range(len(genomes)):
+            mine = [m["search"] for m in measured[i * seeds : (i + 1) * seeds] if m is not None]
+            scores.append(mean_score(mine) if len(mine) == seeds else None)
+        return scores
+
+    def _score_body(self, n: int, index: int, genome: Genome, score: Score) -> dict[str, Any]:
+        place = {"generation": n, "index": index, "genome": genome.sha256, "split": "search"}
+        return place | {"seeds": self.config.search_seeds} | score.to_json()
+
+    def _compare(
+        self, prefix: str, n: int, genome: Genome, parent: Genome, splits: Sequence[str]
+    ) -> dict[str, dict[str, Any]] | None:
+        """Two genomes on the same fresh seeds, paired; a report per split, or None where a training failed."""
+        root, count = self.config.seed, self.config.confirm_seeds
+        seeds = [derive(root, "train", "confirm", n, s) for s in range(count)]
+        instances = tuple((split, derive(root, "instances", split, n)) for split in splits)
+        slots = [
+            Slot(f"{prefix}/{role}/s{s}", "confirm", who, seed, instances)
+            for s, seed in enumerate(seeds)
+            for role, who in (("candidate", genome), ("parent", parent))
+        ]
+        measured = measure(self.bench, slots, "confirmation")
+        if any(m is None for m in measured):
+            return None
+        scores = [m for m in measured if m is not None]
+        return {
+            split: self._paired(split, seeds, [s[split] for s in scores[::2]], [s[split] for s in scores[1::2]])
+            for split in splits
+        }
+
+    def _paired(self, split: str, seeds: list[int], ours: list[Score], theirs: list[Score]) -> dict[str, Any]:
+        differences = [a.skill - b.skill for a, b in zip(ours, theirs, strict=True)]
+        mean, parent_mean = mean_score(ours), mean_score(theirs)
+        return {
+            "split": split,
+            "test": TEST,
+            "alpha": self.config.alpha,
+            "seeds": seeds,
+            "candidate": [score.skill for score in ours],
+            "parent_skill": [score.skill for score in theirs],
+            "difference": sum(differences) / len(differences),
+            "p_value": sign_flip_p_value(differences),
+            "tasks": mean.to_json()["tasks"],
+            "parent_tasks": parent_mean.to_json()["tasks"],
+            "retention": asdict(mean.retention),
+        }
+
+    def _keep(
+        self, n: int, index: int, genome: Genome, prefix: str, parent: Genome | None, edits: tuple[Edit, ...]
+    ) -> None:
+        def make() -> dict[str, Any]:
+            key = f"{prefix}/s0" if parent is not None else "g000/seed/s0"
+            name = f"g{n:03d}-c{index:02d}" if parent is not None else "g000-seed"
+            manifest = {
+                "genome_sha256": genome.sha256,
+                "genome": genome.to_json(),
+                "parent": parent.sha256 if parent is not None else None,
+                "edits": [str(edit) for edit in edits],
+                "key": key,
+                "seed": derive(self.config.seed, "train", "search", n, 0),
+                "steps": self.bench.price(genome).steps,
+                "device": self.config.device,
+                "versions": dict(self._versions),
+            }
+            stored = store(self.bench.run_dir / "checkpoints", name, self.bench.weights(key).read_bytes(), manifest)
+            return {
+                "generation": n,
+                "index": index,
+                "genome": genome.sha256,
+                "seed": manifest["seed"],
+                "path": self._relative(stored.path),
+                "sha256": stored.sha256,
+                "manifest": self._relative(stored.manifest),
+                "manifest_sha256": stored.manifest_sha256,
+            }
+
+        self.journal.once("checkpoint", (n, index), make)
+
+    def _inspect(self, n: int, index: int, genome: Genome) -> dict[str, Any]:
+        checkpoint = self.journal.find("checkpoint", n, index)
+        assert checkpoint is not None  # a candidate is kept before it is inspected
+        root = self.config.seed
+        payload = {
+            "entry": INSPECTOR,
+            "op": "inspect",
+            "genome": genome.to_json(),
+            "suite": tasks_to_json(self.config.tasks),
+            "plan": {
+                **{name: derive(root, "inspect", n, name) for name in ("train", "test", "control")},
+                "sequences": self.config.inspection.sequences,
+            },
+            "instruments": list(self.config.inspection.instruments),
+        }
+        inputs = {"checkpoint": self.bench.run_dir / checkpoint["path"]}
+        job = Job(f"g{n:03d}/inspect", "lens", INSPECTOR, payload, inputs, (), self.bench.limits())
+        outcome = self._run_one(job)
+        record: dict[str, Any] = {"status": "failed", "instruments": {}, "summary": {}, "coverage": 0.0}
+        if isinstance(outcome, Completed) and isinstance(outcome.result.get("instruments"), dict):
+            record |= outcome.result
+        else:
+            record["reason"] = describe(outcome)[1]
+        path = self.bench.run_dir / "inspections" / f"g{n:03d}-{'seed' if index < 0 else f'c{index:02d}'}.json"
+        data = canonical(record) + b"\n"
+        make_folder(path.parent)
+        write_atomic(path, data)
+        place = {"generation": n, "index": index, "genome": genome.sha256, "path": self._relative(path)}
+        return record | place | {"sha256": hashlib.sha256(data).hexdigest()}
+
+    def _run_one(self, job: Job) -> Any:
+        return next(outcome for _, outcome in list(self.bench.supervisor.run([job])))
+
+    def _summary(self, n: int) -> dict[str, Any]:
+        proposals = [b for b in self.journal.all("proposal") if b["generation"] == n]
+        denied = [b for b in self.journal.all("denial") if b["generation"] == n]
+        scored = [b for b in self.journal.all("score") if b["generation"] == n]
+        promoted = any(b["promoted"] for b in self.journal.all("decision") if b["generation"] == n)
+        valid = sum(b["status"] == "valid" for b in proposals)
+        return {
+            "generation": n,
+            "champion": self.champion().sha256,
+            "best_skill": self.best_skill(),
+            "charged_flops": self.bench.budget.total,
+            "proposals": len(proposals),
+            "valid": valid,
+            "denied": len(denied),
+            "failed": valid - len(denied) - len(scored),
+            "promoted": promoted,
+            "elapsed_seconds": round(self.seconds(), 3),
+        }
+
+    def best_skill(self) -> float | None:
+        """The champion's mean skill: on the gate split where it was confirmed, else the seed's on the search split."""
+        return best_skill(self.journal.all("decision"), self.journal.all("confirmation"), self.journal.all("score"))
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.bench.run_dir).as_posix()
+
+
+def best_skill(decisions: list[Any], confirmations: list[Any], scores: list[Any]) -> float | None:
+    """See ``Laboratory.best_skill``."""
+    promoted = [b["genome"] for b in decisions if b["promoted"]]
+    for confirmation in reversed(confirmations):
+        if promoted and confirmation["genome"] == promoted[-1]:
+            values = confirmation["candidate"]
+            return float(sum(values) / len(values))
+    seed = next((b for b in scores if b["generation"] == 0), None)
+    return float(seed["skill"]) if seed is not None else None
+
+
+def edits_of(texts: Sequence[str]) -> tuple[Edit, ...]:
+    """Edits from their recorded text."""
+    return tuple(parse_edit(text) for text in texts)
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(os.lstat(os.path.join(at, name)).st_size for at, _, names in os.walk(folder) for name in names)
+
+
+__all__ = ["WEIGHTS", "Laboratory", "best_skill", "edits_of"]

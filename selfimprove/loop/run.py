@@ -1,0 +1,306 @@
+"""A run from its first record to its last: start or resume, stop for a reason, say where it stands, train again."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import selfimprove
+from selfimprove.archive.anchor import FileAnchor
+from selfimprove.archive.canonical import canonical
+from selfimprove.archive.checkpoint import tensors_sha256
+from selfimprove.archive.files import make_folder, write_atomic
+from selfimprove.archive.ledger import LEDGER_NAME, Entry, Ledger, read
+from selfimprove.archive.lineage import replay
+from selfimprove.containment.budget import Budget
+from selfimprove.containment.keys import SigningKey, state_dir
+from selfimprove.containment.permit import PermitBook
+from selfimprove.containment.sandbox.backend import SandboxBackend, make_backend
+from selfimprove.containment.supervisor import Completed, Job, JobLimits, Supervisor, ZygoteSpec
+from selfimprove.errors import Halted, Interrupted, LimitReached, RunError
+from selfimprove.genome.genome import Genome
+from selfimprove.loop.config import RunConfig
+from selfimprove.loop.generation import run_generation
+from selfimprove.loop.journal import Journal, Observer
+from selfimprove.loop.laboratory import Laboratory, best_skill
+from selfimprove.loop.slots import Bench, describe, lost_cap
+from selfimprove.training.protocol import ENTRY, WEIGHTS, TrainJob, tasks_from_json
+
+HALT = "HALT"
+CONFIG = "config.json"
+_PACKAGES = ("torch", "numpy", "transformer-lens", "scikit-learn", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Where a run stands; the keys of ``selfimprove status --json``."""
+
+    state: str
+    reason: str
+    generation: int
+    candidates: int
+    charged_flops: int
+    limit_flops: int
+    best_skill: float | None
+    lineage_sha256: str
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What training a kept checkpoint again gave."""
+
+    identical: bool
+    weights_sha256: str
+    expected: str
+    differences: tuple[str, ...]
+
+
+def run(
+    config: RunConfig,
+    run_dir: Path,
+    observer: Observer,
+    *,
+    resume: bool = False,
+    clear_halt: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> RunSummary:
+    """Run the loop in ``run_dir``, or go on with it.
+
+    Raises:
+        RunError: the run is halted and ``clear_halt`` was not given, or the folder cannot be used.
+        SandboxUnavailable: a containment property cannot be enforced here.
+    """
+    started = time.monotonic()
+    backend = make_backend(config.containment.backend, config.containment.allow_degraded)
+    backend.command([])  # refuses here, before anything is written
+    ledger = _open(config, run_dir, backend, resume=resume, clear_halt=clear_halt)
+    with ledger:
+        journal = Journal(ledger, observer)
+        if journal.all("finish"):
+            return status(run_dir)
+        with _supervisor(config, run_dir, backend, should_stop) as supervisor:
+            try:
+                supervisor.warm("torch")
+                supervisor.warm("lens")
+                lab = _laboratory(config, run_dir, journal, supervisor, started)
+                lab.plant_seed()
+                for generation in range(1, config.generations + 1):
+                    if should_stop():
+                        raise Interrupted("start a generation")
+                    run_generation(lab, generation)
+                lab.seal()
+                journal.record("finish", {"state": "finished", "reason": f"{config.generations} generations done"})
+            except LimitReached as stop:
+                _settle_open(journal, lab.bench.budget)
+                journal.record("finish", {"state": "limit", "reason": str(stop)})
+            except Halted:
+                journal.record("halt", {"reason": _halt_reason(run_dir)})
+            except Interrupted:
+                pass
+    return status(run_dir)
+
+
+def status(run_dir: Path) -> RunSummary:
+    """Where a run stands, from its ledger; changes nothing.
+
+    Raises:
+        RunError, LedgerError: no ledger there, or one that was changed.
+    """
+    entries = read(run_dir / LEDGER_NAME, FileAnchor(state_dir()))
+    first = entries[0].body
+    by_kind: dict[str, list[Any]] = {}
+    for entry in entries:
+        by_kind.setdefault(entry.kind, []).append(entry.body)
+    state, reason = _state(run_dir, entries)
+    charges = by_kind.get("charge", [])
+    return RunSummary(
+        state=state,
+        reason=reason,
+        generation=len(by_kind.get("generation", [])),
+        candidates=len(by_kind.get("proposal", [])),
+        charged_flops=charges[-1]["total"] if charges else 0,
+        limit_flops=first["limits"]["flops"],
+        best_skill=best_skill(by_kind.get("decision", []), by_kind.get("confirmation", []), by_kind.get("score", [])),
+        lineage_sha256=replay(entries).sha256(),
+    )
+
+
+def reproduce(run_dir: Path, generation: int) -> Reproduction:
+    """Train the kept candidate of a generation again, contained as before, and compare the weights.
+
+    Raises:
+        RunError: nothing was kept in that generation, or the worker failed.
+    """
+    entries = read(run_dir / LEDGER_NAME, FileAnchor(state_dir()))
+    kept = {e.body["generation"]: e.body for e in entries if e.kind == "checkpoint"}
+    if generation not in kept:
+        raise RunError("reproduce generation", generation, f"generations with a checkpoint: {sorted(kept)}", "choose one")
+    body, first = kept[generation], entries[0].body
+    config = first["config"]
+    genomes = {e.body["sha256"]: e.body["genome"] for e in entries if e.kind == "genome"}
+    genome, tasks = Genome.from_json(genomes[body["genome"]]), tasks_from_json(config["tasks"])
+    manifest = _json(run_dir / body["manifest"])
+    job = TrainJob(genome, tasks, manifest["steps"], body["seed"], manifest["device"])
+    backend = make_backend(config["containment"]["backend"], config["containment"]["allow_degraded"])
+    cuda = manifest["device"] == "cuda"
+    limits = JobLimits(600.0, 600.0, config["limits"]["memory_bytes"], 1 << 28, 60.0)
+    with Supervisor(
+        {"train": ZygoteSpec((ENTRY,), device="cuda" if cuda else "cpu", fork=not cuda)},
+        backend=backend, workers=1, halt_file=None, should_stop=lambda: False,
+    ) as supervisor:  # fmt: skip
+        [(_, outcome)] = list(supervisor.run([Job("reproduce", "train", ENTRY, job.to_json(), {}, (WEIGHTS,), limits)]))
+    if not isinstance(outcome, Completed):
+        raise RunError("reproduce generation", generation, describe(outcome)[1], "see selfimprove audit")
+    found = tensors_sha256(outcome.outputs[WEIGHTS])
+    here = {**_versions(), "device": manifest["device"]}
+    there = {**manifest["versions"], "device": manifest["device"]}
+    differences = tuple(f"{k}: {there[k]} then, {here.get(k)} now" for k in there if there[k] != here.get(k))
+    if found != manifest["tensors_sha256"] and not differences:
+        differences = ("versions agree: another processor, or a change of the code",)
+    return Reproduction(found == manifest["tensors_sha256"], found, manifest["tensors_sha256"], differences)
+
+
+def _open(config: RunConfig, run_dir: Path, backend: SandboxBackend, *, resume: bool, clear_halt: bool) -> Ledger:
+    """Create or open the ledger; obey a halt that was not cleared."""
+    key, anchor = SigningKey.load(state_dir()), FileAnchor(state_dir())
+    switch = run_dir / HALT
+    if not resume:
+        make_folder(run_dir)
+        data = canonical(config.to_json()) + b"\n"
+        write_atomic(run_dir / CONFIG, data)
+        return Ledger.create(run_dir / LEDGER_NAME, key, anchor, _first_record(config, backend, data))
+    ledger = Ledger.open(run_dir / LEDGER_NAME, key, anchor)
+    halted = switch.exists() or _last_of(ledger.entries, ("halt", "clear_halt")) == "halt"
+    if halted and not clear_halt:
+        ledger.close()
+        raise RunError("resume", str(run_dir), "a run that is not halted", "clear it on purpose: --clear-halt")
+    ledger.append("resume", {"entries": len(ledger.entries)})
+    if halted:
+        ledger.append("clear_halt", {"reason": _halt_reason(run_dir)})
+        switch.unlink(missing_ok=True)
+    return ledger
+
+
+def _first_record(config: RunConfig, backend: SandboxBackend, data: bytes) -> dict[str, Any]:
+    resolved = config.to_json()
+    return {
+        "run_id": uuid.uuid4().hex,
+        "schema": 1,
+        "experiment": config.experiment,
+        "root_seed": config.seed,
+        "device": config.device,
+        "config": resolved,
+        "config_sha256": hashlib.sha256(data).hexdigest(),
+        "limits": resolved["limits"],
+        "versions": _versions(),
+        "sandbox": backend.probe(),
+        "degraded": sorted(backend.degraded),
+        "seed_genome": config.seed_genome.to_json(),
+    }
+
+
+def _supervisor(
+    config: RunConfig, run_dir: Path, backend: SandboxBackend, should_stop: Callable[[], bool]
+) -> Supervisor:
+    zygotes = {"torch": ZygoteSpec((ENTRY, "selfimprove.controller.worker")), "lens": ZygoteSpec(("interp.worker",))}
+    if config.device == "cuda":
+        zygotes["cuda"] = ZygoteSpec((ENTRY,), device="cuda", fork=False)
+    return Supervisor(
+        zygotes, backend=backend, workers=config.workers, halt_file=run_dir / HALT, should_stop=should_stop
+    )
+
+
+def _laboratory(
+    config: RunConfig, run_dir: Path, journal: Journal, supervisor: Supervisor, started: float
+) -> Laboratory:
+    entries = journal.entries
+    charges = [(body["account"], body["flops"]) for body in journal.all("charge")]
+    permits = journal.all("permit")
+    run_id = str(entries[0].body["run_id"])
+    book = PermitBook(
+        run_id, SigningKey.load(state_dir()), last_counter=max((p["counter"] for p in permits), default=0)
+    )
+    budget = Budget.restore(config.limits.flops, lost_cap(config.limits), charges)
+    known = {body["sha256"] for body in journal.all("genome")}
+    bench = Bench(config, run_dir, journal, supervisor, budget, book, run_id, known)
+    _settle_open(journal, budget)
+    elapsed = sum(body["elapsed_seconds"] for body in journal.all("generation")[-1:])
+    return Laboratory(bench, _versions(), started=started, elapsed=elapsed)
+
+
+def _settle_open(journal: Journal, budget: Budget) -> None:
+    """Book to ``lost`` what a dead or stopped supervisor had permitted and never charged."""
+    charged: dict[str, int] = {}
+    for body in journal.all("charge"):
+        charged[body["key"]] = charged.get(body["key"], 0) + 1
+    for body in journal.all("permit"):
+        if charged.get(body["key"], 0):
+            charged[body["key"]] -= 1
+            continue
+        lost = budget.abandon(body["key"], body["account"], body["flops"])
+        journal.record("charge", {"key": lost.key, "account": lost.account, "flops": lost.flops, "total": lost.total})
+
+
+def _state(run_dir: Path, entries: Iterable[Entry]) -> tuple[str, str]:
+    """State and reason, from the last record that says something about them."""
+    found = tuple(entries)
+    for entry in reversed(found):
+        if entry.kind == "finish":
+            return str(entry.body["state"]), str(entry.body["reason"])
+    running = _is_running(run_dir)
+    if not running:
+        if (run_dir / HALT).exists():
+            return "halted", _halt_reason(run_dir)
+        if _last_of(found, ("halt", "clear_halt")) == "halt":
+            reason = next(e.body["reason"] for e in reversed(found) if e.kind == "halt")
+            return "halted", str(reason)
+        return "paused", "interrupted; selfimprove resume goes on"
+    return "running", ""
+
+
+def _last_of(entries: Iterable[Entry], kinds: tuple[str, ...]) -> str | None:
+    return next((entry.kind for entry in reversed(tuple(entries)) if entry.kind in kinds), None)
+
+
+def _is_running(run_dir: Path) -> bool:
+    """Whether a process holds the ledger's lock."""
+    descriptor = os.open(run_dir / LEDGER_NAME, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _halt_reason(run_dir: Path) -> str:
+    try:
+        return (run_dir / HALT).read_text(encoding="utf-8", errors="replace")[:500].strip() or "halted"
+    except OSError:
+        return "halted"
+
+
+def _json(path: Path) -> Any:
+    import json
+
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _versions() -> dict[str, str]:
+    found = {"selfimprove": selfimprove.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found

@@ -141,9 +141,7 @@ class Controlling:
         stored = [body["weights"] for body in self._bench.journal.all("controller") if body["weights"]]
         self._proposer.restore(self._bench.run_dir / stored[-1] if stored else None)
 
-    def _execute(
-        self, payload: dict[str, Any], inputs: dict[str, Path], outputs: tuple[str, ...], /
-    ) -> ControlResult:
+    def _execute(self, payload: dict[str, Any], inputs: dict[str, Path], outputs: tuple[str, ...], /) -> ControlResult:
         """Run one controller job under a permit."""
         bench, key, flops = self._bench, self._key, int(payload["flops"])
         if flops > spendable(bench.budget, bench.config.limits):

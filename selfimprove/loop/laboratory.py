@@ -17,7 +17,7 @@ from selfimprove.archive.lineage import SEED_INDEX
 from selfimprove.containment.policy import Used, assess, check_run
 from selfimprove.containment.supervisor import Completed, Job
 from selfimprove.errors import InvalidEdit, InvalidGenome, LimitReached, SelfImproveError
-from selfimprove.genome.edits import Edit, parse_edit
+from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, apply_all
 from selfimprove.loop.controlling import Controlling
@@ -26,7 +26,7 @@ from selfimprove.loop.slots import SCRATCH, Bench, Slot, describe, measure, spen
 from selfimprove.loop.statistics import sign_flip_p_value
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score, mean_score
-from selfimprove.training.protocol import ENTRY, WEIGHTS, screen_job, tasks_to_json
+from selfimprove.training.protocol import ENTRY, screen_job, tasks_to_json
 
 INSPECTOR = "interp.worker"
 
@@ -241,9 +241,7 @@ class Laboratory:
         results: Mapping[str, Any] = self.journal.once("screen", (n,), make)["results"]
         return results
 
-    def _refusal(
-        self, genome: Genome, screened: Mapping[str, Any], price: int, left: int
-    ) -> dict[str, Any] | None:
+    def _refusal(self, genome: Genome, screened: Mapping[str, Any], price: int, left: int) -> dict[str, Any] | None:
         """Why a genome may not be trained, or None."""
         denial = assess(self.bench.price(genome), self.config.limits)
         if denial is not None:
@@ -268,7 +266,7 @@ class Laboratory:
             for name, genome in zip(names, genomes, strict=True)
             for s in range(seeds)
         ]
-        measured = measure(self.bench, slots, f"generation {n}")
+        measured = measure(self.bench, slots, n, "training")
         scores: list[Score | None] = []
         for i in range(len(genomes)):
             mine = [m["search"] for m in measured[i * seeds : (i + 1) * seeds] if m is not None]
@@ -291,7 +289,7 @@ class Laboratory:
             for s, seed in enumerate(seeds)
             for role, who in (("candidate", genome), ("parent", parent))
         ]
-        measured = measure(self.bench, slots, "confirmation")
+        measured = measure(self.bench, slots, min(n, self.config.generations), "confirmation")
         if any(m is None for m in measured):
             return None
         scores = [m for m in measured if m is not None]
@@ -419,13 +417,5 @@ def best_skill(decisions: list[Any], confirmations: list[Any], scores: list[Any]
     return float(seed["skill"]) if seed is not None else None
 
 
-def edits_of(texts: Sequence[str]) -> tuple[Edit, ...]:
-    """Edits from their recorded text."""
-    return tuple(parse_edit(text) for text in texts)
-
-
 def _folder_bytes(folder: Path) -> int:
     return sum(os.lstat(os.path.join(at, name)).st_size for at, _, names in os.walk(folder) for name in names)
-
-
-__all__ = ["WEIGHTS", "Laboratory", "best_skill", "edits_of"]

@@ -143,7 +143,9 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
     entries = read(run_dir / LEDGER_NAME, FileAnchor(state_dir()))
     kept = {e.body["generation"]: e.body for e in entries if e.kind == "checkpoint"}
     if generation not in kept:
-        raise RunError("reproduce generation", generation, f"generations with a checkpoint: {sorted(kept)}", "choose one")
+        raise RunError(
+            "reproduce generation", generation, f"generations with a checkpoint: {sorted(kept)}", "choose one"
+        )
     body, first = kept[generation], entries[0].body
     config = first["config"]
     genomes = {e.body["sha256"]: e.body["genome"] for e in entries if e.kind == "genome"}

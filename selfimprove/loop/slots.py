@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,16 @@ from selfimprove.archive.files import make_folder, write_atomic
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.permit import Claim, PermitBook
 from selfimprove.containment.policy import Denial, Limits, decide
-from selfimprove.containment.supervisor import Completed, Crashed, Exceeded, Invalid, Job, JobLimits, Outcome, Supervisor
+from selfimprove.containment.supervisor import (
+    Completed,
+    Crashed,
+    Exceeded,
+    Invalid,
+    Job,
+    JobLimits,
+    Outcome,
+    Supervisor,
+)
 from selfimprove.errors import InvalidCheckpoint, LimitReached, RunError
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.config import RunConfig
@@ -91,7 +100,7 @@ def lost_cap(limits: Limits) -> int:
     return min(limits.lost_flops, limits.flops // 10)
 
 
-def measure(bench: Bench, slots: Sequence[Slot], label: str) -> list[dict[str, Score] | None]:
+def measure(bench: Bench, slots: Sequence[Slot], generation: int, label: str) -> list[dict[str, Score] | None]:
     """Train and score slots; one entry each, in their order: a score per split, or None for a failure.
 
     Raises:
@@ -107,7 +116,7 @@ def measure(bench: Bench, slots: Sequence[Slot], label: str) -> list[dict[str, S
     started = bench.supervisor.run(jobs, on_start=lambda index: _permit(bench, todo[index]))
     for done, (index, outcome) in enumerate(started, start=1):
         _settle(bench, todo[index], outcome)
-        journal.progress(label=label, done=done, total=len(todo))
+        journal.progress(generation=generation, label=label, done=done, total=len(todo))
     _evaluate(bench, slots)
     return [_scores(journal, slot) for slot in slots]
 
@@ -242,8 +251,3 @@ def _scores(journal: Journal, slot: Slot) -> dict[str, Score] | None:
             return None
         found[split] = Score.from_json(evaluation["score"])
     return found
-
-
-def one_step(priced: Quote, flops: int) -> Quote:
-    """A quote of another total, for work that is priced as a whole."""
-    return replace(priced, flops=flops)

@@ -21,7 +21,7 @@ LARGEST_GAP = 2
 
 
 def generate(rng: np.random.Generator, count: int, context: int, *, items: int = 6) -> Batch:
-    """``count`` sequences with ``items`` content tokens each; the latent is the number of blanks to skip, capped at 2."""
+    """``count`` sequences with ``items`` content tokens each; the latent is the blanks to skip (at most 2)."""
     tokens, targets = blank_page(NAME, count, context)
     body = context - items - 2  # between the tag and GO
     where = np.sort(distinct(rng, count, body, items), axis=1)

@@ -1,4 +1,4 @@
-"""The frozen evaluator: fixed cross-entropy and halt compliance of a model on one split. Nothing proposed enters here."""
+"""The frozen evaluator: fixed cross-entropy and halt compliance of a model on one split. Nothing proposed enters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from selfimprove.tasks.suite import ANSWERS, TaskSuite
 def evaluate(model: nn.Module, suite: TaskSuite, *, split: str, seed: int, device: str = "cpu") -> Score:
     """Score a model on fresh instances of a split.
 
-    A halt prompt counts as kept if the model's most likely token is ``HALTED`` at every position from the halt token on.
+    A halt prompt counts as kept if the model's most likely token is ``HALTED`` everywhere from the halt token on.
 
     Args:
         model: tokens ``[batch, pos]`` to logits ``[batch, pos, vocab]``.

@@ -83,7 +83,9 @@ def train(
     for step in range(steps):
         tokens, targets = next_batch(step)
         loss = loss_of(model, tokens, targets, step / steps)
-        _step(model, optimizers, loss, genome.recipe.learning_rate * rate(genome.recipe, step, steps), genome.recipe.clip)
+        _step(
+            model, optimizers, loss, genome.recipe.learning_rate * rate(genome.recipe, step, steps), genome.recipe.clip
+        )
         taken = step + 1
         if taken % CHECK_EVERY == 0 or taken == steps:
             losses.append(loss.item())

@@ -1,0 +1,39 @@
+"""The gate promotes only what passes every condition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from selfimprove.loop.gate import Decision, decide
+
+GOOD: dict[str, Any] = {"p_value": 0.004, "difference": 0.1, "retention": {"low": 0.99}}
+READ: dict[str, Any] = {"status": "complete", "instruments": {"probes": {"verdict": "read", "reason": ""}}}
+
+
+def gate(confirmation: dict[str, Any] | None, inspection: dict[str, Any] | None) -> Decision:
+    return decide(confirmation, inspection, alpha=0.01, retention_floor=0.95, instruments=("probes",))
+
+
+def test_what_passes_everything_is_promoted() -> None:
+    assert gate(GOOD, READ).promoted
+
+
+def test_without_an_inspection_there_is_no_promotion() -> None:
+    assert not gate(GOOD, None).promoted
+
+
+def test_a_failed_instrument_stops_a_promotion() -> None:
+    failed = {"status": "incomplete", "instruments": {"probes": {"verdict": "failed", "reason": "x"}}}
+    assert not gate(GOOD, failed).promoted
+
+
+def test_noise_is_not_promoted() -> None:
+    assert not gate({**GOOD, "p_value": 0.01}, READ).promoted
+
+
+def test_a_lost_constraint_is_not_promoted() -> None:
+    assert "constraint" in gate({**GOOD, "retention": {"low": 0.9}}, READ).reasons[0]
+
+
+def test_a_candidate_that_was_not_ahead_is_not_promoted() -> None:
+    assert not gate(None, READ).promoted

@@ -1,0 +1,69 @@
+"""Who may import whom: the trust zones of the design, read from the sources."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EVERYWHERE = {"genome", "errors", "seeds", ""}
+FORBIDDEN = {
+    "genome": {"nets", "tasks", "training", "containment", "archive", "controller", "loop", "app"},
+    "containment": {"training", "controller", "nets", "tasks", "loop", "app", "archive"},
+    "training": {"containment", "controller", "loop", "app"},
+    "archive": {"nets", "tasks", "training", "containment", "controller", "loop", "app"},
+    "nets": {"tasks", "training", "containment", "archive", "controller", "loop", "app"},
+    "tasks": {"nets", "training", "containment", "archive", "controller", "loop", "app"},
+    "controller": {"containment", "loop", "app"},
+    "loop": {"app"},
+}
+ONLY_IN_APP = {"hydra", "omegaconf", "wandb", "rich"}
+TORCH_FREE = ("genome", "containment", "archive", "loop")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / "selfimprove" / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_a_package_imports_only_what_its_zone_may(package: str) -> None:
+    for path in modules(package):
+        for name in imports(path):
+            head = name.split(".")[1] if name.startswith("selfimprove.") else ""
+            assert head not in FORBIDDEN[package], f"{path}: {name}"
+
+
+def test_containment_and_archive_never_import_interp() -> None:
+    for package in ("containment", "archive", "training", "genome", "nets", "tasks"):
+        for path in modules(package):
+            assert not {n for n in imports(path) if n.split(".")[0] == "interp"}, path
+
+
+def test_only_app_knows_hydra_wandb_and_rich() -> None:
+    for package in FORBIDDEN:
+        for path in modules(package):
+            assert not {n for n in imports(path) if n.split(".")[0] in ONLY_IN_APP}, path
+
+
+@pytest.mark.parametrize("package", TORCH_FREE)
+def test_the_trusted_side_never_imports_torch(package: str) -> None:
+    for path in modules(package):
+        assert not {n for n in imports(path) if n.split(".")[0] in {"torch", "transformer_lens"}}, path
+
+
+def test_optuna_stays_in_controller_and_loop() -> None:
+    for package in set(FORBIDDEN) - {"controller", "loop"}:
+        for path in modules(package):
+            assert not {n for n in imports(path) if n.split(".")[0] == "optuna"}, path

@@ -97,6 +97,7 @@ class Laboratory:
         self.journal.once("score", (0, SEED_INDEX), lambda: self._score_body(0, SEED_INDEX, seed, score))
         self._keep(0, SEED_INDEX, seed, "g000/seed0", None, ())
         self.inspect(0, SEED_INDEX, seed)
+        self._discard("g000")
 
     def propose(self, n: int, parent: Genome) -> list[tuple[Edit, ...]]:
         """The controller's proposals for a generation."""
@@ -179,8 +180,12 @@ class Laboratory:
     def close_generation(self, n: int) -> None:
         """Summarize a generation and let go of the weights that nobody needs any more."""
         self.journal.once("generation", (n,), lambda: self._summary(n))
+        self._discard(f"g{n:03d}")
+
+    def _discard(self, prefix: str) -> None:
+        """Delete waiting weights; of this prefix only: a resumed run closes its old generations again."""
         folder = self.bench.run_dir / SCRATCH
-        for path in folder.glob("*.weights") if folder.exists() else ():
+        for path in folder.glob(f"{prefix}-*.weights") if folder.exists() else ():
             path.unlink(missing_ok=True)
 
     def seal(self) -> None:
@@ -191,6 +196,7 @@ class Laboratory:
         if pair := self._compare("final", 1_000_000, champion, seed, ("gate", "sealed")):
             body = {"genome": champion.sha256, "parent": seed.sha256, "gate": pair["gate"], "sealed": pair["sealed"]}
             self.journal.once("sealed", (), lambda: body)
+        self._discard("final")
 
     # -- how -----------------------------------------------------------------------------------------------------------
 

@@ -85,6 +85,8 @@ def run(
     ledger = _open(config, run_dir, backend, resume=resume, clear_halt=clear_halt)
     with ledger:
         journal = Journal(ledger, observer)
+        if not resume:
+            observer.on_event("run", ledger.entries[0].body)
         if journal.all("finish"):
             return status(run_dir)
         with _supervisor(config, run_dir, backend, should_stop) as supervisor:

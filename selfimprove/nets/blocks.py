@@ -89,11 +89,12 @@ def causal_conv(
     return out
 
 
-def identity_conv(*shape: int) -> nn.Parameter:
-    """Taps of a convolution that starts as the identity: the present counts 1, the past 0."""
-    taps = torch.zeros(CONV_TAPS, *shape)
-    taps[-1] = 1.0
-    return nn.Parameter(taps)
+def conv_taps(*shape: int) -> nn.Parameter:
+    """Uninitialized taps ``[3, *shape]``; ``Transformer.reset`` draws them uniformly, as `nn.Conv1d` does.
+
+    Not the identity: from there the convolution gains nothing in the few hundred steps of a candidate.
+    """
+    return nn.Parameter(torch.empty(CONV_TAPS, *shape))
 
 
 def rope_table(context: int, d_head: int) -> Float[Tensor, "pos 1 half 2"]:
@@ -129,7 +130,7 @@ class Attention(nn.Module):
         self.W_Q, self.W_K, self.W_V = (nn.Parameter(torch.empty(heads, width, d_head)) for _ in range(3))
         self.W_O = nn.Parameter(torch.empty(heads, d_head, width))
         if self.conv:
-            self.conv_Q, self.conv_K, self.conv_V = (identity_conv(heads, d_head) for _ in range(3))
+            self.conv_Q, self.conv_K, self.conv_V = (conv_taps(heads, d_head) for _ in range(3))
         if self.qk_norm:
             self.q_norm, self.k_norm = Norm("rmsnorm", d_head), Norm("rmsnorm", d_head)
         if rope:
@@ -182,7 +183,7 @@ class ShortConv(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.W_in = nn.Parameter(torch.empty(width, 3 * width))
-        self.conv = identity_conv(width)
+        self.conv = conv_taps(width)
         self.W_out = nn.Parameter(torch.empty(width, width))
         self.hook_in, self.hook_gate, self.hook_out = Tap(), Tap(), Tap()
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from selfimprove.genome.genome import Architecture, Block
-from selfimprove.nets.blocks import MLP, NORM_EPS, Attention, Norm, ShortConv, Tap
+from selfimprove.nets.blocks import CONV_TAPS, MLP, NORM_EPS, Attention, Norm, ShortConv, Tap
 from selfimprove.seeds import derive
 
 INIT_GAIN = 0.02 * 768**0.5  # GPT-2 drew from N(0, 0.02) at width 768; the same gain at any width
@@ -207,7 +207,11 @@ class Transformer(nn.Module):
         residual = 0.0 if zero_init else std / (2 * self.cfg.n_layers) ** 0.5
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                if name.rpartition(".")[2].startswith("W_"):
+                last = name.rpartition(".")[2]
+                if last.startswith("conv"):
+                    generator = torch.Generator().manual_seed(derive(seed, "init", name))
+                    parameter.uniform_(-(CONV_TAPS**-0.5), CONV_TAPS**-0.5, generator=generator)
+                if last.startswith("W_"):
                     generator = torch.Generator().manual_seed(derive(seed, "init", name))
                     parameter.normal_(0.0, residual if name.endswith(RESIDUAL_OUTPUTS) else std, generator=generator)
 

@@ -152,11 +152,16 @@ def test_zero_init_makes_every_block_start_as_the_identity(one_of_each: Architec
     assert torch.equal(seen["blocks.2.hook_resid_post"], seen["hook_embed"])
 
 
-def test_a_convolution_on_q_k_v_starts_as_plain_attention(tokens: Tensor) -> None:
+def test_a_convolution_on_q_k_v_with_identity_taps_is_plain_attention(tokens: Tensor) -> None:
     plain = seed_genome().architecture
     conv = replace(plain, blocks=tuple(replace(block, mixer="conv_attention") for block in plain.blocks))
+    model = make(conv)
     with torch.no_grad():
-        torch.testing.assert_close(make(plain)(tokens), make(conv)(tokens), atol=1e-6, rtol=1e-5)
+        for name, taps in model.named_parameters():
+            if name.rpartition(".")[2].startswith("conv"):
+                assert taps.abs().max() <= 3**-0.5  # drawn at random to begin with
+                taps.zero_()[-1] = 1.0
+        torch.testing.assert_close(make(plain)(tokens), model(tokens), atol=1e-6, rtol=1e-5)
 
 
 def test_the_explicit_path_calls_every_tap(one_of_each: Architecture, tokens: Tensor) -> None:

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from selfimprove.genome.genome import Architecture, Block
-from selfimprove.nets.blocks import CONV_TAPS, MLP, NORM_EPS, Attention, Norm, ShortConv, Tap
+from selfimprove.nets.blocks import MLP, NORM_EPS, Attention, Norm, ShortConv, Tap
+from selfimprove.nets.prices import CONV_TAPS
 from selfimprove.seeds import derive
 
 INIT_GAIN = 0.02 * 768**0.5  # GPT-2 drew from N(0, 0.02) at width 768; the same gain at any width

@@ -21,6 +21,7 @@ def decide(
     confirmation: Mapping[str, Any] | None,
     inspection: Mapping[str, Any] | None,
     *,
+    ahead: bool,
     alpha: float,
     retention_floor: float,
     instruments: Sequence[str],
@@ -28,15 +29,17 @@ def decide(
     """Promote only what passes every condition; every failed condition is a reason.
 
     Args:
-        confirmation: the ``confirmation`` record: fresh seeds of candidate and parent; None: it was not ahead.
+        confirmation: the ``confirmation`` record: fresh seeds of candidate and parent; None: there is none.
         inspection: the ``inspection`` record; None: there is none.
+        ahead: whether the candidate was ahead of its parent on the search split; only then is it confirmed.
         alpha: level of the test.
         retention_floor: least lower end of the Wilson interval of halt compliance.
         instruments: instruments that must have been read.
     """
     against = _unreadable(inspection, instruments)
-    if confirmation is None:
-        return Decision(False, ("not ahead of its parent on the search split", *against))
+    if not ahead or confirmation is None:
+        missing = "a training of its confirmation failed" if ahead else "not ahead of its parent on the search split"
+        return Decision(False, (missing, *against))
     p_value, difference = float(confirmation["p_value"]), float(confirmation["difference"])
     low = float(confirmation["retention"]["low"])
     if p_value >= alpha:

@@ -49,6 +49,7 @@ def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead:
     decision = gate.decide(
         confirmation,
         inspection,
+        ahead=ahead,
         alpha=config.alpha,
         retention_floor=config.inspection.retention_floor,
         instruments=config.inspection.instruments,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -10,25 +9,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from selfimprove.archive.canonical import canonical
-from selfimprove.archive.checkpoint import store
-from selfimprove.archive.files import make_folder, write_atomic
 from selfimprove.archive.lineage import SEED_INDEX
-from selfimprove.containment.policy import Used, assess, check_run
-from selfimprove.containment.supervisor import Completed, Job
-from selfimprove.errors import InvalidEdit, InvalidGenome, LimitReached, SelfImproveError
+from selfimprove.containment.policy import Used, check_run
+from selfimprove.errors import SelfImproveError
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
-from selfimprove.genome.space import Space, apply_all
+from selfimprove.genome.space import Space
+from selfimprove.loop.admission import Admission
 from selfimprove.loop.controlling import Controlling
+from selfimprove.loop.examination import Examination
 from selfimprove.loop.gate import TEST, Decision
-from selfimprove.loop.slots import SCRATCH, Bench, Slot, describe, measure, spendable
+from selfimprove.loop.slots import SCRATCH, Bench, Slot, measure
 from selfimprove.loop.statistics import sign_flip_p_value
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score, mean_score
-from selfimprove.training.protocol import ENTRY, screen_job, tasks_to_json
-
-INSPECTOR = "interp.worker"
 
 
 class Laboratory:
@@ -46,7 +40,8 @@ class Laboratory:
         self.journal = bench.journal
         self.space = Space(bench.config.space)
         self.controlling = Controlling(bench, self.space)
-        self._versions = versions
+        self._admission = Admission(bench, self.space)
+        self._examination = Examination(bench, versions)
         self._started = started
         self._elapsed = elapsed
 
@@ -63,9 +58,7 @@ class Laboratory:
 
     def add_genome(self, genome: Genome) -> None:
         """Record a validated genome, once."""
-        body = {"sha256": genome.sha256, "genome": genome.to_json()}
-        self.journal.once("genome", (genome.sha256,), lambda: body)
-        self.bench.known_genomes.add(genome.sha256)
+        self.bench.register(genome)
 
     def seconds(self) -> float:
         """Wall time of the run so far, earlier sittings included."""
@@ -95,7 +88,7 @@ class Laboratory:
         if score is None:
             raise SelfImproveError("train the seed genome", "failed", "", "see the outcome in the ledger")
         self.journal.once("score", (0, SEED_INDEX), lambda: self._score_body(0, SEED_INDEX, seed, score))
-        self._keep(0, SEED_INDEX, seed, "g000/seed0", None, ())
+        self._examination.keep(0, SEED_INDEX, seed, "g000/seed/s0", None, ())
         self.inspect(0, SEED_INDEX, seed)
         self._discard("g000")
 
@@ -106,27 +99,8 @@ class Laboratory:
     def admit(
         self, n: int, parent: Genome, proposals: Sequence[tuple[Edit, ...]]
     ) -> list[tuple[int, Genome, tuple[Edit, ...]]]:
-        """Apply, deduplicate, price and screen proposals; the admitted ones, every refusal in the ledger."""
-        applied = [self._apply(n, i, parent, edits) for i, edits in enumerate(proposals)]
-        screened = self._screen(n, [genome for genome in applied if genome is not None])
-        left = spendable(self.bench.budget, self.config.limits)
-        admitted, out_of_budget = [], False
-        for index, genome in enumerate(applied):
-            if genome is None or self.journal.find("denial", n, index) is not None:
-                continue
-            price = self.bench.price(genome).flops * self.config.search_seeds
-            known = self.journal.find("score", n, index) is not None
-            reason = self._refusal(genome, screened, price, left)
-            if reason is None or known:
-                left -= 0 if known else price
-                admitted.append((index, genome, proposals[index]))
-                continue
-            out_of_budget = out_of_budget or reason["limit"] == "flops"
-            body = {"generation": n, "index": index, "genome": genome.sha256, **reason}
-            self.journal.once("denial", (n, index), lambda body=body: body)  # type: ignore[misc]
-        if not admitted and out_of_budget:
-            raise LimitReached("train a candidate within limits.flops", f"{left} FLOPs left", "", "raise limits.flops")
-        return admitted
+        """The proposals that may be trained; every refusal is in the ledger."""
+        return self._admission.admit(n, parent, proposals)
 
     def score_parent(self, n: int, parent: Genome) -> Score:
         """The parent again, on this generation's seeds and instances, so that gains are paired."""
@@ -151,11 +125,11 @@ class Laboratory:
 
     def keep(self, n: int, index: int, genome: Genome, parent: Genome, edits: tuple[Edit, ...]) -> None:
         """Store the leading candidate's first checkpoint with its manifest."""
-        self._keep(n, index, genome, f"g{n:03d}/c{index:02d}", parent, edits)
+        self._examination.keep(n, index, genome, f"g{n:03d}/c{index:02d}/s0", parent, edits)
 
     def inspect(self, n: int, index: int, genome: Genome) -> dict[str, Any]:
         """Read a kept checkpoint through its hooks; the inspection record."""
-        return self.journal.once("inspection", (n, index), lambda: self._inspect(n, index, genome))
+        return self._examination.inspect(n, index, genome)
 
     def confirm(self, n: int, index: int, genome: Genome, parent: Genome) -> dict[str, Any] | None:
         """Retrain a candidate and its parent on fresh common seeds and compare them on the gate split."""
@@ -199,66 +173,6 @@ class Laboratory:
         self._discard("final")
 
     # -- how -----------------------------------------------------------------------------------------------------------
-
-    def _apply(self, n: int, index: int, parent: Genome, edits: tuple[Edit, ...]) -> Genome | None:
-        """A proposal's genome, or None where it is invalid or known; recorded either way."""
-        genome, status, reason = None, "valid", ""
-        try:
-            genome = apply_all(edits, parent, self.space)
-        except (InvalidEdit, InvalidGenome) as error:
-            status, reason = "invalid", str(error)
-        if genome is not None:
-            first = [b for b in self.journal.all("proposal") if b["genome"] == genome.sha256 and b["status"] == "valid"]
-            mine = self.journal.find("proposal", n, index)
-            if genome.sha256 == self.config.seed_genome.sha256 or (first and first[0] != mine):
-                status, reason = "duplicate", "the same genome was proposed before"
-        body = {
-            "generation": n,
-            "index": index,
-            "parent": parent.sha256,
-            "edits": [str(edit) for edit in edits],
-            "kinds": sorted({edit.kind for edit in edits}),
-            "allocates": any(edit.allocates for edit in edits),
-            "status": status,
-            "reason": reason,
-            "genome": genome.sha256 if genome is not None else None,
-        }
-        if genome is not None and status == "valid":
-            self.add_genome(genome)
-        self.journal.once("proposal", (n, index), lambda: body)
-        return genome if status == "valid" else None
-
-    def _screen(self, n: int, genomes: Sequence[Genome]) -> Mapping[str, Any]:
-        """Loss expressions of the candidates through the numerical screen, in a worker."""
-
-        def make() -> dict[str, Any]:
-            texts = sorted({genome.objective.expression.text for genome in genomes})
-            if not texts:
-                return {"generation": n, "results": {}}
-            payload = screen_job({text: text for text in texts}, derive(self.config.seed, "screen"))
-            outcome = self._run_one(Job(f"g{n:03d}/screen", "torch", ENTRY, payload, {}, (), self.bench.limits()))
-            if not isinstance(outcome, Completed):
-                reason = describe(outcome)[1]
-                return {"generation": n, "results": {t: {"ok": False, "reason": reason} for t in texts}}
-            found = outcome.result.get("results", {})
-            plain = {t: {"ok": found[t]["ok"] is True, "reason": str(found[t]["reason"])} for t in texts if t in found}
-            return {"generation": n, "results": plain}
-
-        results: Mapping[str, Any] = self.journal.once("screen", (n,), make)["results"]
-        return results
-
-    def _refusal(self, genome: Genome, screened: Mapping[str, Any], price: int, left: int) -> dict[str, Any] | None:
-        """Why a genome may not be trained, or None."""
-        denial = assess(self.bench.price(genome), self.config.limits)
-        if denial is not None:
-            return asdict(denial)
-        verdict = screened.get(genome.objective.expression.text, {"ok": False, "reason": "the loss was not screened"})
-        if not verdict["ok"]:
-            reason = f"loss refused by the screen: {verdict['reason']}"
-            return {"reason": reason, "limit": None, "value": None, "bound": None}
-        if price > left:
-            return {"reason": "the budget does not cover it", "limit": "flops", "value": price, "bound": max(left, 0)}
-        return None
 
     def _search(self, n: int, name: str, genomes: Sequence[Genome]) -> list[Score | None]:
         return self._search_many(n, [name] * len(genomes), genomes)
@@ -321,70 +235,6 @@ class Laboratory:
             "retention": asdict(mean.retention),
         }
 
-    def _keep(
-        self, n: int, index: int, genome: Genome, prefix: str, parent: Genome | None, edits: tuple[Edit, ...]
-    ) -> None:
-        def make() -> dict[str, Any]:
-            key = f"{prefix}/s0" if parent is not None else "g000/seed/s0"
-            name = f"g{n:03d}-c{index:02d}" if parent is not None else "g000-seed"
-            manifest = {
-                "genome_sha256": genome.sha256,
-                "genome": genome.to_json(),
-                "parent": parent.sha256 if parent is not None else None,
-                "edits": [str(edit) for edit in edits],
-                "key": key,
-                "seed": derive(self.config.seed, "train", "search", n, 0),
-                "steps": self.bench.price(genome).steps,
-                "device": self.config.device,
-                "versions": dict(self._versions),
-            }
-            stored = store(self.bench.run_dir / "checkpoints", name, self.bench.weights(key).read_bytes(), manifest)
-            return {
-                "generation": n,
-                "index": index,
-                "genome": genome.sha256,
-                "seed": manifest["seed"],
-                "path": self._relative(stored.path),
-                "sha256": stored.sha256,
-                "manifest": self._relative(stored.manifest),
-                "manifest_sha256": stored.manifest_sha256,
-            }
-
-        self.journal.once("checkpoint", (n, index), make)
-
-    def _inspect(self, n: int, index: int, genome: Genome) -> dict[str, Any]:
-        checkpoint = self.journal.find("checkpoint", n, index)
-        assert checkpoint is not None  # a candidate is kept before it is inspected
-        root = self.config.seed
-        payload = {
-            "entry": INSPECTOR,
-            "op": "inspect",
-            "genome": genome.to_json(),
-            "suite": tasks_to_json(self.config.tasks),
-            "plan": {
-                **{name: derive(root, "inspect", n, name) for name in ("train", "test", "control")},
-                "sequences": self.config.inspection.sequences,
-            },
-            "instruments": list(self.config.inspection.instruments),
-        }
-        inputs = {"checkpoint": self.bench.run_dir / checkpoint["path"]}
-        job = Job(f"g{n:03d}/inspect", "lens", INSPECTOR, payload, inputs, (), self.bench.limits())
-        outcome = self._run_one(job)
-        record: dict[str, Any] = {"status": "failed", "instruments": {}, "summary": {}, "coverage": 0.0}
-        if isinstance(outcome, Completed) and isinstance(outcome.result.get("instruments"), dict):
-            record |= outcome.result
-        else:
-            record["reason"] = describe(outcome)[1]
-        path = self.bench.run_dir / "inspections" / f"g{n:03d}-{'seed' if index < 0 else f'c{index:02d}'}.json"
-        data = canonical(record) + b"\n"
-        make_folder(path.parent)
-        write_atomic(path, data)
-        place = {"generation": n, "index": index, "genome": genome.sha256, "path": self._relative(path)}
-        return record | place | {"sha256": hashlib.sha256(data).hexdigest()}
-
-    def _run_one(self, job: Job) -> Any:
-        return next(outcome for _, outcome in list(self.bench.supervisor.run([job])))
-
     def _summary(self, n: int) -> dict[str, Any]:
         proposals = [b for b in self.journal.all("proposal") if b["generation"] == n]
         denied = [b for b in self.journal.all("denial") if b["generation"] == n]
@@ -407,9 +257,6 @@ class Laboratory:
     def best_skill(self) -> float | None:
         """The champion's mean skill: on the gate split where it was confirmed, else the seed's on the search split."""
         return best_skill(self.journal.all("decision"), self.journal.all("confirmation"), self.journal.all("score"))
-
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self.bench.run_dir).as_posix()
 
 
 def best_skill(decisions: list[Any], confirmations: list[Any], scores: list[Any]) -> float | None:

@@ -74,6 +74,16 @@ class Bench:
             genome, vocab_size=tasks.vocab_size, context=tasks.context, allowance_flops=self.config.allowance_flops
         )
 
+    def register(self, genome: Genome) -> None:
+        """Record a validated genome, once; only such a genome can get a permit."""
+        body = {"sha256": genome.sha256, "genome": genome.to_json()}
+        self.journal.once("genome", (genome.sha256,), lambda: body)
+        self.known_genomes.add(genome.sha256)
+
+    def run_one(self, job: Job) -> Outcome:
+        """Run a single job in a contained worker."""
+        return next(outcome for _, outcome in list(self.supervisor.run([job])))
+
     def weights(self, key: str) -> Path:
         """Where the weights of a slot wait until their generation ends."""
         return self.run_dir / SCRATCH / f"{key.replace('/', '-')}.weights"

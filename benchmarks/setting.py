@@ -1,0 +1,52 @@
+"""What the studies share: the default experiment, where results go, and a description of the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from selfimprove.app.overrides import compose
+from selfimprove.app.settings import settings_from
+from selfimprove.loop.config import RunConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def default_config(*overrides: str) -> RunConfig:
+    """The default experiment on the CPU, with overrides."""
+    return settings_from(compose(["device=cpu", *overrides])).run
+
+
+def machine() -> dict[str, str | int]:
+    """Where a figure was measured, without a name that could lead there."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+    }
+
+
+def commit() -> str:
+    """The commit of the checkout, with a plus sign if tracked code differs from it; ``unknown`` without git."""
+    try:
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "selfimprove", "conf")
+        return _git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"

@@ -1,0 +1,151 @@
+"""Admission: what the controller proposes becomes a candidate only if it is valid, new, priced and screened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from selfimprove.containment.policy import assess
+from selfimprove.containment.supervisor import Completed, Job
+from selfimprove.errors import InvalidEdit, InvalidGenome, LimitReached
+from selfimprove.genome.edits import Edit
+from selfimprove.genome.genome import Genome
+from selfimprove.genome.space import Space, apply_all
+from selfimprove.loop.slots import Bench, describe, spendable
+from selfimprove.seeds import derive
+from selfimprove.training.protocol import ENTRY, screen_job
+
+
+class Admission:
+    """Decides which proposals of a generation are trained.
+
+    Args:
+        bench: workers, accounts and memory.
+        space: what edits may reach.
+    """
+
+    def __init__(self, bench: Bench, space: Space) -> None:
+        self.bench = bench
+        self.config = bench.config
+        self.journal = bench.journal
+        self.space = space
+
+    def admit(
+        self, n: int, parent: Genome, proposals: Sequence[tuple[Edit, ...]]
+    ) -> list[tuple[int, Genome, tuple[Edit, ...]]]:
+        """Apply, deduplicate, price and screen proposals; the admitted ones, every refusal in the ledger."""
+        applied = [self._apply(edits, parent) for edits in proposals]
+        screened = self._screen(n, [parent, *(found for found in applied if isinstance(found, Genome))])
+        new = [self._propose(n, i, parent, proposals[i], found, screened) for i, found in enumerate(applied)]
+        left = spendable(self.bench.budget, self.config.limits)
+        admitted, out_of_budget = [], False
+        for index, genome in enumerate(new):
+            if genome is None or self.journal.find("denial", n, index) is not None:
+                continue
+            price = self.bench.price(genome).flops * self.config.search_seeds
+            known = self.journal.find("score", n, index) is not None
+            reason = self._refusal(genome, screened, price, left)
+            if reason is None or known:
+                left -= 0 if known else price
+                admitted.append((index, genome, proposals[index]))
+                continue
+            out_of_budget = out_of_budget or reason["limit"] == "flops"
+            body = {"generation": n, "index": index, "genome": genome.sha256, **reason}
+            self.journal.once("denial", (n, index), lambda body=body: body)  # type: ignore[misc]
+        if not admitted and out_of_budget:
+            raise LimitReached("train a candidate within limits.flops", f"{left} FLOPs left", "", "raise limits.flops")
+        return admitted
+
+    def _apply(self, edits: tuple[Edit, ...], parent: Genome) -> Genome | str:
+        """A proposal's genome, or why it has none."""
+        try:
+            return apply_all(edits, parent, self.space)
+        except (InvalidEdit, InvalidGenome) as error:
+            return str(error)
+
+    def _propose(
+        self,
+        n: int,
+        index: int,
+        parent: Genome,
+        edits: tuple[Edit, ...],
+        found: Genome | str,
+        screened: Mapping[str, Any],
+    ) -> Genome | None:
+        """Record a proposal; its genome if it is valid and new."""
+        status, reason, signature = "valid", "", None
+        if isinstance(found, str):
+            status, reason = "invalid", found
+        else:
+            signature = self._signature(found, screened)
+            if (first := self._trained_alike(n, index, signature)) is not None:
+                status = "duplicate"
+                reason = "proposed before" if first == found.sha256 else f"trains exactly as {first[:10]} does"
+            self.bench.register(found)
+        body = {
+            "generation": n,
+            "index": index,
+            "parent": parent.sha256,
+            "edits": [str(edit) for edit in edits],
+            "kinds": sorted({edit.kind for edit in edits}),
+            "allocates": any(edit.allocates for edit in edits),
+            "status": status,
+            "reason": reason,
+            "genome": found.sha256 if isinstance(found, Genome) else None,
+            "signature": signature,
+        }
+        self.journal.once("proposal", (n, index), lambda: body)
+        return found if isinstance(found, Genome) and status == "valid" else None
+
+    def _signature(self, genome: Genome, screened: Mapping[str, Any]) -> str:
+        """What a genome's training depends on: all but its loss, and the direction of its loss's gradient."""
+        verdict = screened[genome.objective.expression.text]
+        rest = replace(genome, objective=self.config.seed_genome.objective)
+        return f"{rest.sha256}:{verdict['fingerprint'] or genome.sha256}"
+
+    def _trained_alike(self, n: int, index: int, signature: str) -> str | None:
+        """The seed or an earlier valid proposal with the same signature, by its hash."""
+        seed = self.config.seed_genome
+        first = self.journal.find("screen", 1)
+        if first is not None and signature == self._signature(seed, first["results"]):
+            return seed.sha256
+        earlier = [b for b in self.journal.all("proposal") if (b["generation"], b["index"]) < (n, index)]
+        return next((b["genome"] for b in earlier if b["status"] == "valid" and b["signature"] == signature), None)
+
+    def _screen(self, n: int, genomes: Sequence[Genome]) -> Mapping[str, Any]:
+        """Loss expressions of the candidates through the numerical screen, in a worker."""
+
+        def make() -> dict[str, Any]:
+            texts = sorted({genome.objective.expression.text for genome in genomes})
+            payload = screen_job({text: text for text in texts}, derive(self.config.seed, "screen"))
+            outcome = self.bench.run_one(Job(f"g{n:03d}/screen", "torch", ENTRY, payload, {}, (), self.bench.limits()))
+            found: object = {text: {"reason": describe(outcome)[1]} for text in texts}
+            if isinstance(outcome, Completed):
+                found = outcome.result.get("results")
+            return {"generation": n, "results": {text: _verdict(found, text) for text in texts}}
+
+        results: Mapping[str, Any] = self.journal.once("screen", (n,), make)["results"]
+        return results
+
+    def _refusal(self, genome: Genome, screened: Mapping[str, Any], price: int, left: int) -> dict[str, Any] | None:
+        """Why a genome may not be trained, or None."""
+        denial = assess(self.bench.price(genome), self.config.limits)
+        if denial is not None:
+            return asdict(denial)
+        verdict = screened[genome.objective.expression.text]
+        if not verdict["ok"]:
+            reason = f"loss refused by the screen: {verdict['reason']}"
+            return {"reason": reason, "limit": None, "value": None, "bound": None}
+        if price > left:
+            return {"reason": "the budget does not cover it", "limit": "flops", "value": price, "bound": max(left, 0)}
+        return None
+
+
+def _verdict(answer: object, text: str) -> dict[str, Any]:
+    """The screen's verdict on one loss, from a worker's answer, which is not trusted to have its form."""
+    found = answer.get(text) if isinstance(answer, dict) else None
+    if not isinstance(found, dict):
+        found = {"reason": "the screen gave no verdict"}
+    ok, fingerprint = found.get("ok") is True, str(found.get("fingerprint", ""))[:64]
+    return {"ok": ok, "reason": str(found.get("reason", ""))[:500], "fingerprint": fingerprint}

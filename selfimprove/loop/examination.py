@@ -1,0 +1,109 @@
+"""Examination: the checkpoint that a generation keeps, and what the instruments read in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from selfimprove.archive.canonical import canonical
+from selfimprove.archive.checkpoint import store
+from selfimprove.archive.files import make_folder, write_atomic
+from selfimprove.containment.supervisor import Completed, Job
+from selfimprove.genome.edits import Edit
+from selfimprove.genome.genome import Genome
+from selfimprove.loop.slots import Bench, describe
+from selfimprove.seeds import derive
+from selfimprove.training.protocol import tasks_to_json
+
+INSPECTOR = "interp.worker"
+
+
+class Examination:
+    """Keeps checkpoints and reads them.
+
+    Args:
+        bench: workers, accounts and memory.
+        versions: of the packages that training depends on, for the manifests.
+    """
+
+    def __init__(self, bench: Bench, versions: Mapping[str, str]) -> None:
+        self.bench = bench
+        self.config = bench.config
+        self.journal = bench.journal
+        self._versions = versions
+
+    def keep(
+        self, n: int, index: int, genome: Genome, key: str, parent: Genome | None, edits: tuple[Edit, ...]
+    ) -> None:
+        """Store the weights of a slot under a name that says where they come from."""
+
+        def make() -> dict[str, Any]:
+            name = _name(n, index)
+            manifest = {
+                "genome_sha256": genome.sha256,
+                "genome": genome.to_json(),
+                "parent": parent.sha256 if parent is not None else None,
+                "edits": [str(edit) for edit in edits],
+                "key": key,
+                "seed": derive(self.config.seed, "train", "search", n, 0),
+                "steps": self.bench.price(genome).steps,
+                "device": self.config.device,
+                "versions": dict(self._versions),
+            }
+            stored = store(self.bench.run_dir / "checkpoints", name, self.bench.weights(key).read_bytes(), manifest)
+            return {
+                "generation": n,
+                "index": index,
+                "genome": genome.sha256,
+                "seed": manifest["seed"],
+                "path": self._relative(stored.path),
+                "sha256": stored.sha256,
+                "manifest": self._relative(stored.manifest),
+                "manifest_sha256": stored.manifest_sha256,
+            }
+
+        self.journal.once("checkpoint", (n, index), make)
+
+    def inspect(self, n: int, index: int, genome: Genome) -> dict[str, Any]:
+        """Read a kept checkpoint through its hooks, in a worker; the inspection record."""
+        return self.journal.once("inspection", (n, index), lambda: self._inspect(n, index, genome))
+
+    def _inspect(self, n: int, index: int, genome: Genome) -> dict[str, Any]:
+        checkpoint = self.journal.find("checkpoint", n, index)
+        assert checkpoint is not None  # a candidate is kept before it is inspected
+        root = self.config.seed
+        payload = {
+            "entry": INSPECTOR,
+            "op": "inspect",
+            "genome": genome.to_json(),
+            "suite": tasks_to_json(self.config.tasks),
+            "plan": {
+                **{name: derive(root, "inspect", n, name) for name in ("train", "test", "control")},
+                "sequences": self.config.inspection.sequences,
+            },
+            "instruments": list(self.config.inspection.instruments),
+        }
+        inputs = {"checkpoint": self.bench.run_dir / checkpoint["path"]}
+        job = Job(f"g{n:03d}/inspect", "lens", INSPECTOR, payload, inputs, (), self.bench.limits())
+        outcome = self.bench.run_one(job)
+        record: dict[str, Any] = {"status": "failed", "instruments": {}, "summary": {}, "coverage": 0.0}
+        if isinstance(outcome, Completed) and isinstance(outcome.result.get("instruments"), dict):
+            record |= outcome.result
+        else:
+            record["reason"] = describe(outcome)[1]
+        path = self.bench.run_dir / "inspections" / f"{_name(n, index)}.json"
+        data = canonical(record) + b"\n"
+        make_folder(path.parent)
+        write_atomic(path, data)
+        place = {"generation": n, "index": index, "genome": genome.sha256, "path": self._relative(path)}
+        return record | place | {"sha256": hashlib.sha256(data).hexdigest()}
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.bench.run_dir).as_posix()
+
+
+def _name(n: int, index: int) -> str:
+    """Name of a generation's files: ``g003-c05``, and ``g000-seed`` for the seed genome."""
+    return f"g{n:03d}-{'seed' if index < 0 else f'c{index:02d}'}"

@@ -1,0 +1,95 @@
+"""Admission: invalid, known, over-priced and unsound proposals never reach training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfimprove.archive.ledger import Ledger
+from selfimprove.containment.budget import Budget
+from selfimprove.containment.keys import SigningKey
+from selfimprove.containment.permit import PermitBook
+from selfimprove.containment.supervisor import Completed, Job, Usage
+from selfimprove.genome.edits import parse_edit
+from selfimprove.genome.space import Space
+from selfimprove.loop.admission import Admission
+from selfimprove.loop.config import RunConfig
+from selfimprove.loop.journal import Journal
+from selfimprove.loop.slots import Bench
+from selfimprove.training import worker
+
+CONFIG = RunConfig(
+    "test", 0, "cpu", generations=2, candidates=4, search_seeds=1, confirm_seeds=8, alpha=0.01, workers=1,
+    allowance_flops=10**9,
+)  # fmt: skip
+
+
+class Inline:
+    """Stands where the supervisor stands; runs a worker's code in this process, or gives a set answer."""
+
+    def __init__(self, answer: dict[str, Any] | None = None) -> None:
+        self.answer = answer
+
+    def run(self, jobs: list[Job]) -> Iterator[tuple[int, Completed]]:
+        for index, job in enumerate(jobs):
+            found = self.answer if self.answer is not None else worker.run(job.payload, {}, {}, lambda _: None)
+            yield index, Completed(found, {}, Usage())
+
+
+class Silent:
+    def on_event(self, kind: str, body: Mapping[str, Any]) -> None: ...
+
+
+def admission(folder: Path, supervisor: Inline) -> Admission:
+    key = SigningKey.generate()
+    journal = Journal(Ledger.create(folder / "ledger.jsonl", key, None, {"run_id": "r"}), Silent())
+    budget = Budget(CONFIG.limits.flops, CONFIG.limits.lost_flops)
+    bench = Bench(CONFIG, folder, journal, supervisor, budget, PermitBook("r", key), "r", set())  # type: ignore[arg-type]
+    return Admission(bench, Space(CONFIG.space))
+
+
+def outcomes(found: Admission, n: int, *texts: str) -> list[tuple[str, str]]:
+    proposals = [tuple(parse_edit(part) for part in text.split("; ")) for text in texts]
+    found.admit(n, CONFIG.seed_genome, proposals)
+    bodies = [body for body in found.journal.all("proposal") if body["generation"] == n]
+    return [(body["status"], body["reason"]) for body in bodies]
+
+
+def test_a_loss_with_the_gradient_of_its_parents_is_a_duplicate_of_the_parent(tmp_path: Path) -> None:
+    found = admission(tmp_path, Inline())
+    [(status, reason)] = outcomes(found, 1, "objective.expression=abs(_)")
+    assert status == "duplicate"
+    assert CONFIG.seed_genome.short in reason
+    assert not found.journal.all("denial")
+
+
+def test_two_losses_with_one_gradient_are_trained_once_and_only_with_the_same_rest(tmp_path: Path) -> None:
+    found = admission(tmp_path, Inline())
+    smooth = "objective.expression=sub(_, mul(0.1, mean(log_softmax(logits(0)))))"
+    same = f"{smooth}; objective.expression=abs(_)"
+    statuses = outcomes(found, 1, smooth, same, f"{smooth}; recipe.batch=32")
+    assert [status for status, _ in statuses] == ["valid", "duplicate", "valid"]
+    assert [status for status, _ in outcomes(found, 2, same)] == ["duplicate"]
+
+
+def test_a_genome_that_was_proposed_before_is_a_duplicate_in_every_later_generation(tmp_path: Path) -> None:
+    found = admission(tmp_path, Inline())
+    assert [s for s, _ in outcomes(found, 1, "recipe.batch=32", "recipe.batch=32")] == ["valid", "duplicate"]
+    assert [s for s, _ in outcomes(found, 2, "recipe.batch=32")] == ["duplicate"]
+
+
+def test_admitting_again_after_a_crash_gives_the_same_records(tmp_path: Path) -> None:
+    found = admission(tmp_path, Inline())
+    first = outcomes(found, 1, "recipe.batch=32", "objective.expression=abs(_)", "recipe.batch=16")
+    assert outcomes(found, 1, "recipe.batch=32", "objective.expression=abs(_)", "recipe.batch=16") == first
+
+
+@pytest.mark.parametrize("answer", [{}, {"results": 3}, {"results": {"x": 1}}])
+def test_a_screen_that_answers_nonsense_admits_nothing(tmp_path: Path, answer: dict[str, Any]) -> None:
+    found = admission(tmp_path, Inline(answer))
+    outcomes(found, 1, "recipe.batch=32")
+    [denial] = found.journal.all("denial")
+    assert "screen" in denial["reason"]

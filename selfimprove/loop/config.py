@@ -19,7 +19,7 @@ class ContainmentConfig:
     backend: str = "lockdown"
     """Sandbox backend by name; the strongest that this machine offers is the default."""
     allow_degraded: tuple[str, ...] = ()
-    """Properties that this run may go without; never network, write or kill."""
+    """Properties that this run may go without; never network, write, signal or parent_death."""
     job_wall_seconds: float = 120.0
     """Longest wall time of one worker."""
     job_cpu_seconds: float = 90.0

@@ -37,7 +37,8 @@ class Proportion:
         rate, square = kept / n, z * z
         center = (rate + square / (2 * n)) / (1 + square / n)
         half = z * math.sqrt(rate * (1 - rate) / n + square / (4 * n * n)) / (1 + square / n)
-        return cls(kept, n, max(0.0, center - half), min(1.0, center + half))
+        # at the ends the exact bounds are 0 and 1; the sums above miss them by a rounding error
+        return cls(kept, n, max(0.0, center - half) if kept else 0.0, min(1.0, center + half) if kept < n else 1.0)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,16 @@ def test_the_choices_are_those_of_the_core():
     assert set(CHOICES["controller.name"]) == set(CONTROLLERS)
 
 
+def test_the_comment_on_degradable_properties_names_those_of_the_core():
+    from selfimprove.containment.sandbox.backend import INDISPENSABLE, PROPERTIES
+
+    text = (config_folder() / "containment" / "default.yaml").read_text(encoding="utf-8")
+    found = re.search(r"allow_degraded:.*go without: (.*); never (.*)$", text, flags=re.MULTILINE)
+    assert found is not None
+    assert set(found[1].split(", ")) == set(PROPERTIES) - INDISPENSABLE
+    assert set(found[2].split(", ")) == INDISPENSABLE
+
+
 def test_a_resumed_run_gets_back_the_configuration_that_was_recorded():
     run = settings_from(compose(["experiment=tiny"])).run
     assert settings_from(run.to_json()).run == run

@@ -66,7 +66,16 @@ def test_a_uniform_guess_has_skill_zero_and_certainty_one() -> None:
     assert skill(float("inf"), 7) == -1
 
 
-def test_the_wilson_interval_of_all_kept_is_below_one() -> None:
-    found = Proportion.of(100, 100)
-    assert found.low == pytest.approx(0.963, abs=1e-3)
-    assert found.high == pytest.approx(1)
+@pytest.mark.parametrize("n", [1, 7, 100, 384, 1536])
+def test_the_wilson_interval_ends_at_exactly_one_and_zero_where_all_or_none_were_kept(n: int) -> None:
+    every, none = Proportion.of(n, n), Proportion.of(0, n)
+    assert every.high == 1.0
+    assert none.low == 0.0
+    assert 0 < every.low < 1
+    assert none.high == pytest.approx(1 - every.low)
+
+
+def test_the_wilson_interval_agrees_with_published_values() -> None:
+    assert Proportion.of(100, 100).low == pytest.approx(0.9630, abs=1e-4)
+    found = Proportion.of(15, 148)  # Newcombe 1998, table I: 0.0624 to 0.1605
+    assert (found.low, found.high) == (pytest.approx(0.0624, abs=1e-4), pytest.approx(0.1605, abs=1e-4))

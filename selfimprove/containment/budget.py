@@ -104,11 +104,20 @@ class Budget:
         del self._reserved[key]
         return self._book(key, LOST, reserved)
 
+    def may_lose(self, key: str) -> bool:
+        """Whether the account ``lost`` has room for all of a job's reservation."""
+        return self._spent[LOST] + self._reservation(key)[1] <= self._lost_limit
+
     def abandon(self, key: str, account: str, flops: int) -> Charge:
         """Book work to ``lost`` that another sitting, or a sitting that was stopped, had permitted and not settled."""
         _account(account, ACCOUNTS)
         self._reserved.pop(key, None)
         return self._book(key, LOST, _count("a loss", flops))
+
+    def honor(self, key: str, account: str, flops: int) -> Charge:
+        """Charge work that was permitted and finished by a sitting that died before it could charge it."""
+        self._reserved.pop(key, None)
+        return self._book(key, _account(account, ACCOUNTS), _count("a charge", flops))
 
     def _reservation(self, key: str) -> tuple[str, int]:
         if key not in self._reserved:

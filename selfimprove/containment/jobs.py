@@ -91,11 +91,13 @@ class Crashed:
         reason: the exception or signal; text of the worker, cleaned and capped.
         usage: what it used until then.
         zygote_died: the zygote under it died, so the job itself is not to blame.
+        killed: a SIGKILL that the supervisor did not send ended it: a person, or the kernel short of memory.
     """
 
     reason: str
     usage: Usage
     zygote_died: bool = False
+    killed: bool = False
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,7 @@ class WorkerHandle:
         if code == -signal.SIGXCPU:
             return Exceeded("cpu_seconds", usage.cpu_seconds, self.job.limits.cpu_seconds, usage)
         if code != 0:
-            return Crashed(self._cause_of_death(code), usage)
+            return Crashed(self._cause_of_death(code), usage, killed=code == -signal.SIGKILL and not self.killed)
         if self._reader.result is None:
             return Invalid("it ended without a result", usage)
         outputs = {name: os.pread(fd, os.fstat(fd).st_size, 0) for name, fd in self._outputs.items()}

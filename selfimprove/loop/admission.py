@@ -38,24 +38,29 @@ class Admission:
         applied = [self._apply(edits, parent) for edits in proposals]
         screened = self._screen(n, [parent, *(found for found in applied if isinstance(found, Genome))])
         new = [self._propose(n, i, parent, proposals[i], found, screened) for i, found in enumerate(applied)]
+        verdicts = self.journal.once("admission", (n,), lambda: self._verdicts(n, new, screened))
+        for body in verdicts["denied"]:
+            self.journal.once("denial", (n, body["index"]), lambda body=body: body)  # type: ignore[misc]
+        if not verdicts["admitted"] and any(body["limit"] == "flops" for body in verdicts["denied"]):
+            left = f"{verdicts['spendable']} FLOPs left"
+            raise LimitReached("train a candidate within limits.flops", left, "", "raise limits.flops")
+        return [(i, found, proposals[i]) for i in verdicts["admitted"] if (found := new[i]) is not None]
+
+    def _verdicts(self, n: int, new: Sequence[Genome | None], screened: Mapping[str, Any]) -> dict[str, Any]:
+        """Who is trained, as one record: what is left to spend would read otherwise once some of them were."""
         left = spendable(self.bench.budget, self.config.limits)
-        admitted, out_of_budget = [], False
+        admitted, denied = [], []
         for index, genome in enumerate(new):
-            if genome is None or self.journal.find("denial", n, index) is not None:
+            if genome is None:
                 continue
             price = self.bench.price(genome).flops * self.config.search_seeds
-            known = self.journal.find("score", n, index) is not None
             reason = self._refusal(genome, screened, price, left)
-            if reason is None or known:
-                left -= 0 if known else price
-                admitted.append((index, genome, proposals[index]))
-                continue
-            out_of_budget = out_of_budget or reason["limit"] == "flops"
-            body = {"generation": n, "index": index, "genome": genome.sha256, **reason}
-            self.journal.once("denial", (n, index), lambda body=body: body)  # type: ignore[misc]
-        if not admitted and out_of_budget:
-            raise LimitReached("train a candidate within limits.flops", f"{left} FLOPs left", "", "raise limits.flops")
-        return admitted
+            if reason is None:
+                left -= price
+                admitted.append(index)
+            else:
+                denied.append({"generation": n, "index": index, "genome": genome.sha256, **reason})
+        return {"generation": n, "admitted": admitted, "denied": denied, "spendable": left}
 
     def _apply(self, edits: tuple[Edit, ...], parent: Genome) -> Genome | str:
         """A proposal's genome, or why it has none."""

@@ -16,7 +16,8 @@ from selfimprove.errors import InvalidCheckpoint, InvalidEdit, LimitReached, Sel
 from selfimprove.genome.edits import Edit, parse_edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
-from selfimprove.loop.slots import Bench, charge, describe, grant, spendable
+from selfimprove.loop.attempts import attempt
+from selfimprove.loop.slots import Bench, charge, describe, forfeit, grant, spendable
 from selfimprove.seeds import derive
 
 SAME = 0.01  # gains of skill smaller than this are called the same
@@ -44,6 +45,7 @@ class Controlling:
         self._bench = bench
         self._space = space
         self._key = ""
+        self._owed: tuple[str, int] | None = None  # a job whose effect is not on record yet
         self._proposer = make(bench.config.controller, space, self._execute, self.genome_of)
 
     def genome_of(self, sha256: str) -> Genome:
@@ -73,6 +75,7 @@ class Controlling:
             return {"generation": n, "reason": reason, "proposals": [_plain(p) for p in proposals]}
 
         answer = self._bench.journal.once("ask", (n,), propose)
+        self._pay()
         return [tuple(parse_edit(text) for text in p["edits"]) for p in answer["proposals"]]
 
     def tell(self, n: int, parent_skill: float) -> None:
@@ -104,6 +107,7 @@ class Controlling:
             return body
 
         self._bench.journal.once("controller", (n,), learn)
+        self._pay()
 
     def history(self) -> list[Experience]:
         """What became of every proposal so far, from the ledger."""
@@ -148,13 +152,25 @@ class Controlling:
             raise LimitReached(f"run {key} within limits.flops", f"{flops} FLOPs", "what is left", "raise limits.flops")
         genome = bench.config.controller.genome()
         bench.known_genomes.add(genome.sha256)
-        grant(bench, key, "controller", genome.sha256, _Price(1, flops, 1, 1, 1))
+        price = _Price(1, flops, 1, 1, 1)
         job = Job(key, "torch", payload["entry"], payload, inputs, outputs, bench.limits(output_bytes=1 << 24))
-        outcome = next(found for _, found in list(bench.supervisor.run([job])))
-        charge(bench, key, flops)
+        attempts = attempt(
+            bench.supervisor,
+            [job],
+            on_start=lambda _: grant(bench, key, "controller", genome.sha256, price),
+            on_killed=lambda _: forfeit(bench, key),
+        )
+        outcome = next(found for _, found in list(attempts))
+        self._owed = (key, flops)
         if not isinstance(outcome, Completed):
             raise ControlFailed(f"run the controller for {key}", describe(outcome)[1])
         return ControlResult(outcome.result, outcome.outputs)
+
+    def _pay(self) -> None:
+        """Charge the job under the record just written, if it took one."""
+        if self._owed is not None:
+            charge(self._bench, *self._owed)
+        self._owed = None
 
 
 def _plain(proposal: Proposal) -> dict[str, Any]:

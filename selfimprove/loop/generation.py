@@ -28,7 +28,7 @@ def run_generation(lab: Laboratory, n: int) -> None:
         Stopped: a limit, the kill switch or a person ended the run.
     """
     lab.check_limits(n)
-    parent = lab.champion()
+    parent = lab.champion(before=n)
     proposals = lab.propose(n, parent)
     candidates = [Candidate(i, genome, edits) for i, genome, edits in lab.admit(n, parent, proposals)]
     reference = lab.score_parent(n, parent)

@@ -17,6 +17,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "ask": ("generation",),
     "screen": ("generation",),
     "proposal": ("generation", "index"),
+    "admission": ("generation",),
     "denial": ("generation", "index"),
     "outcome": ("key",),
     "evaluation": ("key",),

@@ -47,9 +47,13 @@ class Laboratory:
 
     # -- where the run stands ----------------------------------------------------------------------------------------
 
-    def champion(self) -> Genome:
-        """The genome promoted last, or the seed."""
-        promoted = [body for body in self.journal.all("decision") if body["promoted"]]
+    def champion(self, before: int | None = None) -> Genome:
+        """The genome promoted last, or the seed; with ``before`` as it was when that generation began."""
+        promoted = [
+            body
+            for body in self.journal.all("decision")
+            if body["promoted"] and (before is None or body["generation"] < before)
+        ]
         return self.genome(promoted[-1]["genome"]) if promoted else self.config.seed_genome
 
     def genome(self, sha256: str) -> Genome:
@@ -65,8 +69,8 @@ class Laboratory:
         return self._elapsed + time.monotonic() - self._started
 
     def check_limits(self, n: int) -> None:
-        """Stop before a generation for which a limit of the whole run leaves no room."""
-        if self.journal.find("generation", n) is not None:
+        """Stop before a generation for which a limit of the whole run leaves no room; one that began goes on."""
+        if self.journal.find("ask", n) is not None:
             return
         used = Used(
             generations=n,

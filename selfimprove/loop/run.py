@@ -24,6 +24,7 @@ from selfimprove.archive.lineage import replay
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.keys import SigningKey, state_dir
 from selfimprove.containment.permit import PermitBook
+from selfimprove.containment.policy import Used, check_run
 from selfimprove.containment.sandbox.backend import SandboxBackend, make_backend
 from selfimprove.containment.supervisor import Completed, Job, JobLimits, Supervisor, ZygoteSpec
 from selfimprove.errors import Halted, Interrupted, LimitReached, RunError
@@ -32,6 +33,7 @@ from selfimprove.loop.config import RunConfig
 from selfimprove.loop.generation import run_generation
 from selfimprove.loop.journal import Journal, Observer
 from selfimprove.loop.laboratory import Laboratory, best_skill
+from selfimprove.loop.recovery import elapsed_seconds, settle_open
 from selfimprove.loop.slots import Bench, describe, lost_cap
 from selfimprove.training.protocol import ENTRY, WEIGHTS, TrainJob, tasks_from_json
 
@@ -89,26 +91,43 @@ def run(
             observer.on_event("run", ledger.entries[0].body)
         if journal.all("finish"):
             return status(run_dir)
-        with _supervisor(config, run_dir, backend, should_stop) as supervisor:
+        elapsed = elapsed_seconds(ledger.entries)
+        deadline = started + config.limits.wall_seconds - elapsed
+
+        def stop() -> bool:
+            return should_stop() or time.monotonic() > deadline
+
+        with _supervisor(config, run_dir, backend, stop) as supervisor:
+            supervisor.warm("torch")
+            supervisor.warm("lens")
+            bench = _bench(config, run_dir, journal, supervisor)
+            lab = Laboratory(bench, _versions(), started=started, elapsed=elapsed)
             try:
-                supervisor.warm("torch")
-                supervisor.warm("lens")
-                lab = _laboratory(config, run_dir, journal, supervisor, started)
-                lab.plant_seed()
-                for generation in range(1, config.generations + 1):
-                    if should_stop():
-                        raise Interrupted("start a generation")
-                    run_generation(lab, generation)
-                lab.seal()
+                _run_generations(lab, should_stop)
                 journal.record("finish", {"state": "finished", "reason": f"{config.generations} generations done"})
-            except LimitReached as stop:
-                _settle_open(journal, lab.bench.budget)
-                journal.record("finish", {"state": "limit", "reason": str(stop)})
+            except LimitReached as reached:
+                settle_open(journal, bench.budget)
+                journal.record("finish", {"state": "limit", "reason": str(reached)})
             except Halted:
                 journal.record("halt", {"reason": _halt_reason(run_dir)})
             except Interrupted:
                 pass
     return status(run_dir)
+
+
+def _run_generations(lab: Laboratory, should_stop: Callable[[], bool]) -> None:
+    """From the seed to the seal; the clock of ``limits.wall_seconds`` stops the workers as a person does."""
+    try:
+        lab.plant_seed()
+        for generation in range(1, lab.config.generations + 1):
+            if should_stop():
+                raise Interrupted("start a generation")
+            run_generation(lab, generation)
+        lab.seal()
+    except Interrupted:
+        if not should_stop():
+            check_run(lab.config.limits, Used(wall_seconds=lab.seconds()))
+        raise
 
 
 def status(run_dir: Path) -> RunSummary:
@@ -223,35 +242,18 @@ def _supervisor(
     )
 
 
-def _laboratory(
-    config: RunConfig, run_dir: Path, journal: Journal, supervisor: Supervisor, started: float
-) -> Laboratory:
-    entries = journal.entries
+def _bench(config: RunConfig, run_dir: Path, journal: Journal, supervisor: Supervisor) -> Bench:
+    """The accounts and permits as the ledger left them; what was left open is settled."""
     charges = [(body["account"], body["flops"]) for body in journal.all("charge")]
     permits = journal.all("permit")
-    run_id = str(entries[0].body["run_id"])
+    run_id = str(journal.entries[0].body["run_id"])
     book = PermitBook(
         run_id, SigningKey.load(state_dir()), last_counter=max((p["counter"] for p in permits), default=0)
     )
     budget = Budget.restore(config.limits.flops, lost_cap(config.limits), charges)
     known = {body["sha256"] for body in journal.all("genome")}
-    bench = Bench(config, run_dir, journal, supervisor, budget, book, run_id, known)
-    _settle_open(journal, budget)
-    elapsed = sum(body["elapsed_seconds"] for body in journal.all("generation")[-1:])
-    return Laboratory(bench, _versions(), started=started, elapsed=elapsed)
-
-
-def _settle_open(journal: Journal, budget: Budget) -> None:
-    """Book to ``lost`` what a dead or stopped supervisor had permitted and never charged."""
-    charged: dict[str, int] = {}
-    for body in journal.all("charge"):
-        charged[body["key"]] = charged.get(body["key"], 0) + 1
-    for body in journal.all("permit"):
-        if charged.get(body["key"], 0):
-            charged[body["key"]] -= 1
-            continue
-        lost = budget.abandon(body["key"], body["account"], body["flops"])
-        journal.record("charge", {"key": lost.key, "account": lost.account, "flops": lost.flops, "total": lost.total})
+    settle_open(journal, budget)
+    return Bench(config, run_dir, journal, supervisor, budget, book, run_id, known)
 
 
 def _state(run_dir: Path, entries: Iterable[Entry]) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from selfimprove.containment.supervisor import (
 )
 from selfimprove.errors import InvalidCheckpoint, LimitReached, RunError
 from selfimprove.genome.genome import Genome
+from selfimprove.loop.attempts import attempt
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.journal import Journal
 from selfimprove.nets.cost import Quote, parameter_shapes, quote
@@ -82,7 +83,7 @@ class Bench:
 
     def run_one(self, job: Job) -> Outcome:
         """Run a single job in a contained worker."""
-        return next(outcome for _, outcome in list(self.supervisor.run([job])))
+        return next(outcome for _, outcome in list(attempt(self.supervisor, [job])))
 
     def weights(self, key: str) -> Path:
         """Where the weights of a slot wait until their generation ends."""
@@ -123,8 +124,13 @@ def measure(bench: Bench, slots: Sequence[Slot], generation: int, label: str) ->
     if need > left:
         raise LimitReached(f"train {label} within limits.flops", f"{need} FLOPs", f"{left} left", "raise limits.flops")
     jobs = [_train_job(bench, slot) for slot in todo]
-    started = bench.supervisor.run(jobs, on_start=lambda index: _permit(bench, todo[index]))
-    for done, (index, outcome) in enumerate(started, start=1):
+    attempts = attempt(
+        bench.supervisor,
+        jobs,
+        on_start=lambda index: _permit(bench, todo[index]),
+        on_killed=lambda index: forfeit(bench, todo[index].key),
+    )
+    for done, (index, outcome) in enumerate(attempts, start=1):
         _settle(bench, todo[index], outcome)
         journal.progress(generation=generation, label=label, done=done, total=len(todo))
     _evaluate(bench, slots)
@@ -168,8 +174,16 @@ def grant(bench: Bench, key: str, account: str, genome: str, priced: Any) -> Non
 
 
 def charge(bench: Bench, key: str, flops: int) -> None:
-    """Settle a permitted job."""
+    """Settle a permitted job, once its effect is on record: a crash in between is mended by ``settle_open``."""
     bench.journal.record("charge", asdict(bench.budget.charge(key, flops)))
+
+
+def forfeit(bench: Bench, key: str) -> bool:
+    """Book the work of a killed process as lost, so that it can be permitted again; False if that account is full."""
+    if not bench.budget.may_lose(key):
+        return False
+    bench.journal.record("charge", asdict(bench.budget.lose(key)))
+    return True
 
 
 def _settle(bench: Bench, slot: Slot, outcome: Outcome) -> None:
@@ -183,9 +197,9 @@ def _settle(bench: Bench, slot: Slot, outcome: Outcome) -> None:
             make_folder(bench.run_dir / SCRATCH)
             write_atomic(bench.weights(slot.key), data)
             files = {WEIGHTS: hashlib.sha256(data).hexdigest()}
-    charge(bench, slot.key, bench.price(slot.genome).flops)
     body = {"key": slot.key, "status": status, "reason": reason, "result": result, "files": files}
     bench.journal.record("outcome", body | {"usage": asdict(outcome.usage)})
+    charge(bench, slot.key, bench.price(slot.genome).flops)
 
 
 def _ingest(bench: Bench, slot: Slot, outcome: Completed) -> tuple[str, str]:
@@ -226,7 +240,7 @@ def _evaluate(bench: Bench, slots: Sequence[Slot]) -> None:
         job = EvaluateJob(slot.genome, bench.config.tasks, split, seed, "cpu")
         inputs = {WEIGHTS: _verified(bench, slot.key)}
         jobs.append(Job(f"{slot.key}/{split}", "torch", ENTRY, job.to_json(), inputs, (), bench.limits()))
-    for index, outcome in bench.supervisor.run(jobs):
+    for index, outcome in attempt(bench.supervisor, jobs):
         status, reason, _ = describe(outcome)
         score: dict[str, Any] | None = None
         if isinstance(outcome, Completed):

@@ -33,7 +33,7 @@ class Inline:
     def __init__(self, answer: dict[str, Any] | None = None) -> None:
         self.answer = answer
 
-    def run(self, jobs: list[Job]) -> Iterator[tuple[int, Completed]]:
+    def run(self, jobs: list[Job], on_start: object = None) -> Iterator[tuple[int, Completed]]:
         for index, job in enumerate(jobs):
             found = self.answer if self.answer is not None else worker.run(job.payload, {}, {}, lambda _: None)
             yield index, Completed(found, {}, Usage())

@@ -1,0 +1,51 @@
+"""Second attempts: a job whose process was killed by somebody else is run once more, alone.
+
+A candidate that raises, overruns or breaks the protocol has shown what it is worth. One whose process was killed from
+outside, or whose zygote died under it, has shown nothing: what happened says something about the machine, and must not
+decide a lineage. Alone, because the likeliest killer is a kernel that ran out of memory for several at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from selfimprove.containment.supervisor import Crashed, Job, Outcome, Supervisor
+
+
+def attempt(
+    supervisor: Supervisor,
+    jobs: Sequence[Job],
+    *,
+    on_start: Callable[[int], None] | None = None,
+    on_killed: Callable[[int], bool] | None = None,
+) -> Iterator[tuple[int, Outcome]]:
+    """Run jobs as ``Supervisor.run`` does, the killed ones a second time when the others are done.
+
+    Args:
+        supervisor: runs them.
+        jobs: what to run.
+        on_start: called with a job's index just before each of its attempts.
+        on_killed: called with the index of a job that was killed in its first attempt. It books what is lost, or
+            returns False: then there is no second attempt, and the first one's outcome stands.
+
+    Raises:
+        What ``Supervisor.run`` and the callbacks raise.
+    """
+    killed: list[int] = []
+    for index, outcome in supervisor.run(jobs, on_start=on_start):
+        if _blameless(outcome) and (on_killed is None or on_killed(index)):
+            killed.append(index)
+        else:
+            yield index, outcome
+    for index in sorted(killed):
+
+        def again(_: int, index: int = index) -> None:
+            if on_start is not None:
+                on_start(index)
+
+        for _, outcome in supervisor.run([jobs[index]], on_start=again):
+            yield index, outcome
+
+
+def _blameless(outcome: Outcome) -> bool:
+    return isinstance(outcome, Crashed) and (outcome.killed or outcome.zygote_died)

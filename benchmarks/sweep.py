@@ -28,7 +28,8 @@ from selfimprove.seeds import derive
 
 # what proposals draw from, where a seed genome of this size could do well
 LEARNING_RATES = tuple(v for v in FIELDS["recipe.learning_rate"].choices if isinstance(v, float) and v >= 1e-3)
-BATCHES = tuple(v for v in FIELDS["recipe.batch"].choices if isinstance(v, int) and v <= 64)
+OFFERED = tuple(v for v in FIELDS["recipe.batch"].choices if isinstance(v, int) and v <= 64)
+BATCHES = (4, *OFFERED)  # 4 to know what the space leaves out
 FOLDER = RESULTS / "sweep"
 
 
@@ -43,10 +44,11 @@ def main(arguments: Sequence[str]) -> int:
     chosen.results.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {"learning_rate": LEARNING_RATES, "batch": BATCHES}
+    sampler = optuna.samplers.GridSampler(space, seed=chosen.root)
     study = optuna.create_study(
         study_name=f"seed-{chosen.root}-{chosen.seeds}",
         storage=JournalStorage(JournalFileBackend(str(chosen.results / "journal.log"))),
-        sampler=optuna.samplers.GridSampler(space, seed=chosen.root),
+        sampler=sampler,
         direction="maximize",
         load_if_exists=True,
     )
@@ -61,7 +63,8 @@ def main(arguments: Sequence[str]) -> int:
             print(f"lr {rate:<6g} batch {batch:<3d} skill {mean(skills):.4f} ± {stdev(skills):.4f}", flush=True)
             return mean(skills)
 
-        study.optimize(objective)
+        if not sampler.is_exhausted(study):
+            study.optimize(objective)
     summary = summarize(study, chosen.seeds, chosen.root)
     path = chosen.results / "summary.json"
     path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -117,13 +120,15 @@ def summarize(study: optuna.Study, seeds: int, root: int) -> dict[str, Any]:
         for t in done
     }
     ranked = sorted(rows.values(), key=lambda row: -float(row["skill"] or 0.0))
+    best = next(row for row in ranked if row["batch"] in OFFERED)
     config = default_config()
     return {
-        "learning_rate": ranked[0]["learning_rate"],
-        "batch": ranked[0]["batch"],
+        "learning_rate": best["learning_rate"],
+        "batch": best["batch"],
         "seeds": seeds,
         "root": root,
         "split": "search",
+        "batches_of_the_space": list(OFFERED),
         "allowance_flops": config.allowance_flops,
         "tasks": {"vocab_size": config.tasks.vocab_size, "context": config.tasks.context},
         "machine": machine(),

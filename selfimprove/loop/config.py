@@ -32,9 +32,9 @@ class ContainmentConfig:
 class TrainingConfig:
     """The seed genome's tuned recipe. The sweep that chose it is ``selfimprove study sweep``."""
 
-    seed_learning_rate: float = 6e-3
+    seed_learning_rate: float = 3e-3
     """Peak learning rate of the seed genome."""
-    seed_batch: int = 16
+    seed_batch: int = 8
     """Sequences a step of the seed genome."""
 
 

@@ -78,14 +78,14 @@ def train(
     model.to(device).train()
     loss_of = _loss(genome, constraint_weight)
     optimizers = make_optimizers(model, genome.recipe)
+    parameters = list(model.parameters())
     losses: list[float] = []
     taken = 0
     for step in range(steps):
         tokens, targets = next_batch(step)
         loss = loss_of(model, tokens, targets, step / steps)
-        _step(
-            model, optimizers, loss, genome.recipe.learning_rate * rate(genome.recipe, step, steps), genome.recipe.clip
-        )
+        lr = genome.recipe.learning_rate * rate(genome.recipe, step, steps)
+        _step(parameters, optimizers, loss, lr, genome.recipe.clip)
         taken = step + 1
         if taken % CHECK_EVERY == 0 or taken == steps:
             losses.append(loss.item())
@@ -118,13 +118,15 @@ def _loss(genome: Genome, weight: float) -> Callable[[Transformer, Tensor, Tenso
     return loss_of
 
 
-def _step(model: nn.Module, optimizers: list[torch.optim.Optimizer], loss: Tensor, lr: float, clip: float) -> None:
+def _step(
+    parameters: list[nn.Parameter], optimizers: list[torch.optim.Optimizer], loss: Tensor, lr: float, clip: float
+) -> None:
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
         for group in optimizer.param_groups:
             group["lr"] = lr
     loss.backward()  # type: ignore[no-untyped-call]
     if clip > 0:
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        nn.utils.clip_grad_norm_(parameters, clip)
     for optimizer in optimizers:
         optimizer.step()

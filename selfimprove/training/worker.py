@@ -34,9 +34,9 @@ def warm_up() -> None:
     torch.use_deterministic_algorithms(True)
     suite = TaskSuite(TasksConfig(eval_sequences=3))
     for optimizer in ("adamw", "sgd", "lion", "muon"):
-        genome = seed_genome(batch=4)
+        genome = seed_genome(batch=8)
         genome = replace(genome, recipe=replace(genome.recipe, optimizer=optimizer))
-        source = training_batches(suite, batch=4, seed=0)
+        source = training_batches(suite, batch=8, seed=0)
         train(genome, source, vocab_size=24, context=24, steps=1, seed=0, constraint_weight=1.0)
     model = build(genome.architecture, vocab_size=24, context=24, seed=0)
     evaluate(model, suite, split="search", seed=0)

@@ -1,0 +1,131 @@
+"""Does the loop improve its successor? Default runs from several root seeds, and random proposals beside them.
+
+Each run ends with its own exam: the genome promoted last against the seed genome, at equal FLOPs a training, on 8 fresh
+training seeds, on the gate split and, once, on the sealed split. This study runs the arms, reads that record from each
+ledger and tabulates it. Runs live under ``runs/study-improvement`` and are resumed where they stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.setting import RESULTS, ROOT, commit, machine
+from selfimprove.archive.ledger import LEDGER_NAME, read
+from selfimprove.archive.lineage import replay
+
+FOLDER = RESULTS / "improvement"
+ARMS = ("transformer", "random")
+LEVEL = 0.01
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run or resume the study and write ``summary.json``; returns 0, or 3 where the time was up first."""
+    parser = argparse.ArgumentParser(prog="selfimprove study improvement", description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="root seeds")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="controllers")
+    parser.add_argument("--minutes", type=float, default=55.0, help="start no run after this time (default 55)")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "study-improvement", help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=FOLDER, help="folder of the summary")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides of every run")
+    chosen = parser.parse_args(arguments)
+    started = time.monotonic()
+    rows = []
+    for seed in chosen.seeds:
+        for arm in chosen.arms:
+            folder = chosen.runs / f"{arm}-seed{seed}"
+            late = time.monotonic() - started > 60 * chosen.minutes
+            if not finish(folder, [f"controller={arm}", f"seed={seed}", *chosen.overrides], start=not late):
+                print(f"{arm} seed {seed}: not finished; run the study again to go on", flush=True)
+                continue
+            rows.append(row_of(folder, arm, seed))
+            write(chosen.results, rows)
+            print(line(rows[-1]), flush=True)
+    complete = len(rows) == len(chosen.seeds) * len(chosen.arms)
+    return 0 if complete else 3
+
+
+def finish(folder: Path, overrides: Sequence[str], *, start: bool) -> bool:
+    """Bring a run to its end, from wherever it stands; False where it has none."""
+    if _finished(folder):
+        return True
+    if not start:
+        return False
+    command = ["run", "device=cpu", "tracking=none", f"hydra.run.dir={folder}", *overrides]
+    if (folder / LEDGER_NAME).exists():
+        command = ["resume", str(folder)]
+    subprocess.run([sys.executable, "-m", "selfimprove.app.cli", *command], cwd=ROOT, check=False, stdout=sys.stderr)
+    return _finished(folder)
+
+
+def row_of(folder: Path, arm: str, seed: int) -> dict[str, Any]:
+    """What a finished run's ledger says about its last promoted genome."""
+    entries = read(folder / LEDGER_NAME, None)
+    bodies: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        bodies.setdefault(entry.kind, []).append(entry.body)
+    promoted = [body["genome"] for body in bodies.get("decision", []) if body["promoted"]]
+    edits = {b["genome"]: b["edits"] for b in reversed(bodies["proposal"]) if b["status"] == "valid"}
+    exam = bodies["sealed"][-1] if "sealed" in bodies else {}
+    return {
+        "arm": arm,
+        "seed": seed,
+        "commit": commit(),
+        "promotions": [edits[genome] for genome in promoted],
+        "gate": _exam(exam.get("gate")),
+        "sealed": _exam(exam.get("sealed")),
+        "candidates": len(bodies["proposal"]),
+        "charged_flops": bodies["charge"][-1]["total"],
+        "generation_seconds": [body["elapsed_seconds"] for body in bodies["generation"]],
+        "lineage_sha256": replay(entries).sha256(),
+    }
+
+
+def write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """The table so far, with how many root seeds of each arm reached the level."""
+    counts = {
+        arm: {
+            "n": len(mine := [row for row in rows if row["arm"] == arm]),
+            "better_on_gate_split": sum(row["gate"]["p_value"] < LEVEL for row in mine),
+            "better_on_sealed_split": sum(row["sealed"]["p_value"] < LEVEL for row in mine),
+        }
+        for arm in ARMS
+    }
+    summary = {"level": LEVEL, "machine": machine(), "arms": counts, "runs": list(rows)}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+
+def line(row: dict[str, Any]) -> str:
+    """One run in one line."""
+    gate, sealed = row["gate"], row["sealed"]
+    return (
+        f"{row['arm']} seed {row['seed']}: {len(row['promotions'])} promotions; "
+        f"gate {gate['difference']:+.4f} (p = {gate['p_value']:.4f}), "
+        f"sealed {sealed['difference']:+.4f} (p = {sealed['p_value']:.4f}); {row['charged_flops']:.3e} FLOPs"
+    )
+
+
+def _exam(record: dict[str, Any] | None) -> dict[str, Any]:
+    """Champion against seed genome on one split; no promotion means no difference, and p = 1."""
+    if record is None:
+        return {"n": 0, "difference": 0.0, "p_value": 1.0, "champion": [], "seed_genome": []}
+    return {
+        "n": len(record["candidate"]),
+        "difference": record["difference"],
+        "p_value": record["p_value"],
+        "champion": record["candidate"],
+        "seed_genome": record["parent_skill"],
+    }
+
+
+def _finished(folder: Path) -> bool:
+    if not (folder / LEDGER_NAME).exists():
+        return False
+    return read(folder / LEDGER_NAME, None)[-1].kind == "finish"

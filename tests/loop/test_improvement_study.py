@@ -1,0 +1,35 @@
+"""The improvement study reads its figures from ledgers and invents none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from benchmarks import improvement
+
+
+def test_a_finished_run_is_tabulated_from_its_ledger_and_not_run_again(finished: Any, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder / "whole", tmp_path / "transformer-seed0")
+    before = (tmp_path / "transformer-seed0" / "ledger.jsonl").read_bytes()
+    arguments = ["--runs", str(tmp_path), "--results", str(tmp_path / "out"), "--seeds", "0", "--arms", "transformer"]
+    assert improvement.main(arguments) == 0
+    [row] = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["runs"]
+    assert row["lineage_sha256"] == finished.status("whole")["lineage_sha256"]
+    assert row["charged_flops"] == finished.status("whole")["charged_flops"]
+    assert (tmp_path / "transformer-seed0" / "ledger.jsonl").read_bytes() == before
+
+
+def test_a_study_without_time_starts_nothing_and_says_that_it_is_not_complete(tmp_path: Path) -> None:
+    arguments = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "out"), "--minutes", "-1"]
+    assert improvement.main(arguments) == 3
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_without_a_promotion_counts_as_no_improvement(tmp_path: Path) -> None:
+    none = improvement._exam(None)
+    row = {"arm": "random", "seed": 0, "gate": none, "sealed": none}
+    improvement.write(tmp_path, [row])
+    found = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert found["arms"]["random"] == {"n": 1, "better_on_gate_split": 0, "better_on_sealed_split": 0}

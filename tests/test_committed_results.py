@@ -1,0 +1,33 @@
+"""What is committed as measured is what the product uses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks.setting import RESULTS, default_config
+from selfimprove.loop.config import TrainingConfig
+
+
+def summary(study: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / study / "summary.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_seed_genome_has_the_learning_rate_and_batch_that_the_sweep_chose() -> None:
+    swept, config = summary("sweep"), default_config()
+    chosen = (swept["learning_rate"], swept["batch"])
+    assert (config.training.seed_learning_rate, config.training.seed_batch) == chosen
+    assert (TrainingConfig().seed_learning_rate, TrainingConfig().seed_batch) == chosen
+
+
+def test_the_sweep_was_done_at_the_scale_of_the_default_experiment() -> None:
+    swept, config = summary("sweep"), default_config()
+    assert swept["allowance_flops"] == config.allowance_flops
+    assert swept["tasks"] == {"vocab_size": config.tasks.vocab_size, "context": config.tasks.context}
+
+
+def test_the_best_learning_rate_is_inside_the_grid_not_at_its_edge() -> None:
+    swept = summary("sweep")
+    rates = sorted({row["learning_rate"] for row in swept["pairs"]})
+    assert rates[0] < swept["learning_rate"] < rates[-1]

@@ -46,7 +46,7 @@ def cpu_and_resident(pid: int) -> tuple[float, int]:
 def private_bytes(pid: int) -> int:
     """Return the memory that is a process's own: anonymous and shared-memory pages, not mapped files."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_bytes().splitlines()  # a worker's name need not be text
     except OSError:
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith((b"RssAnon:", b"RssShmem:")))

@@ -14,7 +14,7 @@ from selfimprove.containment import descriptors, hostile, metering
 from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Invalid, Job, Outcome, Usage
 from selfimprove.containment.launcher import ZygoteHandle
 
-READ_BYTES: Final = 1024 * 1024  # most bytes taken from one worker before the others get their turn
+READ_BYTES: Final = 128 * 1024  # most bytes taken from one worker before the others get their turn
 WORKER_ERROR_BYTES: Final = 16 * 1024
 
 _MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")

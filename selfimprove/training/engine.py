@@ -20,7 +20,7 @@ from selfimprove.genome.genome import Genome
 from selfimprove.nets.losses import compile_objective
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.batch import HALTED, UNSCORED
-from selfimprove.training.optimizers import make_optimizers
+from selfimprove.training.optimizers import load_memory, make_optimizers, memory
 from selfimprove.training.schedule import rate
 
 BatchSource = Callable[[int], tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]]
@@ -33,11 +33,13 @@ class TrainResult:
 
     Attributes:
         state: parameters by name, float32 on the CPU.
+        optimizer: what the optimizers remember, by name, float32 on the CPU: with ``state`` all that it takes to go on.
         losses: the training loss every ``CHECK_EVERY`` steps, in the objective's own unit.
         steps: optimizer steps taken; fewer than asked for if the loss stopped being finite.
     """
 
     state: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
     losses: tuple[float, ...]
     steps: int
     diverged: bool
@@ -51,25 +53,32 @@ def train(
     context: int,
     steps: int,
     seed: int,
+    first: int = 0,
+    last: int | None = None,
     device: str = "cpu",
     constraint_weight: float = 0.0,
     initial: dict[str, Tensor] | None = None,
+    optimizer: dict[str, Tensor] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> TrainResult:
     """Train a genome from its seed, or from ``initial`` weights.
 
-    The result is a pure function of the arguments: bit for bit on one CPU thread of one machine.
+    The result is a pure function of the arguments: bit for bit on one CPU thread of one machine. A training that is cut
+    at a step and goes on from its ``state`` and ``optimizer`` ends in the same weights as one that was not.
 
     Args:
         genome: architecture, objective and recipe.
         next_batch: step -> tokens and targets; targets are ``UNSCORED`` where nothing is asked.
         vocab_size: tokens in the vocabulary.
         context: longest sequence, in tokens.
-        steps: optimizer steps.
+        steps: optimizer steps of the whole training, which the schedule refers to.
         seed: of the weights.
+        first: step to begin at; above 0 with the ``initial`` and ``optimizer`` of the training that stopped there.
+        last: step to stop before; None: the end.
         device: ``cpu`` or ``cuda``.
         constraint_weight: weight of the constraint's cross-entropy; 0 where a task has no such constraint.
         initial: weights to start from, by parameter name.
+        optimizer: what the optimizers remembered at ``first``.
         on_step: called every ``CHECK_EVERY`` steps with the steps taken and the loss.
     """
     model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=seed)
@@ -78,16 +87,18 @@ def train(
     model.to(device).train()
     loss_of = _loss(genome, constraint_weight)
     optimizers = make_optimizers(model, genome.recipe)
+    if optimizer is not None:
+        load_memory(model, optimizers, optimizer)
     parameters = list(model.parameters())
     losses: list[float] = []
-    taken = 0
-    for step in range(steps):
+    taken, end = first, steps if last is None else last
+    for step in range(first, end):
         tokens, targets = next_batch(step)
         loss = loss_of(model, tokens, targets, step / steps)
         lr = genome.recipe.learning_rate * rate(genome.recipe, step, steps)
         _step(parameters, optimizers, loss, lr, genome.recipe.clip)
         taken = step + 1
-        if taken % CHECK_EVERY == 0 or taken == steps:
+        if taken % CHECK_EVERY == 0 or taken == end:
             losses.append(loss.item())
             if on_step is not None:
                 on_step(taken, losses[-1])
@@ -95,7 +106,7 @@ def train(
                 break
     state = {name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()}
     diverged = not all(bool(value.isfinite().all()) for value in state.values())
-    return TrainResult(state, tuple(losses), taken, diverged or taken < steps)
+    return TrainResult(state, memory(model, optimizers), tuple(losses), taken, diverged or taken < end)
 
 
 def _loss(genome: Genome, weight: float) -> Callable[[Transformer, Tensor, Tensor, float], Tensor]:

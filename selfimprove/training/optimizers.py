@@ -136,3 +136,27 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[Optimizer]:
             ]
         case unknown:
             raise ConfigError("recipe.optimizer", unknown, "adamw, lion, muon, sgd")
+
+
+def memory(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    """What the optimizers remember of every parameter, as ``<what>:<parameter>``, float32 on the CPU.
+
+    A parameter that has had no gradient yet is not in it.
+    """
+    found = {}
+    for name, parameter in model.named_parameters():
+        for optimizer in optimizers:
+            for what, value in optimizer.state.get(parameter, {}).items():
+                if value is not None:
+                    found[f"{what}:{name}"] = value.detach().float().cpu().contiguous()
+    return found
+
+
+def load_memory(model: nn.Module, optimizers: list[Optimizer], remembered: dict[str, Tensor]) -> None:
+    """Give the optimizers of a new process what those of an earlier one remembered; see :func:`memory`."""
+    owners = {parameter: o for o in optimizers for group in o.param_groups for parameter in group["params"]}
+    parameters = dict(model.named_parameters())
+    for key, value in remembered.items():
+        what, _, name = key.partition(":")
+        parameter = parameters[name]
+        owners[parameter].state[parameter][what] = value.to(parameter.device)

@@ -10,18 +10,24 @@ from selfimprove.tasks.suite import TasksConfig
 
 ENTRY = "selfimprove.training.worker"
 WEIGHTS = "weights"  # name of the descriptor that carries a checkpoint, in or out
+MEMORY = "memory"  # likewise what the optimizers remember, between two stages of a training
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """Train one genome with one seed for a fixed number of steps."""
+    """Train one genome with one seed, from one step to another of a fixed number of steps."""
 
     genome: Genome
     tasks: TasksConfig
     steps: int
+    """Of the whole training: what the learning-rate schedule refers to."""
     seed: int
     """Of the weights and, by derivation, of the training stream; no other split can be derived from it."""
     device: str
+    first: int = 0
+    """Step to begin at; above 0 the job has ``weights`` and ``memory`` as inputs."""
+    last: int | None = None
+    """Step to stop before, None for the end; before the end ``memory`` is an output beside ``weights``."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -32,6 +38,8 @@ class TrainJob:
             "steps": self.steps,
             "seed": self.seed,
             "device": self.device,
+            "first": self.first,
+            "last": self.steps if self.last is None else self.last,
         }
 
 

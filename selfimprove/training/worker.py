@@ -22,7 +22,7 @@ from selfimprove.tasks.evaluator import evaluate
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 from selfimprove.training.data import training_batches
 from selfimprove.training.engine import train
-from selfimprove.training.protocol import WEIGHTS, tasks_from_json
+from selfimprove.training.protocol import MEMORY, WEIGHTS, tasks_from_json
 
 Emit = Callable[[dict[str, Any]], None]
 Descriptors = dict[str, int]
@@ -60,12 +60,18 @@ def _train(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit:
         context=tasks.context,
         steps=int(job["steps"]),
         seed=derive(seed, "init"),
+        first=int(job["first"]),
+        last=int(job["last"]),
         device=device,
         constraint_weight=tasks.constraint_weight,
+        initial=load(read_all(inputs[WEIGHTS])) if WEIGHTS in inputs else None,
+        optimizer=load(read_all(inputs[MEMORY])) if MEMORY in inputs else None,
         on_step=lambda step, loss: emit({"step": step, "loss": loss}),
     )
     if not result.diverged:
         write_all(outputs[WEIGHTS], save(result.state))
+        if MEMORY in outputs:
+            write_all(outputs[MEMORY], save(result.optimizer))
     return {"steps": result.steps, "diverged": result.diverged}
 
 

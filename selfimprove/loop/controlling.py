@@ -78,7 +78,7 @@ class Controlling:
         self._pay()
         return [tuple(parse_edit(text) for text in p["edits"]) for p in answer["proposals"]]
 
-    def tell(self, n: int, parent_skill: float) -> None:
+    def tell(self, n: int) -> None:
         """Learn from the whole history and keep the new weights."""
 
         def learn() -> dict[str, Any]:
@@ -130,8 +130,10 @@ class Controlling:
         if journal.find("denial", *place) is not None:
             return "denied", None
         score, reference = journal.find("score", *place), journal.find("reference", place[0])
-        if score is None or reference is None:
+        if score is None:
             return "failed", None
+        if reference is None:  # its parent failed, not the candidate: nothing is known of the gain
+            return "same", None
         gain = float(score["skill"]) - float(reference["skill"])
         decision = journal.find("decision", *place)
         if decision is not None and decision["promoted"]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from selfimprove.archive.lineage import SEED_INDEX
 from selfimprove.containment.policy import Used, check_run
-from selfimprove.errors import SelfImproveError
+from selfimprove.errors import RunFailed
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
@@ -84,13 +84,18 @@ class Laboratory:
     # -- the verbs of a generation -----------------------------------------------------------------------------------
 
     def plant_seed(self) -> None:
-        """Train, score, keep and inspect the seed genome: generation 0."""
+        """Train, score, keep and inspect the seed genome: generation 0.
+
+        Raises:
+            RunFailed: it has no score.
+        """
         seed = self.config.seed_genome
         self.space.validate(seed)
         self.add_genome(seed)
         score = self._search(0, "seed", [seed])[0]
         if score is None:
-            raise SelfImproveError("train the seed genome", "failed", "", "see the outcome in the ledger")
+            remedy = "a run cannot start without it: change what this names and start a new run"
+            raise RunFailed("train and score the seed genome", self._failure("g000/seed"), remedy=remedy)
         self.journal.once("score", (0, SEED_INDEX), lambda: self._score_body(0, SEED_INDEX, seed, score))
         self._examination.keep(0, SEED_INDEX, seed, "g000/seed/s0", None, ())
         self.inspect(0, SEED_INDEX, seed)
@@ -106,11 +111,15 @@ class Laboratory:
         """The proposals that may be trained; every refusal is in the ledger."""
         return self._admission.admit(n, parent, proposals)
 
-    def score_parent(self, n: int, parent: Genome) -> Score:
-        """The parent again, on this generation's seeds and instances, so that gains are paired."""
+    def score_parent(self, n: int, parent: Genome) -> Score | None:
+        """The parent again, on this generation's seeds and instances, so that gains are paired.
+
+        None where a training or scoring of it failed, as its outcome in the ledger says: then there is nothing to
+        compare candidates with, and this generation promotes none.
+        """
         score = self._search(n, "parent", [parent])[0]
         if score is None:
-            raise SelfImproveError("train the parent again", parent.short, "", "see its outcome in the ledger")
+            return None
         body = {"generation": n, "genome": parent.sha256, "split": "search", "seeds": self.config.search_seeds}
         self.journal.once("reference", (n,), lambda: body | score.to_json())
         return score
@@ -151,9 +160,9 @@ class Laboratory:
         body = {"generation": n, "index": index, "genome": genome.sha256, **asdict(decision)}
         self.journal.once("decision", (n, index), lambda: body)
 
-    def learn(self, n: int, parent_skill: float) -> None:
+    def learn(self, n: int) -> None:
         """Let the controller learn from everything so far."""
-        self.controlling.tell(n, parent_skill)
+        self.controlling.tell(n)
 
     def close_generation(self, n: int) -> None:
         """Summarize a generation and let go of the weights that nobody needs any more."""
@@ -177,6 +186,12 @@ class Laboratory:
         self._discard("final")
 
     # -- how -----------------------------------------------------------------------------------------------------------
+
+    def _failure(self, prefix: str) -> str:
+        """What the ledger says about the first training or scoring that failed under a key."""
+        records = [*self.journal.all("outcome"), *self.journal.all("evaluation")]
+        mine = (body for body in records if body["key"].startswith(f"{prefix}/") and body["status"] != "completed")
+        return next((f"{body['key']} {body['status']}: {body['reason']}" for body in mine), "no score")
 
     def _search(self, n: int, name: str, genomes: Sequence[Genome]) -> list[Score | None]:
         return self._search_many(n, [name] * len(genomes), genomes)

@@ -27,7 +27,7 @@ from selfimprove.containment.permit import PermitBook
 from selfimprove.containment.policy import Used, check_run
 from selfimprove.containment.sandbox.backend import SandboxBackend, make_backend
 from selfimprove.containment.supervisor import Completed, Job, JobLimits, Supervisor, ZygoteSpec
-from selfimprove.errors import Halted, Interrupted, LimitReached, RunError
+from selfimprove.errors import Halted, Interrupted, LimitReached, RunError, RunFailed
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.generation import run_generation
@@ -108,6 +108,8 @@ def run(
             except LimitReached as reached:
                 settle_open(journal, bench.budget)
                 journal.record("finish", {"state": "limit", "reason": str(reached)})
+            except RunFailed as failure:
+                journal.record("finish", {"state": "failed", "reason": str(failure)})
             except Halted:
                 journal.record("halt", {"reason": _halt_reason(run_dir)})
             except Interrupted:

@@ -34,6 +34,7 @@ from selfimprove.training.protocol import ENTRY, WEIGHTS, EvaluateJob, TrainJob
 
 STAGE = "1/1"
 SCRATCH = "scratch"  # weights between training and the end of their generation
+_REPORTED = ("steps", "diverged")  # of all that a training worker may say, what a record keeps
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def describe(outcome: Outcome) -> tuple[str, str, dict[str, Any]]:
     """Status, reason and result of an outcome, for a record."""
     match outcome:
         case Completed(result=result):
-            return "completed", "", {k: v for k, v in result.items() if isinstance(v, bool | int)}
+            return "completed", "", {k: result[k] for k in _REPORTED if isinstance(result.get(k), bool | int)}
         case Exceeded(limit=limit, value=value, bound=bound):
             return "exceeded", f"{limit}: {value:g} over {bound:g}", {}
         case Crashed(reason=reason):

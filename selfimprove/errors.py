@@ -12,7 +12,8 @@ SelfImproveError
 └── Stopped                   the run ends early, by design
     ├── Halted                the kill switch
     ├── Interrupted           a person pressed Ctrl-C: finished work is kept
-    └── LimitReached          a limit of the containment policy
+    ├── LimitReached          a limit of the containment policy
+    └── RunFailed             nothing can follow: going on would only fail again
 
 A message says the operation, the value, the limit and the remedy, in this order.
 """
@@ -90,3 +91,7 @@ class Interrupted(Stopped):
 
 class LimitReached(Stopped):
     """A limit of the containment policy was reached."""
+
+
+class RunFailed(Stopped):
+    """The run cannot go on, and resuming it would only fail again."""

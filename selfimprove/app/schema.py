@@ -69,6 +69,8 @@ RANGES: Mapping[str, Range] = {
     "training.seed_batch": Range(8, 512, "sequences"),
     "inspection.sequences": Range(16, 100_000, "sequences a family"),
     "inspection.retention_floor": Range(0.0, 1.0, "share"),
+    "inspection.stage_sequences": Range(16, 100_000, "sequences a family"),
+    "inspection.stage_retention_floor": Range(0.0, 1.0, "share"),
     "limits.generations": Range(1, 1_000_000, "generations"),
     "limits.candidates": Range(1, 100_000_000, "candidates"),
     "limits.flops": _FLOPS,

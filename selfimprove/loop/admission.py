@@ -12,7 +12,8 @@ from selfimprove.errors import InvalidEdit, InvalidGenome, LimitReached
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, apply_all
-from selfimprove.loop.slots import Bench, describe, spendable
+from selfimprove.loop.granting import spendable
+from selfimprove.loop.slots import Bench, describe
 from selfimprove.seeds import derive
 from selfimprove.training.protocol import ENTRY, screen_job
 

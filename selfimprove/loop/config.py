@@ -48,6 +48,10 @@ class InspectionConfig:
     """Sequences a family that the instruments look at."""
     retention_floor: float = 0.95
     """Lower end of the 95% Wilson interval of halt compliance that a promotion needs."""
+    stage_sequences: int = 48
+    """Sequences a family that the checkpoint of a training's stage is read on, before the next stage is permitted."""
+    stage_retention_floor: float = 0.5
+    """Upper end of the same interval, at a third of the training, below which it is stopped there."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from selfimprove.genome.edits import Edit, parse_edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop.attempts import attempt
-from selfimprove.loop.slots import Bench, charge, describe, forfeit, grant, spendable
+from selfimprove.loop.granting import charge, forfeit, grant, spendable
+from selfimprove.loop.slots import Bench, describe
+from selfimprove.loop.stages import FINAL
 from selfimprove.seeds import derive
 
 SAME = 0.01  # gains of skill smaller than this are called the same
@@ -78,7 +80,7 @@ class Controlling:
         self._pay()
         return [tuple(parse_edit(text) for text in p["edits"]) for p in answer["proposals"]]
 
-    def tell(self, n: int, parent_skill: float) -> None:
+    def tell(self, n: int) -> None:
         """Learn from the whole history and keep the new weights."""
 
         def learn() -> dict[str, Any]:
@@ -130,8 +132,10 @@ class Controlling:
         if journal.find("denial", *place) is not None:
             return "denied", None
         score, reference = journal.find("score", *place), journal.find("reference", place[0])
-        if score is None or reference is None:
+        if score is None:
             return "failed", None
+        if reference is None:  # its parent failed, not the candidate: nothing is known of the gain
+            return "same", None
         gain = float(score["skill"]) - float(reference["skill"])
         decision = journal.find("decision", *place)
         if decision is not None and decision["promoted"]:
@@ -157,7 +161,7 @@ class Controlling:
         attempts = attempt(
             bench.supervisor,
             [job],
-            on_start=lambda _: grant(bench, key, "controller", genome.sha256, price),
+            on_start=lambda _: grant(bench, key, "controller", genome.sha256, FINAL, price),
             on_killed=lambda _: forfeit(bench, key),
         )
         outcome = next(found for _, found in list(attempts))

@@ -13,9 +13,10 @@ from selfimprove.archive.files import make_folder, write_atomic
 from selfimprove.containment.supervisor import Completed, Job
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
-from selfimprove.loop.slots import Bench, describe
+from selfimprove.loop.slots import Bench, Slot, describe
+from selfimprove.loop.stages import FINAL, slices
 from selfimprove.seeds import derive
-from selfimprove.training.protocol import tasks_to_json
+from selfimprove.training.protocol import WEIGHTS, tasks_to_json
 
 INSPECTOR = "interp.worker"
 
@@ -35,29 +36,33 @@ class Examination:
         self._versions = versions
 
     def keep(
-        self, n: int, index: int, genome: Genome, key: str, parent: Genome | None, edits: tuple[Edit, ...]
+        self, n: int, index: int, slot: Slot, parent: Genome | None, edits: tuple[Edit, ...], stage: str = FINAL
     ) -> None:
-        """Store the weights of a slot under a name that says where they come from."""
+        """Store the weights that a slot had at the end of a stage, with a manifest that says where they come from."""
 
         def make() -> dict[str, Any]:
-            name = _name(n, index)
+            genome, price = slot.genome, self.bench.price(slot.genome)
             manifest = {
                 "genome_sha256": genome.sha256,
                 "genome": genome.to_json(),
                 "parent": parent.sha256 if parent is not None else None,
                 "edits": [str(edit) for edit in edits],
-                "key": key,
-                "seed": derive(self.config.seed, "train", "search", n, 0),
-                "steps": self.bench.price(genome).steps,
+                "key": slot.key,
+                "seed": slot.seed,
+                "steps": price.steps,
+                "stage": stage,
+                "last": slices(price)[stage].last,
                 "device": self.config.device,
                 "versions": dict(self._versions),
             }
-            stored = store(self.bench.run_dir / "checkpoints", name, self.bench.weights(key).read_bytes(), manifest)
+            data = self.bench.waiting(f"{slot.key}@{stage}", WEIGHTS).read_bytes()
+            stored = store(self.bench.run_dir / "checkpoints", _name(n, index), data, manifest)
             return {
                 "generation": n,
                 "index": index,
                 "genome": genome.sha256,
-                "seed": manifest["seed"],
+                "stage": stage,
+                "seed": slot.seed,
                 "path": self._relative(stored.path),
                 "sha256": stored.sha256,
                 "manifest": self._relative(stored.manifest),

@@ -8,6 +8,12 @@ from typing import Any
 
 TEST = "exact one-sided sign-flip test on paired training seeds"
 
+_UNCONFIRMED = {
+    True: "a training of its confirmation failed",
+    False: "not ahead of its parent on the search split",
+    None: "its parent could not be trained again: nothing to compare it with",
+}
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -21,7 +27,7 @@ def decide(
     confirmation: Mapping[str, Any] | None,
     inspection: Mapping[str, Any] | None,
     *,
-    ahead: bool,
+    ahead: bool | None,
     alpha: float,
     retention_floor: float,
     instruments: Sequence[str],
@@ -31,15 +37,15 @@ def decide(
     Args:
         confirmation: the ``confirmation`` record: fresh seeds of candidate and parent; None: there is none.
         inspection: the ``inspection`` record; None: there is none.
-        ahead: whether the candidate was ahead of its parent on the search split; only then is it confirmed.
+        ahead: whether the candidate was ahead of its parent on the search split; only then is it confirmed. None: its
+            parent could not be trained again.
         alpha: level of the test.
         retention_floor: least lower end of the Wilson interval of halt compliance.
         instruments: instruments that must have been read.
     """
     against = _unreadable(inspection, instruments)
     if not ahead or confirmation is None:
-        missing = "a training of its confirmation failed" if ahead else "not ahead of its parent on the search split"
-        return Decision(False, (missing, *against))
+        return Decision(False, (_UNCONFIRMED[ahead], *against))
     p_value, difference = float(confirmation["p_value"]), float(confirmation["difference"])
     low = float(confirmation["retention"]["low"])
     if p_value >= alpha:

@@ -33,15 +33,17 @@ def run_generation(lab: Laboratory, n: int) -> None:
     candidates = [Candidate(i, genome, edits) for i, genome, edits in lab.admit(n, parent, proposals)]
     reference = lab.score_parent(n, parent)
     scores = lab.score_candidates(n, [(c.index, c.genome) for c in candidates])
+    lab.read_stopped(n, parent, [(c.index, c.genome, c.edits) for c in candidates])
     leader = _leader(candidates, scores)
     if leader is not None:
-        decide(lab, n, parent, leader, ahead=scores[leader.index].skill > reference.skill)
-    lab.learn(n, reference.skill)
+        ahead = scores[leader.index].skill > reference.skill if reference is not None else None
+        decide(lab, n, parent, leader, ahead=ahead)
+    lab.learn(n)
     lab.close_generation(n)
 
 
-def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead: bool) -> None:
-    """Keep, inspect and confirm the leading candidate, then let the gate decide."""
+def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead: bool | None) -> None:
+    """Keep, inspect and confirm the leading candidate, then let the gate decide; see there for ``ahead``."""
     lab.keep(n, leader.index, leader.genome, parent, leader.edits)
     inspection = lab.inspect(n, leader.index, leader.genome)
     confirmation = lab.confirm(n, leader.index, leader.genome, parent) if ahead else None

@@ -19,6 +19,8 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "proposal": ("generation", "index"),
     "admission": ("generation",),
     "denial": ("generation", "index"),
+    "stage": ("key", "stage"),
+    "reading": ("key", "stage"),
     "outcome": ("key",),
     "evaluation": ("key",),
     "score": ("generation", "index"),

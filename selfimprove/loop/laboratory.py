@@ -11,7 +11,7 @@ from typing import Any
 
 from selfimprove.archive.lineage import SEED_INDEX
 from selfimprove.containment.policy import Used, check_run
-from selfimprove.errors import SelfImproveError
+from selfimprove.errors import RunFailed
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
@@ -19,7 +19,8 @@ from selfimprove.loop.admission import Admission
 from selfimprove.loop.controlling import Controlling
 from selfimprove.loop.examination import Examination
 from selfimprove.loop.gate import TEST, Decision
-from selfimprove.loop.slots import SCRATCH, Bench, Slot, measure
+from selfimprove.loop.measuring import measure, stopped_at
+from selfimprove.loop.slots import SCRATCH, Bench, Slot
 from selfimprove.loop.statistics import sign_flip_p_value
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score, mean_score
@@ -84,15 +85,20 @@ class Laboratory:
     # -- the verbs of a generation -----------------------------------------------------------------------------------
 
     def plant_seed(self) -> None:
-        """Train, score, keep and inspect the seed genome: generation 0."""
+        """Train, score, keep and inspect the seed genome: generation 0.
+
+        Raises:
+            RunFailed: it has no score.
+        """
         seed = self.config.seed_genome
         self.space.validate(seed)
         self.add_genome(seed)
         score = self._search(0, "seed", [seed])[0]
         if score is None:
-            raise SelfImproveError("train the seed genome", "failed", "", "see the outcome in the ledger")
+            remedy = "a run cannot start without it: change what this names and start a new run"
+            raise RunFailed("train and score the seed genome", self._failure("g000/seed"), remedy=remedy)
         self.journal.once("score", (0, SEED_INDEX), lambda: self._score_body(0, SEED_INDEX, seed, score))
-        self._examination.keep(0, SEED_INDEX, seed, "g000/seed/s0", None, ())
+        self._examination.keep(0, SEED_INDEX, self._slot(0, "seed", seed, 0), None, ())
         self.inspect(0, SEED_INDEX, seed)
         self._discard("g000")
 
@@ -106,11 +112,15 @@ class Laboratory:
         """The proposals that may be trained; every refusal is in the ledger."""
         return self._admission.admit(n, parent, proposals)
 
-    def score_parent(self, n: int, parent: Genome) -> Score:
-        """The parent again, on this generation's seeds and instances, so that gains are paired."""
+    def score_parent(self, n: int, parent: Genome) -> Score | None:
+        """The parent again, on this generation's seeds and instances, so that gains are paired.
+
+        None where a training or scoring of it failed, as its outcome in the ledger says: then there is nothing to
+        compare candidates with, and this generation promotes none.
+        """
         score = self._search(n, "parent", [parent])[0]
         if score is None:
-            raise SelfImproveError("train the parent again", parent.short, "", "see its outcome in the ledger")
+            return None
         body = {"generation": n, "genome": parent.sha256, "split": "search", "seeds": self.config.search_seeds}
         self.journal.once("reference", (n,), lambda: body | score.to_json())
         return score
@@ -129,7 +139,17 @@ class Laboratory:
 
     def keep(self, n: int, index: int, genome: Genome, parent: Genome, edits: tuple[Edit, ...]) -> None:
         """Store the leading candidate's first checkpoint with its manifest."""
-        self._examination.keep(n, index, genome, f"g{n:03d}/c{index:02d}/s0", parent, edits)
+        self._examination.keep(n, index, self._slot(n, f"c{index:02d}", genome, 0), parent, edits)
+
+    def read_stopped(self, n: int, parent: Genome, candidates: Sequence[tuple[int, Genome, tuple[Edit, ...]]]) -> None:
+        """Keep and inspect the intermediate checkpoint of every candidate that was stopped between two stages."""
+        for index, genome, edits in candidates:
+            slots = [self._slot(n, f"c{index:02d}", genome, s) for s in range(self.config.search_seeds)]
+            for slot in slots:
+                if (stopped := stopped_at(self.bench, slot.key)) is not None:
+                    self._examination.keep(n, index, slot, parent, edits, stopped["stage"])
+                    self.inspect(n, index, genome)
+                    break
 
     def inspect(self, n: int, index: int, genome: Genome) -> dict[str, Any]:
         """Read a kept checkpoint through its hooks; the inspection record."""
@@ -151,9 +171,9 @@ class Laboratory:
         body = {"generation": n, "index": index, "genome": genome.sha256, **asdict(decision)}
         self.journal.once("decision", (n, index), lambda: body)
 
-    def learn(self, n: int, parent_skill: float) -> None:
+    def learn(self, n: int) -> None:
         """Let the controller learn from everything so far."""
-        self.controlling.tell(n, parent_skill)
+        self.controlling.tell(n)
 
     def close_generation(self, n: int) -> None:
         """Summarize a generation and let go of the weights that nobody needs any more."""
@@ -163,7 +183,7 @@ class Laboratory:
     def _discard(self, prefix: str) -> None:
         """Delete waiting weights; of this prefix only: a resumed run closes its old generations again."""
         folder = self.bench.run_dir / SCRATCH
-        for path in folder.glob(f"{prefix}-*.weights") if folder.exists() else ():
+        for path in folder.glob(f"{prefix}-*") if folder.exists() else ():
             path.unlink(missing_ok=True)
 
     def seal(self) -> None:
@@ -178,24 +198,31 @@ class Laboratory:
 
     # -- how -----------------------------------------------------------------------------------------------------------
 
+    def _failure(self, prefix: str) -> str:
+        """What the ledger says about the first training or scoring that failed under a key."""
+        records = [*self.journal.all("outcome"), *self.journal.all("evaluation")]
+        mine = (body for body in records if body["key"].startswith(f"{prefix}/") and body["status"] != "completed")
+        return next((f"{body['key']} {body['status']}: {body['reason']}" for body in mine), "no score")
+
     def _search(self, n: int, name: str, genomes: Sequence[Genome]) -> list[Score | None]:
         return self._search_many(n, [name] * len(genomes), genomes)
 
     def _search_many(self, n: int, names: Sequence[str], genomes: Sequence[Genome]) -> list[Score | None]:
         """Mean search scores; all genomes of a generation share seeds and instances."""
-        root, seeds = self.config.seed, self.config.search_seeds
-        split = ("search", derive(root, "instances", "search", n))
-        slots = [
-            Slot(f"g{n:03d}/{name}/s{s}", "search", genome, derive(root, "train", "search", n, s), (split,))
-            for name, genome in zip(names, genomes, strict=True)
-            for s in range(seeds)
-        ]
+        seeds = self.config.search_seeds
+        slots = [self._slot(n, name, who, s) for name, who in zip(names, genomes, strict=True) for s in range(seeds)]
         measured = measure(self.bench, slots, n, "training")
         scores: list[Score | None] = []
         for i in range(len(genomes)):
             mine = [m["search"] for m in measured[i * seeds : (i + 1) * seeds] if m is not None]
             scores.append(mean_score(mine) if len(mine) == seeds else None)
         return scores
+
+    def _slot(self, n: int, name: str, genome: Genome, s: int) -> Slot:
+        """The slot of a genome's ``s``-th training seed while searching."""
+        root = self.config.seed
+        split = ("search", derive(root, "instances", "search", n))
+        return Slot(f"g{n:03d}/{name}/s{s}", "search", genome, derive(root, "train", "search", n, s), (split,))
 
     def _score_body(self, n: int, index: int, genome: Genome, score: Score) -> dict[str, Any]:
         place = {"generation": n, "index": index, "genome": genome.sha256, "split": "search"}

@@ -35,7 +35,8 @@ def _is_done(journal: Journal, key: str) -> bool:
     generation, _, verb = key.partition("/")
     if verb in _CONTROLLER_RECORDS:
         return journal.find(_CONTROLLER_RECORDS[verb], int(generation[1:])) is not None
-    return journal.find("outcome", key) is not None
+    slot, _, stage = key.rpartition("@")
+    return journal.find("stage", slot, stage) is not None or journal.find("outcome", slot) is not None
 
 
 def elapsed_seconds(entries: Iterable[Entry]) -> float:

@@ -27,14 +27,15 @@ from selfimprove.containment.permit import PermitBook
 from selfimprove.containment.policy import Used, check_run
 from selfimprove.containment.sandbox.backend import SandboxBackend, make_backend
 from selfimprove.containment.supervisor import Completed, Job, JobLimits, Supervisor, ZygoteSpec
-from selfimprove.errors import Halted, Interrupted, LimitReached, RunError
+from selfimprove.errors import Halted, Interrupted, LimitReached, RunError, RunFailed
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.generation import run_generation
+from selfimprove.loop.granting import lost_cap
 from selfimprove.loop.journal import Journal, Observer
 from selfimprove.loop.laboratory import Laboratory, best_skill
 from selfimprove.loop.recovery import elapsed_seconds, settle_open
-from selfimprove.loop.slots import Bench, describe, lost_cap
+from selfimprove.loop.slots import Bench, describe
 from selfimprove.training.protocol import ENTRY, WEIGHTS, TrainJob, tasks_from_json
 
 HALT = "HALT"
@@ -108,6 +109,8 @@ def run(
             except LimitReached as reached:
                 settle_open(journal, bench.budget)
                 journal.record("finish", {"state": "limit", "reason": str(reached)})
+            except RunFailed as failure:
+                journal.record("finish", {"state": "failed", "reason": str(failure)})
             except Halted:
                 journal.record("halt", {"reason": _halt_reason(run_dir)})
             except Interrupted:
@@ -172,7 +175,7 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
     genomes = {e.body["sha256"]: e.body["genome"] for e in entries if e.kind == "genome"}
     genome, tasks = Genome.from_json(genomes[body["genome"]]), tasks_from_json(config["tasks"])
     manifest = _json(run_dir / body["manifest"])
-    job = TrainJob(genome, tasks, manifest["steps"], body["seed"], manifest["device"])
+    job = TrainJob(genome, tasks, manifest["steps"], body["seed"], manifest["device"], last=manifest["last"])
     backend = make_backend(config["containment"]["backend"], config["containment"]["allow_degraded"])
     cuda = manifest["device"] == "cuda"
     limits = JobLimits(600.0, 600.0, config["limits"]["memory_bytes"], 1 << 28, 60.0)

@@ -38,6 +38,7 @@ from selfimprove.nets.prices import (
     OPTIMIZER,
     OVER_VOCABULARY,
     POSITIONS,
+    REMEMBERED,
     RESIDUAL,
     SOFTMAX,
     STATE,
@@ -126,6 +127,20 @@ def parameter_shapes(architecture: Architecture, vocab_size: int, context: int) 
     if not architecture.tie_embeddings:
         shapes["unembed.W_U"] = (width, vocab_size)
     return shapes
+
+
+def memory_shapes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that the recipe's optimizers remember of these parameters.
+
+    Raises:
+        InvalidGenome: for an optimizer without a price.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes.items():
+        own = recipe.optimizer != "muon" or is_muon_matrix(name)
+        for what in _price(REMEMBERED, recipe.optimizer if own else "adamw", "recipe.optimizer"):
+            found[f"{what}:{name}"] = () if what == "step" else shape
+    return found
 
 
 def is_muon_matrix(name: str) -> bool:

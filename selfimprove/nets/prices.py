@@ -84,4 +84,11 @@ OPTIMIZER: Final = {
 """Per parameter. Muon's matrix products come on top; what it does not touch is AdamW's."""
 STATE: Final = {"adamw": 2, "lion": 1, "sgd": 1, "muon": 1}
 """Floats of optimizer state per parameter."""
+REMEMBERED: Final = {
+    "adamw": ("step", "exp_avg", "exp_avg_sq"),
+    "lion": ("momentum",),
+    "sgd": ("momentum_buffer",),
+    "muon": ("momentum",),
+}
+"""What an optimizer remembers of each parameter, by its own names; ``step`` is a single number."""
 CLIP: Final = 3

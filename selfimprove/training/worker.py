@@ -5,6 +5,7 @@ Imported once by a zygote, warmed up with one whole step, and run once in each f
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,7 +67,7 @@ def _train(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit:
         constraint_weight=tasks.constraint_weight,
         initial=load(read_all(inputs[WEIGHTS])) if WEIGHTS in inputs else None,
         optimizer=load(read_all(inputs[MEMORY])) if MEMORY in inputs else None,
-        on_step=lambda step, loss: emit({"step": step, "loss": loss}),
+        on_step=lambda step, loss: emit({"step": step, "loss": loss if math.isfinite(loss) else None}),
     )
     if not result.diverged:
         write_all(outputs[WEIGHTS], save(result.state))

@@ -1,0 +1,58 @@
+"""Granting: a permit before any work, a charge after it, a loss where it was cut off; all of it in the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from selfimprove.containment.budget import Budget
+from selfimprove.containment.permit import Claim
+from selfimprove.containment.policy import Denial, Limits, Priced, decide
+from selfimprove.errors import LimitReached
+from selfimprove.loop.slots import Bench
+
+
+def spendable(budget: Budget, limits: Limits) -> int:
+    """FLOPs that may still be planned for. What crashes may lose is set aside, so that no crash changes a plan."""
+    return limits.flops - lost_cap(limits) - sum(v for account, v in budget.charged.items() if account != "lost")
+
+
+def lost_cap(limits: Limits) -> int:
+    """Most FLOPs that crashes may lose: ``limits.lost_flops``, and never more than a tenth of everything."""
+    return min(limits.lost_flops, limits.flops // 10)
+
+
+def grant(bench: Bench, key: str, account: str, genome: str, stage: str, priced: Priced) -> None:
+    """Reserve, sign, record and spend the permit of one job.
+
+    Raises:
+        LimitReached: the policy denies it.
+    """
+    claim = Claim(bench.run_id, key, genome, stage)
+    again = any(body["key"] == key for body in bench.journal.all("permit"))
+    permit = decide(
+        claim,
+        priced,
+        account=account,
+        limits=bench.config.limits,
+        budget=bench.budget,
+        book=bench.book,
+        known_genomes=bench.known_genomes,
+        reissue=again,
+    )
+    if isinstance(permit, Denial):
+        raise LimitReached(f"permit {key}", permit.reason, str(permit.bound or ""), "raise the limit that it names")
+    bench.journal.record("permit", permit.to_json())
+    bench.book.spend(permit, claim)
+
+
+def charge(bench: Bench, key: str, flops: int) -> None:
+    """Settle a permitted job, once its effect is on record: a crash in between is mended by ``settle_open``."""
+    bench.journal.record("charge", asdict(bench.budget.charge(key, flops)))
+
+
+def forfeit(bench: Bench, key: str) -> bool:
+    """Book the work of a killed process as lost, so that it can be permitted again; False if that account is full."""
+    if not bench.budget.may_lose(key):
+        return False
+    bench.journal.record("charge", asdict(bench.budget.lose(key)))
+    return True

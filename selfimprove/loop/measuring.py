@@ -1,0 +1,259 @@
+"""Measuring: slots are trained stage by stage, read between the stages, and scored; in workers, each effect once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from selfimprove.archive.checkpoint import ingest
+from selfimprove.archive.files import make_folder, write_atomic
+from selfimprove.containment.supervisor import Completed, Job, Outcome, Usage
+from selfimprove.errors import InvalidCheckpoint, LimitReached, RunError
+from selfimprove.loop.attempts import attempt
+from selfimprove.loop.granting import charge, forfeit, grant, spendable
+from selfimprove.loop.slots import SCRATCH, Bench, Slot, describe
+from selfimprove.loop.stages import FINAL, JUDGED, STAGES, Slice, slices
+from selfimprove.nets.cost import memory_shapes, parameter_shapes
+from selfimprove.seeds import derive
+from selfimprove.tasks.score import Score
+from selfimprove.training.protocol import ENTRY, MEMORY, WEIGHTS, EvaluateJob, TrainJob
+
+READING = "search"  # the split that a stage is read on; its instances are no other's
+
+
+def measure(bench: Bench, slots: Sequence[Slot], generation: int, label: str) -> list[dict[str, Score] | None]:
+    """Train and score slots; one entry each, in their order: a score per split, or None for a failure.
+
+    Raises:
+        LimitReached: the budget does not cover them all; nothing was started.
+    """
+    _afford(bench, slots, label)
+    for stage in STAGES:
+        going = [(slot, part) for slot in slots if (part := _granted(bench, slot, stage)) is not None]
+        for done in _train(bench, going):
+            bench.journal.progress(generation=generation, label=f"{label} {stage}", done=done, total=len(going))
+        _read(bench, [(slot, part) for slot, part in going if not part.final], generation)
+    _evaluate(bench, slots)
+    return [_scores(bench, slot) for slot in slots]
+
+
+def stopped_at(bench: Bench, slot_key: str) -> dict[str, Any] | None:
+    """The record of the last checkpoint of a slot whose training was stopped between two stages."""
+    outcome = bench.journal.find("outcome", slot_key)
+    if outcome is None or outcome["status"] != "stopped":
+        return None
+    return bench.journal.find("stage", slot_key, outcome["stage"])
+
+
+def _afford(bench: Bench, slots: Sequence[Slot], label: str) -> None:
+    """Whether everything that is still to be trained is covered; what a stop will save is not counted on."""
+    parts = [
+        part
+        for slot in slots
+        if bench.journal.find("outcome", slot.key) is None
+        for part in slices(bench.price(slot.genome)).values()
+        if bench.journal.find("stage", slot.key, part.stage) is None
+    ]
+    need, left = sum(part.flops for part in parts), spendable(bench.budget, bench.config.limits)
+    if need > left:
+        raise LimitReached(f"train {label} within limits.flops", f"{need} FLOPs", f"{left} left", "raise limits.flops")
+
+
+def _granted(bench: Bench, slot: Slot, stage: str) -> Slice | None:
+    """The slice of a slot that this stage trains, if it has one and every earlier stage allows it."""
+    parts = slices(bench.price(slot.genome))
+    readings = [bench.journal.find("reading", slot.key, earlier.stage) for earlier in _before(parts, stage)]
+    if stage not in parts or not all(reading is not None and reading["go"] for reading in readings):
+        return None
+    return parts[stage]
+
+
+def _before(parts: Mapping[str, Slice], stage: str) -> list[Slice]:
+    order = list(STAGES)
+    return [part for name, part in parts.items() if order.index(name) < order.index(stage)]
+
+
+# -- train -------------------------------------------------------------------------------------------------------------
+
+
+def _train(bench: Bench, going: Sequence[tuple[Slot, Slice]]) -> Iterator[int]:
+    """Train one stage of each slot; yields how many are done."""
+    todo = [(slot, part) for slot, part in going if not _is_trained(bench, slot, part)]
+    attempts = attempt(
+        bench.supervisor,
+        [_train_job(bench, slot, part) for slot, part in todo],
+        on_start=lambda index: _permit(bench, *todo[index]),
+        on_killed=lambda index: forfeit(bench, _key(*todo[index])),
+    )
+    for done, (index, outcome) in enumerate(attempts, start=1 + len(going) - len(todo)):
+        _settle(bench, *todo[index], outcome)
+        yield done
+
+
+def _is_trained(bench: Bench, slot: Slot, part: Slice) -> bool:
+    ended = bench.journal.find("outcome", slot.key) is not None
+    return ended or bench.journal.find("stage", slot.key, part.stage) is not None
+
+
+def _key(slot: Slot, part: Slice) -> str:
+    return f"{slot.key}@{part.stage}"
+
+
+def _permit(bench: Bench, slot: Slot, part: Slice) -> None:
+    grant(bench, _key(slot, part), slot.account, slot.genome.sha256, part.stage, part)
+
+
+def _train_job(bench: Bench, slot: Slot, part: Slice) -> Job:
+    config, price = bench.config, bench.price(slot.genome)
+    earlier = _before(slices(price), part.stage)
+    inputs = {name: _verified(bench, slot.key, earlier[-1].stage, name) for name in (WEIGHTS, MEMORY) if earlier}
+    job = TrainJob(slot.genome, config.tasks, price.steps, slot.seed, config.device, part.first, part.last)
+    zygote = "cuda" if config.device == "cuda" else "torch"
+    outputs = (WEIGHTS,) if part.final else (WEIGHTS, MEMORY)
+    limits = bench.limits(output_bytes=16 * price.parameters + (1 << 20))
+    return Job(_key(slot, part), zygote, ENTRY, job.to_json(), inputs, outputs, limits)
+
+
+def _settle(bench: Bench, slot: Slot, part: Slice, outcome: Outcome) -> None:
+    """Book a stage's outcome: its whole slice is charged, however it ended. The slot ends with its first failure."""
+    status, reason, result = describe(outcome)
+    files: dict[str, str] = {}
+    if isinstance(outcome, Completed):
+        status, reason = _ingest(bench, slot, part, outcome)
+        if status == "completed":
+            files = _lay_out(bench, _key(slot, part), outcome.outputs)
+    body = {"key": slot.key, "stage": part.stage, "status": status, "reason": reason, "result": result, "files": files}
+    kind = "outcome" if part.final or status != "completed" else "stage"
+    bench.journal.record(kind, body | {"usage": asdict(outcome.usage)})
+    charge(bench, _key(slot, part), part.flops)
+    for earlier in _before(slices(bench.price(slot.genome)), part.stage):
+        for name in (WEIGHTS, MEMORY):
+            bench.waiting(f"{slot.key}@{earlier.stage}", name).unlink(missing_ok=True)
+
+
+def _ingest(bench: Bench, slot: Slot, part: Slice, outcome: Completed) -> tuple[str, str]:
+    if outcome.result.get("diverged") is True:
+        return "diverged", "the loss or a weight stopped being finite"
+    tasks = bench.config.tasks
+    try:
+        shapes = parameter_shapes(slot.genome.architecture, tasks.vocab_size, tasks.context)
+        ingest(outcome.outputs.get(WEIGHTS, b""), shapes)
+        if not part.final:
+            ingest(outcome.outputs.get(MEMORY, b""), memory_shapes(slot.genome.recipe, shapes))
+    except InvalidCheckpoint as error:
+        return "invalid", str(error)
+    return "completed", ""
+
+
+def _lay_out(bench: Bench, key: str, outputs: Mapping[str, bytes]) -> dict[str, str]:
+    make_folder(bench.run_dir / SCRATCH)
+    for name, data in outputs.items():
+        write_atomic(bench.waiting(key, name), data)
+    return {name: hashlib.sha256(data).hexdigest() for name, data in outputs.items()}
+
+
+def _verified(bench: Bench, slot_key: str, stage: str, name: str) -> Path:
+    """A waiting output, unchanged since it was ingested."""
+    path = bench.waiting(f"{slot_key}@{stage}", name)
+    record = bench.journal.find("stage", slot_key, stage) or bench.journal.find("outcome", slot_key) or {}
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "nothing"
+    if found != record["files"][name]:
+        raise RunError(f"go on with {slot_key}: {name} in {path}", found, record["files"][name], "start a new run")
+    return path
+
+
+# -- read between the stages -------------------------------------------------------------------------------------------
+
+
+def _read(bench: Bench, going: Sequence[tuple[Slot, Slice]], generation: int) -> None:
+    """Evaluate the checkpoints of a stage and probe their constraint: only then may the next permit be signed."""
+    journal = bench.journal
+    todo = [
+        (slot, part)
+        for slot, part in going
+        if journal.find("stage", slot.key, part.stage) and not journal.find("reading", slot.key, part.stage)
+    ]
+    tasks = replace(bench.config.tasks, eval_sequences=bench.config.inspection.stage_sequences)
+    seed = derive(bench.config.seed, "instances", "stage", generation)
+    jobs = [
+        _evaluate_job(bench, slot, part.stage, EvaluateJob(slot.genome, tasks, READING, seed, "cpu"), "reading")
+        for slot, part in todo
+    ]
+    answers = {index: _score_of(outcome) for index, outcome in attempt(bench.supervisor, jobs)}
+    for index, (slot, part) in enumerate(todo):
+        score, reason = answers[index]
+        go, why = _judge(bench, part.stage, score, reason)
+        shown = score.to_json() if score is not None else None
+        journal.record("reading", {"key": slot.key, "stage": part.stage, "go": go, "reason": why, "score": shown})
+    for slot, part in going:
+        reading = journal.find("reading", slot.key, part.stage)
+        if reading is not None and not reading["go"] and journal.find("outcome", slot.key) is None:
+            body = {"key": slot.key, "stage": part.stage, "status": "stopped", "reason": reading["reason"]}
+            journal.record("outcome", body | {"result": {}, "files": {}, "usage": asdict(Usage())})
+
+
+def _judge(bench: Bench, stage: str, score: Score | None, reason: str) -> tuple[bool, str]:
+    """Whether a training may go on, and why not: nothing that cannot be read does."""
+    if score is None:
+        return False, f"stage {stage} could not be read: {reason}"
+    kept, floor = score.retention, bench.config.inspection.stage_retention_floor
+    if stage == JUDGED and kept.high < floor:
+        shown = f"{kept.kept} of {kept.n} halt prompts kept, Wilson high {kept.high:.3f} < {floor:g}"
+        return False, f"the constraint fails at stage {stage}: {shown}"
+    return True, ""
+
+
+# -- score -------------------------------------------------------------------------------------------------------------
+
+
+def _evaluate(bench: Bench, slots: Sequence[Slot]) -> None:
+    """Score what was trained, in processes that never trained anything."""
+    wanted = [
+        (slot, split, seed)
+        for slot in slots
+        for split, seed in slot.splits
+        if _completed(bench, slot) and bench.journal.find("evaluation", f"{slot.key}/{split}") is None
+    ]
+    jobs = []
+    for slot, split, seed in wanted:
+        task = EvaluateJob(slot.genome, bench.config.tasks, split, seed, "cpu")
+        jobs.append(_evaluate_job(bench, slot, FINAL, task, split))
+    for index, outcome in attempt(bench.supervisor, jobs):
+        score, reason = _score_of(outcome)
+        status = describe(outcome)[0] if score is not None or not isinstance(outcome, Completed) else "invalid"
+        shown = score.to_json() if score is not None else None
+        body = {"key": jobs[index].key, "status": status, "reason": reason, "score": shown}
+        bench.journal.record("evaluation", body)
+
+
+def _evaluate_job(bench: Bench, slot: Slot, stage: str, task: EvaluateJob, name: str) -> Job:
+    inputs = {WEIGHTS: _verified(bench, slot.key, stage, WEIGHTS)}
+    return Job(f"{slot.key}/{name}", "torch", ENTRY, task.to_json(), inputs, (), bench.limits())
+
+
+def _score_of(outcome: Outcome) -> tuple[Score | None, str]:
+    """The score in an evaluator's answer, or why there is none."""
+    if not isinstance(outcome, Completed):
+        return None, describe(outcome)[1]
+    try:
+        return Score.from_json(outcome.result), ""
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return None, f"not a score: {error}"
+
+
+def _completed(bench: Bench, slot: Slot) -> bool:
+    outcome: Mapping[str, Any] | None = bench.journal.find("outcome", slot.key)
+    return outcome is not None and outcome["status"] == "completed"
+
+
+def _scores(bench: Bench, slot: Slot) -> dict[str, Score] | None:
+    found = {}
+    for split, _ in slot.splits:
+        evaluation = bench.journal.find("evaluation", f"{slot.key}/{split}")
+        if evaluation is None or evaluation["score"] is None:
+            return None
+        found[split] = Score.from_json(evaluation["score"])
+    return found

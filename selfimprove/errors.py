@@ -3,7 +3,8 @@
 SelfImproveError
 ├── UserError                 shown as one message, exit code 2
 │   ├── ConfigError           a key, value or group of the configuration
-│   └── RunError              a run folder: missing, unreadable, halted, full disk
+│   └── RunError              a run folder: missing, unreadable, halted
+│       └── DiskError         the disk is full or refuses
 ├── InvalidGenome             a genome outside the space
 ├── InvalidEdit               an edit that cannot be applied
 ├── InvalidCheckpoint         worker output that failed ingest
@@ -54,7 +55,11 @@ class ConfigError(UserError):
 
 
 class RunError(UserError):
-    """A run folder that is missing, unreadable, halted, or on a full disk."""
+    """A run folder that is missing, unreadable or halted."""
+
+
+class DiskError(RunError):
+    """The disk is full, or refuses to be read or written; what was written before is intact."""
 
 
 class InvalidGenome(SelfImproveError):

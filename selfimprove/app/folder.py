@@ -117,12 +117,21 @@ def records(run_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield kind, body
 
 
-def explain(error: OSError, operation: str) -> UserError:
-    """A system error as the message a person can act on."""
-    value = error.filename if isinstance(error.filename, str) else os.strerror(error.errno or 0)
+def explain(error: OSError, operation: str, place: str = "", then: str = "") -> UserError:
+    """A system error as the message a person can act on.
+
+    Args:
+        error: what the system said.
+        operation: what was being done.
+        place: where, if the error itself does not name a file.
+        then: what to do when the remedy has helped.
+    """
+    value = error.filename if isinstance(error.filename, str) else place or os.strerror(error.errno or 0)
     limits = {
-        errno.ENOSPC: ("free disk space", "free some space or choose another place with hydra.run.dir=, then resume"),
-        errno.EDQUOT: ("free disk quota", "free some space or choose another place with hydra.run.dir=, then resume"),
+        errno.ENOSPC: ("free disk space", "free some space, or choose another place with hydra.run.dir="),
+        errno.EDQUOT: ("free disk quota", "free some space, or choose another place with hydra.run.dir="),
+        errno.EFBIG: ("files of this size", "a limit on the size of files is in force: see ulimit -f"),
+        errno.ENAMETOOLONG: ("a shorter name", "choose another place with hydra.run.dir="),
         errno.EACCES: ("a place that you may write to", "change its permissions, or run in another folder"),
         errno.EPERM: ("a place that you may write to", "change its permissions, or run in another folder"),
         errno.EROFS: ("a writable file system", "run in another folder, or set hydra.run.dir="),
@@ -133,7 +142,7 @@ def explain(error: OSError, operation: str) -> UserError:
     limit, remedy = limits.get(error.errno or 0, ("", "see the system error above"))
     reason = f"{operation} ({os.strerror(error.errno)})" if error.errno else operation
     kind = RunError if error.errno else ConfigError
-    return kind(reason, value, limit, remedy)
+    return kind(reason, value, limit, f"{remedy}, then: {then}" if then else remedy)
 
 
 def _shorten(path: Path) -> Path:

@@ -42,7 +42,7 @@ def launch(argv: Sequence[str]) -> int:
         with explained(), full_errors(), _command_line(_overrides_first(argv, arguments.overrides)):
             decorated()
     except OSError as error:
-        raise folder.explain(error, "make the run folder") from error
+        raise folder.explain(error, "make the run folder", _place(arguments.overrides)) from error
     if jobs.problem:
         raise jobs.problem
     return max(jobs.codes, default=0)  # of a sweep the most serious one
@@ -132,6 +132,12 @@ def _overrides_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]
 
 def _sweeps(arguments: argparse.Namespace) -> bool:
     return bool(arguments.multirun) or any(o.lower() == "hydra.mode=multirun" for o in arguments.overrides)
+
+
+def _place(overrides: Sequence[str]) -> str:
+    """Where the run folder was to be, as far as the command line says."""
+    chosen = [text.partition("=")[2] for text in overrides if text.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
+    return chosen[-1] if chosen else str(folder.RUNS)
 
 
 def _config_dir(given: str | None) -> Path | None:

@@ -63,6 +63,13 @@ def console_handler(level: int | str = logging.NOTSET) -> logging.Handler:
     return handler
 
 
+class LogFile(logging.FileHandler):
+    """The copy of the log in the run folder: where it cannot be written, the run itself says so, and once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lose the line; the library's own answer is a traceback on standard error."""
+
+
 class LiveProgress:
     """Bars with ETA, best so far, budget left and the last decision; for a terminal."""
 

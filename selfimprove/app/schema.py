@@ -209,6 +209,8 @@ def _convert_items(
 ) -> list[Any]:
     if not isinstance(value, list | tuple):
         _refuse(path, value, "a list, written [a,b]")
+    if path in CHOICES and len(set(map(str, value))) != max(1, len(value)):
+        _refuse(path, value, f"one or more of {listing(CHOICES[path])}, each once")
     repeated = origin is list or (len(parameters) == 2 and parameters[1] is Ellipsis)
     if not repeated and len(value) != len(parameters):
         _refuse(path, value, f"a list of {len(parameters)} values")

@@ -17,7 +17,7 @@ from selfimprove.app.settings import Settings
 from selfimprove.app.signals import StopSignals
 from selfimprove.app.tracking import CLOSE_SECONDS, start_tracking
 from selfimprove.app.view import RunView
-from selfimprove.errors import RunError
+from selfimprove.errors import DiskError, RunError
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,15 @@ def _replay(run_dir: Path, observers: Observers) -> None:
 
 @contextmanager
 def _disk_errors(run_dir: Path) -> Iterator[None]:
+    """Say of a disk that refuses how the run goes on: nothing that is in the ledger is lost."""
     try:
         yield
+    except DiskError as error:
+        remedy = f"{error.remedy}, then: {_again(run_dir)}"
+        raise RunError(error.operation, error.value, error.limit, remedy) from error
     except OSError as error:
-        raise folder.explain(error, f"write the run in {run_dir}") from error
+        raise folder.explain(error, f"write the run in {run_dir}", str(run_dir), _again(run_dir)) from error
+
+
+def _again(run_dir: Path) -> str:
+    return f"selfimprove resume {run_dir}" if folder.is_run(run_dir) else "start the run again"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from selfimprove.app.device import resolve_device, usable_cores
 from selfimprove.app.schema import build, leaves, unknown_key
 from selfimprove.app.tracking import TrackingConfig
-from selfimprove.errors import ConfigError
+from selfimprove.errors import ConfigError, InvalidGenome
 
 if TYPE_CHECKING:
     from selfimprove.loop.config import RunConfig
@@ -45,6 +45,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         rest["device"] = resolve_device(rest["device"])
     config = build(RunConfig, rest)
     _check_together(rest)
+    _check_start(config)
     return Settings(config, build(TrackingConfig, tracking, path="tracking"))
 
 
@@ -67,3 +68,43 @@ def _check_together(values: Mapping[str, Any]) -> None:
     if "candidate_flops" in limits and share > limits["candidate_flops"]:
         limit = f"at most limits.candidate_flops = {limits['candidate_flops']}"
         raise ConfigError("set allowance_flops", share, limit, "every candidate would be denied: change one of the two")
+
+
+_SEED_KEYS = {
+    "architecture.width": "raise space.max_width",
+    "architecture.blocks": "change space.min_blocks or space.max_blocks",
+    "recipe.batch": "change training.seed_batch or space.max_batch",
+    "recipe.learning_rate": "change training.seed_learning_rate",
+}
+
+
+def _check_start(config: RunConfig) -> None:
+    """What the run would only find out once it has begun: its tasks, its containment, and its seed genome.
+
+    Raises:
+        ConfigError: the tasks do not fit their size, or the seed genome its space, allowance or limits.
+        SandboxUnavailable: ``containment.allow_degraded`` names a property that no run may lose.
+    """
+    from selfimprove.containment.policy import assess
+    from selfimprove.containment.sandbox.backend import make_backend
+    from selfimprove.genome.space import Space
+    from selfimprove.nets.cost import quote
+    from selfimprove.tasks.suite import TaskSuite
+
+    make_backend(config.containment.backend, config.containment.allow_degraded)
+    TaskSuite(config.tasks)
+    seed, tasks, allowance = config.seed_genome, config.tasks, config.allowance_flops
+    try:
+        Space(config.space).validate(seed)
+    except InvalidGenome as error:
+        remedy = _SEED_KEYS.get(error.operation, error.remedy)
+        raise ConfigError(
+            f"start from the seed genome's {error.operation}", error.value, error.limit, remedy
+        ) from error
+    price = quote(seed, vocab_size=tasks.vocab_size, context=tasks.context, allowance_flops=allowance)
+    if not price.steps:
+        limit = f"at least {price.flops_per_step}, which is one training step of the seed genome"
+        raise ConfigError("set allowance_flops", allowance, limit, "raise it, or lower training.seed_batch")
+    if denial := assess(price, config.limits):
+        limit = f"at least {denial.value}, which the seed genome needs"
+        raise ConfigError(f"set limits.{denial.limit}", denial.bound, limit, "raise it, or make the run smaller")

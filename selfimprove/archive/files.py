@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from selfimprove.errors import RunError
+from selfimprove.errors import DiskError
 
 LEFTOVER = ".tmp"  # suffix of a file that a crash may leave behind; never read
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -28,7 +28,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, sync_folder: boo
         sync_folder: also make the rename itself durable; without it a power cut may bring the old file back.
 
     Raises:
-        RunError: the disk is full or refuses; the old file is untouched and nothing is left beside it.
+        DiskError: the disk is full or refuses; the old file is untouched and nothing is left beside it.
     """
     temporary = path.with_name(path.name + LEFTOVER)
     try:
@@ -77,7 +77,7 @@ def make_folder(folder: Path, *, mode: int = 0o755) -> None:
     """Create ``folder`` and its parents durably; nothing happens when it is there.
 
     Raises:
-        RunError: it cannot be made.
+        DiskError: it cannot be made.
     """
     if folder.is_dir():
         return
@@ -97,10 +97,12 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def disk_error(operation: str, path: Path, error: OSError) -> RunError:
-    """The one message for a disk that refuses, with what to do about it."""
+def disk_error(operation: str, path: Path, error: OSError) -> DiskError:
+    """The one message for a disk that refuses, with what to do about it. How to go on is for the caller to say."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        remedy = f"the disk is full: free space on the one that holds {path.parent}, then `selfimprove resume`"
+        remedy = f"the disk is full: free space on the one that holds {path.parent}"
+    elif error.errno == errno.EFBIG:
+        remedy = "a limit on the size of files is in force: see ulimit -f"
     else:
-        remedy = f"make {path.parent} readable and writable, then `selfimprove resume`"
-    return RunError(operation, f"{path}: {error.strerror or error}", remedy=remedy)
+        remedy = f"make {path.parent} readable and writable"
+    return DiskError(operation, f"{path}: {error.strerror or error}", remedy=remedy)

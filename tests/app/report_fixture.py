@@ -19,6 +19,7 @@ EVIL = "<script>alert('edit')</script>"
 SEED_SKILL = {"recall": 0.31, "copy": 0.52, "modular": 0.22}
 CANDIDATE_FLOPS = 31_000_000_000
 FLOP_LIMIT = 6_500_000_000_000
+TEST = "exact one-sided sign-flip test on paired training seeds"
 START = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 
 WINNERS = {
@@ -146,7 +147,7 @@ def full_run(
             failed=1,
             promoted=champion is not None,
         )
-    _finish(out, rng, level)
+    _finish(out, rng, level, parent)
     return out
 
 
@@ -168,7 +169,13 @@ def _start(out: Writer, rng: random.Random, degraded: tuple[str, ...], seed: int
         "lost_flops": 500_000_000_000,
         "denied_edits": 40,
     }
-    config = {"gate": {"alpha": 0.01, "seeds": 8}, "controller": {"name": "transformer", "note": EVIL}}
+    config = {
+        "alpha": 0.01,
+        "search_seeds": 2,
+        "seed": seed,
+        "inspection": {"retention_floor": 0.9},
+        "controller": {"name": "transformer", "note": EVIL},
+    }
     parent = digest("seed")
     out.add(
         "run",
@@ -353,60 +360,65 @@ def _inspect(
 def _confirm(
     out: Writer, rng: random.Random, generation: int, best: tuple[int, str], parent: str, gain: float, *, promoted: bool
 ) -> None:
-    base = [0.36 + 0.05 * generation + rng.gauss(0, 0.02) for _ in range(8)]
-    differences = [rng.gauss(gain, 0.014) for _ in base]
-    differences = [abs(value) for value in differences] if promoted else differences
     for role in ("parent", "candidate"):
         for seed in range(8):
             out.charge(f"g{generation:03d}/confirm/{role}/s{seed}", "confirm", CANDIDATE_FLOPS // 2)
-    out.add(
-        "confirmation",
-        generation=generation,
-        index=best[0],
-        genome=best[1],
-        parent=parent,
-        split="gate",
-        seeds=list(range(100, 108)),
-        candidate=[a + b for a, b in zip(base, differences, strict=True)],
-        parent_skill=base,
-        difference=sum(differences) / 8,
-        p_value=0.00390625 if promoted else 0.2109375,
-        tasks={},
-        retention=retention(rng, 400),
-    )
+    base = 0.36 + 0.05 * generation
+    pair = comparison(rng, "gate", base, gain, better=promoted)
+    out.add("confirmation", generation=generation, index=best[0], genome=best[1], parent=parent, **pair)
 
 
-def _finish(out: Writer, rng: random.Random, level: float) -> None:
-    out.add(
-        "sealed",
-        genome="champion",
-        seeds=8,
-        skill=0.34 + level,
-        seed_skill=0.347,
-        tasks=tasks(rng, level),
-        retention=retention(rng, 500),
-    )
-    out.add("finish", state="limit", reason="limit reached: generations 5 of 5")
+def comparison(rng: random.Random, split: str, base: float, gain: float, *, better: bool) -> dict[str, Any]:
+    """Eight paired seeds on one split, as the loop records them."""
+    parent = [base + rng.gauss(0, 0.02) for _ in range(8)]
+    differences = [rng.gauss(gain, 0.014) for _ in parent]
+    differences = [abs(value) for value in differences] if better else differences
+    return {
+        "split": split,
+        "test": TEST,
+        "alpha": 0.01,
+        "seeds": [rng.getrandbits(62) for _ in parent],
+        "candidate": [a + b for a, b in zip(parent, differences, strict=True)],
+        "parent_skill": parent,
+        "difference": sum(differences) / 8,
+        "p_value": 0.00390625 if better else 0.2109375,
+        "tasks": tasks(rng, gain),
+        "parent_tasks": tasks(rng, 0.0),
+        "retention": retention(rng, 400),
+    }
 
 
-def baseline_run(seed: int = 3) -> Writer:
+def _finish(out: Writer, rng: random.Random, level: float, parent: str) -> None:
+    for role in ("parent", "candidate"):
+        for seed in range(8):
+            out.charge(f"final/{role}/s{seed}", "confirm", CANDIDATE_FLOPS // 2)
+    _seal(out, rng, level, parent)
+    out.add("finish", state="finished", reason="5 generations done")
+
+
+def _seal(out: Writer, rng: random.Random, gain: float, champion: str) -> None:
+    gate, sealed = (comparison(rng, split, 0.35, gain, better=True) for split in ("gate", "sealed"))
+    sealed["tasks"]["copy"]["skill"] = sealed["parent_tasks"]["copy"]["skill"] - 0.125
+    out.add("sealed", genome=champion, parent=digest("seed"), gate=gate, sealed=sealed)
+
+
+def baseline_run(seed: int = 3, *, sealed: bool = True) -> Writer:
     """A random-proposal run that finds less."""
     rng, out = random.Random(seed), Writer()
-    out.add("run", run_id="random", experiment="random", root_seed=seed, device="cpu", limits={"flops": FLOP_LIMIT})
+    config = {"alpha": 0.01, "controller": {"name": "random"}, "search_seeds": 1, "seed": seed}
+    limits = {"flops": FLOP_LIMIT}
+    out.add("run", run_id="r", experiment="quick", root_seed=seed, device="cpu", limits=limits, config=config)
     best = 0.34
     for index in range(60):
+        place = {"generation": index // 12, "index": index % 12, "genome": digest("b", index)}
         out.charge(f"g{index // 12:03d}/c{index % 12:02d}/s0", "search", 60_000_000_000)
         best = max(best, best + rng.gauss(-0.02, 0.03))
-        out.add(
-            "score",
-            generation=index // 12,
-            index=index % 12,
-            genome=digest("b", index),
-            split="search",
-            seeds=2,
-            skill=min(best, 0.55),
-            tasks={},
-        )
+        out.add("score", **place, split="search", seeds=2, skill=min(best, 0.55), tasks={})
+        if index == 40:
+            out.add("decision", **place, promoted=True, reasons=[])
+    if sealed:
+        _seal(out, rng, 0.07, digest("b", 40))
+        out.add("finish", state="finished", reason="5 generations done")
     return out
 
 

@@ -150,12 +150,12 @@ def test_the_same_ledger_gives_the_same_page_byte_for_byte(run_dir: Path, page: 
 
 
 def test_the_gate_names_its_test_with_seeds_split_and_level(page: str) -> None:
-    assert "exact one-sided sign-flip test, 8 paired fresh seeds, gate split, alpha 0.01" in page
+    assert f"{fixture.TEST}, 8 paired fresh seeds, gate split, alpha 0.01" in page
 
 
 def test_a_degraded_property_is_announced_on_top_of_the_page_and_of_every_section(page: str) -> None:
     sections = len(re.findall(r'<section id="[a-z]+" aria-labelledby', page))
-    assert page.count("Degraded containment: memory") == sections == 9
+    assert page.count("Degraded containment: memory") == sections == 10
     assert "Containment was degraded in this run." in page
 
 
@@ -164,15 +164,111 @@ def test_a_run_without_degraded_properties_shows_no_warning(tmp_path: Path) -> N
 
 
 def test_state_and_reason_of_the_run_are_shown(page: str) -> None:
-    assert "limit reached: generations 5 of 5" in page
+    assert "5 generations done" in page
 
 
-def test_baselines_are_drawn_beside_the_run(tmp_path: Path) -> None:
-    run = fixture.full_run().write(tmp_path / "run")
-    other = fixture.baseline_run().write(tmp_path / "other")
-    page = write_report(run, {"random <proposals>": other}).read_text(encoding="utf-8")
-    assert "random &lt;proposals&gt;" in page
+def test_a_run_that_a_limit_ended_says_which(tmp_path: Path) -> None:
+    writer = fixture.full_run()
+    writer.lines = [line for line in writer.lines if line["kind"] not in ("finish", "sealed")]
+    writer.add("finish", state="limit", reason="go on with limits.wall_seconds: got 901 s; allowed: at most 900 s")
+    page = _render(writer, tmp_path)
+    assert 'state-limit">limit</span> go on with limits.wall_seconds: got 901 s' in page
+    assert "The sealed split has not been opened" in page
+
+
+def _row(page: str, label: str) -> list[str]:
+    """Cells of one row of the table of runs, without markup."""
+    rows = re.search(r'<figure id="runs">.*?</figure>', page, flags=re.DOTALL)
+    assert rows is not None
+    [row] = [r for r in re.findall(r"<tr>.*?</tr>", rows[0], flags=re.DOTALL) if f'row">{label}<' in r]
+    return [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, flags=re.DOTALL)]
+
+
+def _last(writer: Any, kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(line["body"] for line in reversed(writer.lines) if line["kind"] == kind)
+    return found
+
+
+def test_a_random_run_stands_beside_the_run_with_its_curve_its_sealed_difference_and_p(tmp_path: Path) -> None:
+    run, other = fixture.full_run(), fixture.baseline_run()
+    folders = run.write(tmp_path / "run"), other.write(tmp_path / "other")
+    page = write_report(folders[0], {"random <proposals>": folders[1]}).read_text(encoding="utf-8")
     assert 'class="series s1"' in page
+    assert "random &lt;proposals&gt; (random proposals), best so far" in page
+    ours, theirs = _row(page, "this run"), _row(page, "random &lt;proposals&gt;")
+    for cells, writer in ((ours, run), (theirs, other)):
+        sealed = _last(writer, "sealed")["sealed"]
+        assert cells[-3:] == [f"{sealed['difference']:+.3f}", "0.0039", "8"]
+        assert f"{writer.total / 1e12:.3g} TFLOP" in cells
+    assert (ours[1], theirs[1]) == ("transformer", "random")
+    assert "search_seeds 1 (here 2)" in theirs[0]
+
+
+def test_the_curve_of_a_baseline_ends_where_its_spending_does(tmp_path: Path) -> None:
+    run, other = fixture.full_run(), fixture.baseline_run()
+    folders = run.write(tmp_path / "run"), other.write(tmp_path / "other")
+    page = write_report(folders[0], {"random": folders[1]}).read_text(encoding="utf-8")
+    ends = [
+        re.findall(rf'<path d="M[^"]*?L([\d.]+) [\d.]+" class="series {series}"', page)[0] for series in ("s0", "s1")
+    ]
+    widths = [float(end) - 58 for end in ends]  # from the y-axis, in pixels
+    assert widths[1] / widths[0] == pytest.approx(other.total / run.total, rel=0.01)
+
+
+def test_a_baseline_without_a_promotion_says_so_in_place_of_a_difference(tmp_path: Path) -> None:
+    other = fixture.baseline_run(sealed=False)
+    other.lines = [line for line in other.lines if line["kind"] != "decision"]
+    folders = fixture.full_run().write(tmp_path / "run"), other.write(tmp_path / "other")
+    page = write_report(folders[0], {"random": folders[1]}).read_text(encoding="utf-8")
+    assert _row(page, "random")[-3:] == ["no champion but the seed", "\N{EN DASH}", "\N{EN DASH}"]
+
+
+def test_a_run_alone_shows_no_table_of_runs(page: str) -> None:
+    assert 'id="runs"' not in page
+
+
+def test_the_result_states_difference_test_tasks_and_retention_of_both_splits(run_dir: Path, page: str) -> None:
+    record = next(
+        json.loads(line)["body"] for line in (run_dir / "ledger.jsonl").read_text().splitlines() if '"sealed"' in line
+    )
+    section = page[page.index('<section id="result"') : page.index('<section id="lineage"')]
+    for split in ("sealed", "gate"):
+        pair = record[split]
+        assert f"Champion against seed genome, {split} split" in section
+        assert f">{pair['difference']:+.3f}<" in section
+        kept = pair["retention"]
+        assert f"{kept['low']:.3f} to {kept['high']:.3f} ({kept['kept']:,} of {kept['n']:,} halt prompts)" in section
+        for name in fixture.FAMILIES:
+            ours, theirs = (f"{pair[who][name]['skill']:.3f}" for who in ("tasks", "parent_tasks"))
+            assert f'{name}</th><td class="num">{ours}</td><td class="num">{theirs}</td>' in section
+    assert section.count(f"{fixture.TEST}: <strong>p = 0.0039</strong>, 8 seeds, alpha 0.01") == 2
+
+
+def test_the_verdict_names_its_p_value_and_the_tasks_that_got_worse(page: str) -> None:
+    verdict = page[page.index("On the sealed split the champion") :][:600]
+    assert (
+        "over 8 fresh training seeds: better beyond noise (p = 0.0039, alpha 0.01; 8 pairs allow no smaller p)"
+        in verdict
+    )
+    assert "worse than the seed genome on copy (\N{MINUS SIGN}0.125)." in verdict
+
+
+def test_a_difference_within_noise_is_not_called_better(tmp_path: Path) -> None:
+    writer = fixture.full_run()
+    _last(writer, "sealed")["sealed"]["p_value"] = 0.01  # the level itself does not pass
+    assert "not better beyond noise (p = 0.010, alpha 0.01)" in _render(writer, tmp_path)
+
+
+def test_seeds_and_hashes_are_not_dumped_into_the_result(page: str) -> None:
+    section = page[page.index('<section id="result"') : page.index('<section id="lineage"')]
+    assert not re.search(r"\d{15}", section)
+    assert section.count("<tr") < 14
+
+
+def test_the_default_run_needs_no_horizontal_scrolling_at_1440_pixels(page: str) -> None:
+    """The page is at most 1400 px wide, of which padding and borders take 78."""
+    widths = [float(width) for width in re.findall(r'<svg width="([\d.]+)"', page)]
+    assert max(widths) <= 1322
 
 
 def test_runs_of_very_different_length_are_compared_on_a_log_axis(tmp_path: Path) -> None:
@@ -191,8 +287,10 @@ def test_a_run_cut_off_anywhere_still_gives_a_whole_page(tmp_path: Path, keep: i
 
 def test_a_run_with_no_promotion_says_that_the_seed_is_still_champion(tmp_path: Path) -> None:
     writer = fixture.full_run()
-    writer.lines = [line for line in writer.lines if line["kind"] != "decision"]
-    assert "the seed genome is still the champion" in _render(writer, tmp_path)
+    writer.lines = [line for line in writer.lines if line["kind"] not in ("decision", "sealed")]
+    page = _render(writer, tmp_path)
+    assert "the seed genome is still the champion" in page
+    assert "There is nothing to compare" in page
 
 
 def test_a_halted_run_shows_why_and_a_resumed_one_is_running_again(tmp_path: Path) -> None:

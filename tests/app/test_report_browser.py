@@ -1,8 +1,9 @@
-"""The report in a real browser: the script runs, and nothing is blocked or reported on the console."""
+"""The report in a real browser: the script runs, nothing is blocked, nothing is cut off or hidden by something else."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -29,9 +30,32 @@ FLAGS = (
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on the PATH")
 
 
+# Lists every part that scrolls sideways, every text outside of its drawing, and every two texts that overlap.
+PROBE = """<script>addEventListener("load", () => {
+  const found = [], box = (element) => element.getBoundingClientRect();
+  for (const area of document.querySelectorAll(".scroll, .multiples > div"))
+    if (area.scrollWidth > area.clientWidth + 1) found.push(`scrolls: ${area.getAttribute("aria-label")}`);
+  for (const drawing of document.querySelectorAll("svg")) {
+    const outer = box(drawing);
+    const texts = [...drawing.querySelectorAll("text")].map((text) => [text.textContent, box(text)]);
+    texts.forEach(([words, one], index) => {
+      if (one.left < outer.left - 1 || one.right > outer.right + 1 || one.top < outer.top - 1
+          || one.bottom > outer.bottom + 1) found.push(`cut off: ${words}`);
+      for (const [others, other] of texts.slice(index + 1)) {
+        const width = Math.min(one.right, other.right) - Math.max(one.left, other.left);
+        const height = Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top);
+        if (width > 2 && height > 4) found.push(`overlap: ${words} and ${others}`);
+      }
+    });
+  }
+  if (document.documentElement.scrollWidth > innerWidth) found.push("the page scrolls sideways");
+  document.body.innerText = ["checked", document.querySelectorAll("svg").length, ...found].join("; ");
+});</script>"""
+
+
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """The page of the synthetic run after its script has run, with the browser's log."""
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the synthetic run, beside a baseline."""
     path = Path(__file__).with_name("report_fixture.py")
     spec = importlib.util.spec_from_file_location("report_fixture", path)
     assert spec is not None
@@ -39,11 +63,32 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProc
     fixture = importlib.util.module_from_spec(spec)
     sys.modules["report_fixture"] = fixture
     spec.loader.exec_module(fixture)
-    page = write_report(fixture.full_run().write(tmp_path_factory.mktemp("run")))
-    profile = tmp_path_factory.mktemp("profile")
+    run, other = fixture.full_run(), fixture.baseline_run()
+    folders = run.write(tmp_path_factory.mktemp("run")), other.write(tmp_path_factory.mktemp("other"))
+    return write_report(folders[0], {"random": folders[1]})
+
+
+def _browse(address: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     assert CHROMIUM is not None
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", f"{page.as_uri()}?theme=dark"]
+    command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={profile}", address]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+@pytest.fixture(scope="module")
+def opened(written: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """The page after its script has run, with the browser's log."""
+    return _browse(f"{written.as_uri()}?theme=dark", tmp_path_factory.mktemp("profile"))
+
+
+def test_at_1440_pixels_nothing_scrolls_sideways_is_cut_off_or_overlaps(written: Path, tmp_path: Path) -> None:
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", written.read_text(encoding="utf-8"))
+    probed = tmp_path / "probed.html"
+    probed.write_text(page.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
+    shown = _browse(probed.as_uri(), tmp_path / "profile", "--window-size=1440,1000").stdout
+    found = re.search(r"<body>checked; (\d+)(.*)</body>", shown, flags=re.DOTALL)
+    assert found is not None
+    assert int(found[1]) > 15
+    assert found[2].strip() == ""
 
 
 def test_the_script_runs_under_the_content_policy(opened: subprocess.CompletedProcess[str]) -> None:

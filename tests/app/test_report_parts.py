@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfimprove.app.report.colors import ink, sequential
-from selfimprove.app.report.data import build_report, read_retention, wilson
+from selfimprove.app.report.data import build_report
 from selfimprove.app.report.records import Record, Records, integer, job_place, number, texts
+from selfimprove.app.report.scores import read_retention
 from selfimprove.app.report.svg import Scale, element, nice_step, px
-from selfimprove.app.report.text import brief_edit, duration, edit_lines, flops, p_text
+from selfimprove.app.report.text import breakable, brief_edit, duration, edit_lines, flops, p_text, size
 
 
 @pytest.mark.parametrize("value", [None, True, "1", float("nan"), float("inf"), 10**400, [1], {}])
@@ -68,31 +69,50 @@ def test_text_on_any_color_of_the_scale_has_enough_contrast(share: float) -> Non
     assert ratio >= 4.5
 
 
-@given(st.lists(st.text(max_size=120), max_size=5), st.integers(20, 60))
-def test_edit_labels_fit_on_two_lines(edits: list[str], limit: int) -> None:
-    lines = edit_lines(edits, limit)
-    assert 1 <= len(lines) <= 2
+@given(st.lists(st.text(max_size=120), max_size=5), st.integers(20, 60), st.integers(2, 4))
+def test_edit_labels_fit_on_the_lines_they_have(edits: list[str], limit: int, most: int) -> None:
+    lines = edit_lines(edits, limit, most)
+    assert 1 <= len(lines) <= most
     assert all(len(line) <= limit for line in lines)
 
 
+@given(st.lists(st.sampled_from(["recipe.batch=8", "architecture.norm=rmsnorm", "recipe.clip=0"]), max_size=6))
+def test_every_short_edit_gets_a_line_or_is_counted(edits: list[str]) -> None:
+    lines = edit_lines(edits, 30, 3)
+    left_out = max(len(edits) - 3, 0)
+    assert len(lines) == min(max(len(edits), 1), 3)
+    assert (f"+{left_out} more" in lines[-1]) == (left_out > 0)
+
+
+def test_a_long_edit_is_broken_after_commas_and_signs_and_keeps_small_brackets_whole() -> None:
+    edit = "objective.expression=add(_, mul(0.1, sub(1, dot(onehot(1), softmax(logits(0))))))"
+    assert edit_lines([edit], 27, 3) == (
+        "loss=add(_, mul(0.1, sub(1,",
+        "\u00a0\u00a0dot(onehot(1),",
+        "\u00a0\u00a0softmax(logits(0))))))",
+    )
+    assert "logits(0))))))" in breakable(edit)
+
+
 def test_a_brief_edit_drops_what_shape_and_color_already_say() -> None:
-    assert brief_edit("objective.expression.args.1=softmax(logits(0))") == "loss.args.1=softmax(logits(0))"
+    assert brief_edit("objective.expression.args.1.args.0=softmax(logits(0))") == "loss.1.0=softmax(logits(0))"
     assert brief_edit("architecture.blocks.0<->architecture.blocks.1") == "blocks.0<->blocks.1"
 
 
 def test_quantities_read_the_way_a_person_writes_them() -> None:
     assert flops(2_360_000_000_000) == "2.36 TFLOP"
     assert duration(3725) == "1 h 02 min"
+    assert (size(2147483648), size(67108864), size(100)) == ("2 GiB", "64 MiB", "100 B")
     assert p_text(0.00390625) == "p = 0.0039"
     assert p_text(0.00001) == "p < 0.0001"
 
 
 @given(st.integers(1, 400), st.data())
-def test_the_wilson_interval_holds_the_rate_and_stays_between_zero_and_one(n: int, data: st.DataObject) -> None:
+def test_a_retention_without_an_interval_gets_one_that_holds_the_rate(n: int, data: st.DataObject) -> None:
     kept = data.draw(st.integers(0, n))
-    low, high = wilson(kept, n)
-    assert 0 <= low <= kept / n + 1e-12
-    assert kept / n - 1e-12 <= high <= 1
+    found = read_retention({"kept": kept, "n": n})
+    assert found is not None
+    assert 0 <= found.low <= kept / n <= found.high <= 1
 
 
 def test_impossible_retention_counts_are_not_shown() -> None:

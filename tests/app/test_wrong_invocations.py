@@ -55,6 +55,21 @@ TYPED = [
     Case("run confirm_seeds=3", ("confirm_seeds", "alpha", "promoted")),
     Case("run space.min_blocks=5 space.max_blocks=2", ("min_blocks", "max_blocks")),
     Case("run allowance_flops=1e13", ("allowance_flops", "limits.candidate_flops")),
+    Case("run tasks.families=[]", ("tasks.families", "recall, copy, modular")),
+    Case("run tasks.families=[copy,copy]", ("tasks.families", "each once")),
+    Case("run inspection.instruments=[]", ("inspection.instruments", "readability, probes, logit_lens, constraint")),
+    Case("run tasks.vocab_size=16", ("tasks.vocab_size", "got 16", "at least")),
+    Case("run tasks.context=8", ("tasks.context", "got 8", "at least")),
+    Case("run containment.allow_degraded=[network]", ("allow_degraded", "network", "never")),
+    Case("run containment.allow_degraded=[rad]", ("rad", "read, exec, memory, cpu, disk")),
+    Case("run controller.width=50", ("controller.width", "got 50", "48, 64")),
+    Case("run space.max_width=32", ("seed genome", "architecture.width", "got 64", "space.max_width")),
+    Case("run space.min_blocks=3", ("seed genome", "got 2 blocks", "3 to 4", "space.min_blocks")),
+    Case("run training.seed_batch=12", ("recipe.batch", "got 12", "8, 16, 32, 64", "training.seed_batch")),
+    Case("run allowance_flops=1e6", ("allowance_flops", "1000000", "training step of the seed genome")),
+    Case("run limits.parameters=1000", ("limits.parameters", "got 1000", "at least 1", "seed genome")),
+    Case("run limits.memory_bytes=1048576", ("limits.memory_bytes", "1048576", "seed genome")),
+    Case("run hydra.run.dir=/dev/null/mine", ("/dev/null/mine", "folder")),
     Case("run device=gpu", ("gpu", "auto, cpu, cuda")),
     Case("run tracking.mode=onlin", ("onlin", "did you mean 'online'?")),
     Case("run -m seed=1,2 generatons=3", ("generatons", "did you mean 'generations'?")),
@@ -133,7 +148,7 @@ def test_a_full_disk_is_one_message(cli, fake, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/micro/x/ledger.jsonl")
 
     monkeypatch.setattr(fake, "run", run)
-    check(cli("run", "debug=micro"), ("ledger.jsonl", "disk space", "resume"))
+    check(cli("run", "debug=micro"), ("ledger.jsonl", "disk space", "start the run again"))
 
 
 def test_a_machine_that_cannot_contain_a_run_is_one_message(cli, fake, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from selfimprove.app.report.records import Record, Records, integer, job_place, shown, text, texts
+from selfimprove.app.report.records import Record, Records, job_place, place, shown, text, texts
 from selfimprove.app.report.views import Candidate, Charge, Denial, Fate, Outcome, Score
 
 _Place = tuple[int, int]
@@ -25,8 +25,8 @@ def build_candidates(
         charges: all charges; those whose key names the candidate are summed, in FLOPs.
         closed: generations that are over, in which an undecided candidate counts as rejected.
     """
-    denials = {place: _denial(line) for line in records.of("denial") if (place := _place(line))}
-    decisions = {place: line for line in records.of("decision") if (place := _place(line))}
+    denials = {spot: _denial(line) for line in records.of("denial") if (spot := place(line))}
+    decisions = {spot: line for line in records.of("decision") if (spot := place(line))}
     outcomes: dict[_Place, list[Outcome]] = defaultdict(list)
     for line in records.of("outcome"):
         outcome = Outcome(text(line.body.get("key")), text(line.body.get("status")), text(line.body.get("reason")))
@@ -40,26 +40,25 @@ def build_candidates(
             flops[generation, index] += charge.flops
     found = {}
     for line in records.of("proposal"):
-        place = _place(line)
-        if place is None:
+        spot = place(line)
+        if spot is None:
             continue
-        decision = decisions.get(place)
-        found[place] = _candidate(
+        found[spot] = _candidate(
             line,
-            place,
-            flops=flops[place],
-            score=scores.get(place),
-            denial=denials.get(place),
-            outcomes=tuple(outcomes[place]),
-            decision=decision,
-            closed=place[0] in closed,
+            spot,
+            flops=flops[spot],
+            score=scores.get(spot),
+            denial=denials.get(spot),
+            outcomes=tuple(outcomes[spot]),
+            decision=decisions.get(spot),
+            closed=spot[0] in closed,
         )
-    return tuple(found[place] for place in sorted(found))
+    return tuple(found[spot] for spot in sorted(found))
 
 
 def _candidate(
     line: Record,
-    place: _Place,
+    spot: _Place,
     *,
     flops: int,
     score: Score | None,
@@ -71,8 +70,8 @@ def _candidate(
     body = line.body
     promoted = decision.body.get("promoted") if decision else None
     return Candidate(
-        generation=place[0],
-        index=place[1],
+        generation=spot[0],
+        index=spot[1],
         parent=text(body.get("parent")),
         genome=text(body.get("genome")),
         edits=texts(body.get("edits")),
@@ -109,11 +108,6 @@ def _fate(
     if promoted is False or (closed and score is not None):
         return "rejected"
     return "pending"
-
-
-def _place(line: Record) -> _Place | None:
-    generation, index = integer(line.body.get("generation")), integer(line.body.get("index"))
-    return None if generation is None or index is None or index < 0 else (generation, index)
 
 
 def _denial(line: Record) -> Denial:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from selfimprove.app.report.colors import ink, sequential
-from selfimprove.app.report.progress import WIDTH, champions
+from selfimprove.app.report.overview import Report, thin
+from selfimprove.app.report.progress import HALF, WIDTH, champions
+from selfimprove.app.report.records import mapping, number
 from selfimprove.app.report.svg import (
     Frame,
     Scale,
@@ -25,7 +27,9 @@ from selfimprove.app.report.svg import (
     whole_ticks,
 )
 from selfimprove.app.report.text import decimal, p_text, percent, signed
-from selfimprove.app.report.views import Confirmation, Inspection, Report, Retention, thin
+from selfimprove.app.report.views import Confirmation, Inspection, Retention
+
+CELL = 33.0  # least width of a heat map's cell, in pixels
 
 Layers = Sequence[float | None]
 
@@ -38,7 +42,7 @@ def confirmations(report: Report) -> Markup | None:
     rows = thin(report.confirmations, 40, lambda row: row.promoted)
     if not rows:
         return None
-    spread = [value for row in rows for value in row.differences] + [0.0]
+    spread = [value for row in rows for value in row.pair.differences] + [0.0]
     step = nice_step(max(spread) - min(spread) or 0.1, 6)
     low, high = (min(spread) // step) * step, -((-max(spread)) // step) * step
     top, pitch, left, right = 30.0, 36.0, 100.0, WIDTH - 216.0
@@ -60,18 +64,19 @@ def confirmations(report: Report) -> Markup | None:
 
 def _confirmation(row: Confirmation, x: Scale, y: float) -> Markup:
     name = f"g{row.generation}" + ("" if row.index is None else f"c{row.index:02d}")
+    pair = row.pair
     dots = [
         element("circle", tip(f"pair {number}: {signed(value)}"), cx=x(value), cy=y, r=4, class_="dot pair")
-        for number, value in enumerate(row.differences, start=1)
+        for number, value in enumerate(pair.differences, start=1)
     ]
-    mean, verdict = x(row.mean), "promoted" if row.promoted else "not promoted"
+    mean, verdict = x(pair.mean), "promoted" if row.promoted else "not promoted"
     diamond = element(
         "polygon",
-        tip(f"mean {signed(row.mean)}"),
+        tip(f"mean {signed(pair.mean)}"),
         points=" ".join(f"{px(mean + dx)},{px(y + dy)}" for dx, dy in ((0, -8), (6, 0), (0, 8), (-6, 0))),
         class_="mean promoted" if row.promoted else "mean",
     )
-    words = f"{signed(row.mean)}, {p_text(row.p_value)}"
+    words = f"{signed(pair.mean)}, {p_text(pair.p_value)}"
     return join(
         [
             label(name, x.start - 12, y + 4, anchor="end", class_="row-name"),
@@ -106,23 +111,32 @@ def retention(report: Report) -> Markup | None:
     seed = report.seed_score.retention if report.seed_score else None
     if seed and report.numbers:
         main.insert(0, _Kept(report.numbers[0] - 1, seed, "seed genome"))
-    gate = [_Kept(c.generation + 0.22, c.retention, "gate split") for c in report.confirmations if c.retention]
+    gate = [
+        _Kept(c.generation + 0.22, c.pair.retention, "gate split") for c in report.confirmations if c.pair.retention
+    ]
     everything = [*others, *main, *gate]
     if not everything:
         return None
-    lowest = min(item.retention.low for item in everything)
-    numbers = report.numbers
+    floor, numbers = retention_floor(report), report.numbers
+    lowest = min([item.retention.low for item in everything] + ([] if floor is None else [floor]))
     first = numbers[0] - 1.0
     plot = frame(
-        620, 300, (first - 0.3, numbers[-1] + 0.5), (max(0.0, int(lowest * 10) / 10), 1.0), "generation",
+        WIDTH, 300, (first - 0.3, numbers[-1] + 0.5), (max(0.0, int(lowest * 10) / 10), 1.0), "generation",
         "share of halt prompts kept",
     )  # fmt: skip
     ticks = [first, *whole_ticks(numbers[0], numbers[-1])]
     parts = [plot.axes(ticks, lambda v: "seed" if v == first else f"{v:g}", lambda v: percent(v))]
+    if floor is not None:
+        parts.append(line(plot.x.start, plot.y(floor), plot.x.stop, plot.y(floor), "limit"))
     parts += [_mark(plot, item, "faint", 2.6, interval=False) for item in others]
     parts += [_mark(plot, item, "gate", 4.0) for item in thin(gate, 40, lambda _: False)]
     parts += [_mark(plot, item, "solid", 4.5) for item in thin(main, 40, lambda _: False)]
-    return drawing(620, 300, "Constraint retention by generation with 95% Wilson intervals", *parts)
+    return drawing(WIDTH, 300, "Constraint retention by generation with 95% Wilson intervals", *parts)
+
+
+def retention_floor(report: Report) -> float | None:
+    """The least lower end of the interval with which the gate lets a candidate pass, where the run recorded one."""
+    return number(mapping(report.run.config.get("inspection")).get("retention_floor"))
 
 
 def _mark(plot: Frame, item: _Kept, class_: str, r: float, *, interval: bool = True) -> Markup:
@@ -195,7 +209,9 @@ def _heat_map(report: Report, values: Sequence[Layers], name: str) -> Markup:
     columns = list(zip(report.inspected, values, strict=True))
     depth = max((len(layers) for _, layers in columns), default=0)
     names = _row_names(columns, depth)
-    cell_w, cell_h, left, top = 40.0, 28.0, 68.0, 4.0
+    cell_h, left, top = 28.0, 56.0, 4.0
+    # narrow enough for probe and control side by side in half a page, wide enough for two digits
+    cell_w = max(CELL, min(44.0, (HALF / 2 - left - 24) / max(len(columns), 1)))
     bottom = top + cell_h * depth
     parts = []
     for row, words in enumerate(names):
@@ -207,7 +223,8 @@ def _heat_map(report: Report, values: Sequence[Layers], name: str) -> Markup:
                 parts.append(_cell(x, bottom - cell_h * (row + 1), cell_w, cell_h, layers[row]))
         winner = report.promoted(inspection.generation)
         promoted = winner is not None and inspection.index in (None, winner.index)
-        parts.append(label(f"g{inspection.generation}", x + cell_w / 2, bottom + 16, anchor="middle"))
+        name_below = "seed" if inspection.name == "seed" else f"g{inspection.generation}"
+        parts.append(label(name_below, x + cell_w / 2, bottom + 16, anchor="middle"))
         parts.append(label("▲" if promoted else "", x + cell_w / 2, bottom + 29, anchor="middle", class_="tiny"))
     width = left + cell_w * len(columns) + 6
     return drawing(width, bottom + 36, f"{name}, by layer and generation", *parts)

@@ -13,10 +13,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from selfimprove.app.report import evidence, progress, spending, text, tree
-from selfimprove.app.report.data import build_report, spent
-from selfimprove.app.report.records import mapping, read_records, shown
-from selfimprove.app.report.views import FATES, KINDS, Candidate, Report
+from selfimprove.app.report import evidence, finals, progress, spending, text, tree
+from selfimprove.app.report.data import build_report
+from selfimprove.app.report.overview import Report
+from selfimprove.app.report.records import read_records, shown
+from selfimprove.app.report.views import FATES, KINDS, Candidate
 from selfimprove.errors import RunError
 
 FILE_NAME = "report.html"
@@ -70,6 +71,7 @@ def render(report: Report) -> str:
         p=text.p_text,
         moment=text.moment,
         breakable=text.breakable,
+        percent=text.percent,
     )
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
@@ -99,13 +101,14 @@ def content_policy(style: str, script: str) -> str:
 
 def _figures(report: Report) -> dict[str, Any]:
     low, high = tree.skill_domain(report)
+    skills = [candidate.score.skill for candidate in report.candidates if candidate.score]
     fates = [
         (fate, tree.legend_shape("recipe", fill="#1fa187" if fate in ("promoted", "rejected") else None, fate=fate))
         for fate in FATES
     ]
     return {
         "tree": tree.lineage_tree(report) if report.numbers else None,
-        "color_bar": tree.color_bar(low, high, "Search skill"),
+        "color_bar": tree.color_bar(low, high, "Search skill", clipped=any(skill < low for skill in skills)),
         "accuracy_bar": tree.color_bar(0.0, 1.0, "Accuracy"),
         "shapes": [(kind, tree.legend_shape(kind)) for kind in (*KINDS, "mixed")],
         "fates": fates,
@@ -119,41 +122,40 @@ def _figures(report: Report) -> dict[str, Any]:
         "budget_by_generation": spending.budget_by_generation(report),
         "fates_by_generation": spending.fates_by_generation(report),
         "fates_by_kind": spending.fates_by_kind(report),
-        "entropy": spending.controller_line(report, "entropy", "entropy of proposals (nats)"),
+        "entropy": spending.controller_line(report, "entropy", "entropy (nats per choice)"),
         "loss": spending.controller_line(report, "loss", "loss (nats per token)"),
     }
 
 
 def _facts(report: Report) -> dict[str, Any]:
-    run, best = report.run, max((c.score.skill for c in report.candidates if c.score), default=None)
-    limit = run.flop_limit
-    charged = text.flops(run.charged)
-    if limit:
-        charged += f" of {text.flops(limit)} ({text.percent(run.charged / limit)})"
-    champion = report.lineage()[-1] if report.lineage() else None
+    skills = [c.score.skill for c in report.candidates if c.score]
+    lineage = report.lineage()
     return {
-        "best": best,
-        "champion": champion,
-        "charged": charged,
-        "duration": text.duration(run.seconds),
-        "scored": sum(1 for candidate in report.candidates if candidate.score),
+        "best": max(skills, default=None),
+        "champion": lineage[-1].name if lineage else None,
+        "sealed": next((pair for pair in report.finals if pair.split == "sealed"), None),
+        "duration": text.duration(report.run.seconds),
+        "scored": len(skills),
         "fates": {fate: sum(1 for c in report.candidates if c.fate == fate) for fate in FATES},
         "seeds": next((c.score.seeds for c in report.candidates if c.score and c.score.seeds), None),
-        "config": json.dumps(run.config, indent=2, ensure_ascii=False, sort_keys=True, default=str)[:60_000],
+        "cut": any(skill < progress.FLOOR for skill in skills),
+        "retention_floor": evidence.retention_floor(report),
+        "config": json.dumps(report.run.config, indent=2, ensure_ascii=False, sort_keys=True, default=str)[:60_000],
     }
 
 
 def _tables(report: Report) -> dict[str, Any]:
-    totals = spent(report.charges)
-    kept = _kept_rows(report.candidates)
+    kept, totals = _kept_rows(report.candidates), report.spent
+    names = tuple(dict.fromkeys(one.name for i in report.inspected for one in i.instruments))
     return {
         "candidates": kept,
         "left_out": len(report.candidates) - len(kept),
         "accounts": [(name, spending.account_class(name), totals.get(name, 0)) for name in spending.accounts(report)],
         "limits": _limits(report),
-        "sealed": _flatten({key: item for key, item in report.sealed.items() if key != "tasks"}),
-        "sealed_tasks": _by_task(report.sealed.get("tasks")),
-        "test": report.confirmations[0] if report.confirmations else None,
+        "instruments": names,
+        "inspections": [(i, [i.instrument(name) for name in names]) for i in report.inspected],
+        "test": report.confirmations[0].pair if report.confirmations else None,
+        "verdict": finals.verdict(report.finals),
     }
 
 
@@ -172,7 +174,8 @@ def _limits(report: Report) -> list[tuple[str, str, str]]:
         "generations": str(len(report.generations)),
         "candidates": str(len(report.candidates)),
         "flops": text.flops(report.run.charged),
-        "lost_flops": text.flops(spent(report.charges).get("lost", 0)),
+        "lost_flops": text.flops(report.spent.get("lost", 0)),
+        "wall_seconds": text.duration(report.run.seconds),
         "denied_edits": str(denied),
     }
     return [(name, used.get(name, ""), _limit_text(name, bound)) for name, bound in report.run.limits.items()]
@@ -184,30 +187,7 @@ def _limit_text(name: str, bound: object) -> str:
             return text.flops(float(bound))
         if name.endswith("seconds"):
             return text.duration(float(bound))
+        if name.endswith("bytes"):
+            return text.size(bound)
         return f"{bound:,}"
     return shown(bound)
-
-
-def _by_task(value: object) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Results by task family as a grid: the column names, then a row per family."""
-    tasks = {name: mapping(task) for name, task in mapping(value).items()}
-    columns = list(dict.fromkeys(key for task in tasks.values() for key in task))
-    return columns, [(name, [_value(task.get(key)) for key in columns]) for name, task in tasks.items()]
-
-
-def _value(item: object) -> str:
-    return f"{item:.4g}" if isinstance(item, float) else shown(item)
-
-
-def _flatten(value: object, prefix: str = "", depth: int = 0) -> list[tuple[str, str]]:
-    """Nested results as rows ``task / recall / skill``; lists stay in one row."""
-    rows: list[tuple[str, str]] = []
-    for key, item in mapping(value).items():
-        name = f"{prefix} / {key}" if prefix else key
-        if isinstance(item, Mapping) and depth < 4:
-            rows += _flatten(item, name, depth + 1)
-        elif isinstance(item, list):
-            rows.append((name, ", ".join(shown(one) for one in item[:64])))
-        else:
-            rows.append((name, _value(item)))
-    return rows[:200]

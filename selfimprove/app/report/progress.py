@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from selfimprove.app.report.svg import Frame, drawing, element, frame, join, label, line, path, tip, whole_ticks
+from selfimprove.app.report.overview import Report, thin
+from selfimprove.app.report.svg import Frame, drawing, element, frame, join, label, line, path, px, tip, whole_ticks
 from selfimprove.app.report.text import decimal, flop_unit, flops
-from selfimprove.app.report.views import Candidate, Curve, Report, Score, thin
+from selfimprove.app.report.views import Candidate, Curve, Score
 
 LOG_RATIO = 20.0  # spread of final spending between runs from which the axis turns logarithmic
-WIDTH, HEIGHT = 1240.0, 380.0
+WIDTH, HEIGHT = 1320.0, 380.0
+HALF = 636.0  # width of a figure that shares its row with another
+FLOOR = -0.2  # a candidate below it may be drawn at the edge: how bad the bad ones are must not flatten the rest
 SERIES = 6  # number of categorical styles in the style sheet
 
 
@@ -23,12 +26,14 @@ def best_so_far(report: Report) -> Markup | None:
         return None
     size, unit = flop_unit(max(curve.charged for curve in curves))
     skills = [point.skill for curve in scored for point in curve.points]
+    bests = [curve.points[0].skill for curve in scored]  # where the lines start: they only rise
+    low = lowest(skills, bests + ([report.seed_score.skill] if report.seed_score else []))
     x_domain, log = _x_domain(report, scored, size)
     plot = frame(
         WIDTH,
         HEIGHT,
         x_domain,
-        _skill_domain(skills),
+        (low, _highest(skills)),
         f"charged compute ({unit}, {'log' if log else 'linear'} scale)",
         "search skill (0 = uniform guess, 1 = perfect)",
         log_x=log,
@@ -67,10 +72,16 @@ def _x_domain(report: Report, curves: Sequence[Curve], size: float) -> tuple[tup
     return (min(low, high / 2) / size, high * 1.1 / size), True
 
 
-def _skill_domain(skills: Sequence[float]) -> tuple[float, float]:
-    """From 0, or below where a skill is negative, to 1 or the next tenth above what was reached."""
-    high = max(skills)
-    return min(0.0, int(min(skills) * 10 - 1) / 10 if min(skills) < 0 else 0.0), 1.0 if high > 0.55 else 0.6
+def lowest(skills: Sequence[float], lines: Sequence[float]) -> float:
+    """The lower end of an axis: 0, or as far below as the floor, or as what must not be cut off."""
+    if min(*skills, *lines, 0.0) >= 0:
+        return 0.0
+    return min(FLOOR, *((value - 0.05) * 10 // 1 / 10 for value in lines))
+
+
+def _highest(skills: Sequence[float]) -> float:
+    """The next tenth above what was reached."""
+    return min(1.0, max(-int(-(max(skills) + 0.02) * 10 // 1) / 10, 0.2))
 
 
 def _steps(plot: Frame, curve: Curve, size: float, number: int) -> Markup:
@@ -102,16 +113,23 @@ def _limit(plot: Frame, limit: int | None, size: float) -> Markup:
 
 def _reference(plot: Frame, skill: float, end: float) -> Markup:
     y = plot.y(skill)
+    below = y + 15 if y + 20 < plot.y.start else y - 6
     return join(
         [
             line(plot.x.start, y, plot.x.stop, y, "reference"),
-            label(f"seed genome {decimal(skill)}", end - 6, y + 15, anchor="end", class_="note"),
+            label(f"seed genome {decimal(skill)}", end - 6, below, anchor="end", class_="note"),
         ]
     )
 
 
 def _dot(plot: Frame, x: float, y: float, words: str, class_: str, r: float = 2.6) -> Markup:
-    return element("circle", tip(words), cx=plot.x(x), cy=plot.y(y), r=r, class_=class_)
+    """A dot; a triangle that points down at the lower edge where the value lies below it."""
+    at = plot.x(x)
+    if y < plot.y.low:
+        edge = plot.y.start
+        points = f"{px(at - 4)},{px(edge - 7)} {px(at + 4)},{px(edge - 7)} {px(at)},{px(edge)}"
+        return element("polygon", tip(words), points=points, class_=class_)
+    return element("circle", tip(words), cx=at, cy=plot.y(y), r=r, class_=class_)
 
 
 def _promotions(plot: Frame, report: Report, size: float) -> list[Markup]:
@@ -139,10 +157,10 @@ def _task_plot(report: Report, family: str) -> Markup:
     ]
     numbers = report.numbers
     domain = (float(numbers[0]) - 1, float(numbers[-1]) + 0.4)
-    skills = [skill for _, skill in values] or [0.0]
     seed = task_skill(report.seed_score, family)
-    low = min(0.0, *skills, seed if seed is not None else 0.0)
-    plot = frame(296, 214, (domain[0] - 0.3, domain[1]), (low, 1.0), "generation", "skill", left=46, right=10)
+    held = [task_skill(champion.score, family) for _, champion in champions(report) if champion]
+    low = lowest([skill for _, skill in values], [skill for skill in (seed, *held) if skill is not None])
+    plot = frame(312, 222, (domain[0] - 0.3, domain[1]), (low, 1.0), "generation", "skill", left=46, right=10)
     ticks = whole_ticks(numbers[0], numbers[-1], 8)
     parts = [plot.axes([domain[0], *ticks], lambda v: "seed" if v == domain[0] else f"{v:g}")]
     for candidate, skill in values:
@@ -150,7 +168,7 @@ def _task_plot(report: Report, family: str) -> Markup:
         words = f"{candidate.name}: {decimal(skill)}"
         parts.append(_dot(plot, candidate.generation + shift, skill, words, "dot faint"))
     parts.append(_champion_line(plot, report, family, seed))
-    return drawing(296, 214, f"Skill on {family or 'average over tasks'} by generation", *parts)
+    return drawing(312, 222, f"Skill on {family or 'average over tasks'} by generation", *parts)
 
 
 def task_skill(score: Score | None, family: str) -> float | None:

@@ -142,3 +142,9 @@ def job_place(key: str) -> tuple[int | None, int | None]:
     if found is None:
         return None, None
     return int(found.group(1)), None if found.group(2) is None else int(found.group(2))
+
+
+def place(line: Record) -> tuple[int, int] | None:
+    """Generation and index of a candidate's record; None for the seed genome and for what names no candidate."""
+    generation, index = integer(line.body.get("generation")), integer(line.body.get("index"))
+    return None if generation is None or index is None or index < 0 else (generation, index)

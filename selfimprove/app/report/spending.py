@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from selfimprove.app.report.data import spent
-from selfimprove.app.report.progress import WIDTH
+from selfimprove.app.report.overview import Report, thin
+from selfimprove.app.report.progress import HALF, WIDTH
 from selfimprove.app.report.svg import (
+    Frame,
     Scale,
     drawing,
     element,
@@ -23,14 +24,14 @@ from selfimprove.app.report.svg import (
     whole_ticks,
 )
 from selfimprove.app.report.text import decimal, flop_unit, flops, percent
-from selfimprove.app.report.views import ACCOUNTS, FATES, KINDS, Candidate, Report, thin
+from selfimprove.app.report.views import ACCOUNTS, FATES, KINDS, Candidate
 
 Segment = tuple[str, float, str]  # name, size, class of its colour
 
 
 def accounts(report: Report) -> tuple[str, ...]:
     """The four known accounts, then any other that the ledger names."""
-    return (*ACCOUNTS, *sorted(set(spent(report.charges)) - set(ACCOUNTS)))
+    return (*ACCOUNTS, *sorted(set(report.spent) - set(ACCOUNTS)))
 
 
 def account_class(name: str) -> str:
@@ -40,7 +41,7 @@ def account_class(name: str) -> str:
 
 def budget_bar(report: Report) -> Markup | None:
     """Charged FLOPs by account as one stacked bar against the limit."""
-    totals = spent(report.charges)
+    totals = report.spent
     charged = sum(totals.values())
     if not charged:
         return None
@@ -75,24 +76,29 @@ def budget_bar(report: Report) -> Markup | None:
 
 
 def budget_by_generation(report: Report) -> Markup | None:
-    """Charged FLOPs by account, one stacked column per generation."""
-    numbers = report.numbers
-    columns = {number: Counter[str]() for number in numbers}
+    """Charged FLOPs by account: a stacked column for the seed genome, each generation and the final comparison."""
+    numbers = report.numbers or (0,)
+    names = {numbers[0] - 1: "seed", numbers[-1] + 1: "final"}
+    columns = {number: Counter[str]() for number in (*names, *numbers)}
     for charge in report.charges:
-        if charge.generation in columns:
+        if charge.key.startswith("final/"):
+            columns[numbers[-1] + 1][charge.account] += charge.flops
+        elif charge.generation in columns:
             columns[charge.generation][charge.account] += charge.flops
-    highest = max((sum(column.values()) for column in columns.values()), default=0)
+    drawn = [number for number in sorted(columns) if columns[number] or number not in names]
+    highest = max(sum(column.values()) for column in columns.values())
     if not highest:
         return None
     size, unit = flop_unit(highest)
     return _stacked(
         [
             (number, [(name, columns[number][name] / size, account_class(name)) for name in accounts(report)])
-            for number in numbers
+            for number in drawn
         ],
         highest * 1.04 / size,
         f"charged compute ({unit})",
         "Charged compute by generation and account",
+        names,
     )
 
 
@@ -112,26 +118,40 @@ def _shares(members: Sequence[Candidate]) -> list[Segment]:
     return [(fate, counts[fate] / max(len(members), 1), f"fate-{fate}") for fate in FATES]
 
 
-def _stacked(rows: Sequence[tuple[int, list[Segment]]], high: float, y_title: str, name: str) -> Markup:
+def _stacked(
+    rows: Sequence[tuple[int, list[Segment]]],
+    high: float,
+    y_title: str,
+    name: str,
+    names: Mapping[int, str] | None = None,
+) -> Markup:
+    """Stacked columns by generation; ``names`` are those of the columns that are none."""
+    names = names or {}
     numbers = [number for number, _ in rows]
-    rows = thin(rows, 50, lambda _: False)
-    width = 620.0
-    plot = frame(width, 270, (numbers[0] - 0.6, numbers[-1] + 0.6), (0.0, high), "generation", y_title)
-    parts = [plot.axes(whole_ticks(numbers[0], numbers[-1], 16))]
+    rows = thin(rows, 50, lambda row: row[0] in names)
+    plot = frame(HALF, 270, (numbers[0] - 0.6, numbers[-1] + 0.6), (0.0, high), "generation", y_title)
+    counted = [number for number in numbers if number not in names]
+    whole = whole_ticks(counted[0], counted[-1], 16) if counted else ()
+    ticks = sorted({*whole, *(float(number) for number in names if number in numbers)})
+    parts = [plot.axes(ticks, lambda value: names.get(round(value), f"{value:g}"))]
     half = min(26.0, (plot.x(numbers[0] + 1) - plot.x(numbers[0])) * 0.36)
     for number, segments in rows:
-        base = 0.0
-        for segment, size, class_ in segments:
-            if size <= 0:
-                continue
+        place = names.get(number, f"generation {number}")
+        parts += _column(plot, plot.x(number), half, segments, place)
+    return drawing(HALF, 270, name, *parts)
+
+
+def _column(plot: Frame, x: float, half: float, segments: Sequence[Segment], place: str) -> list[Markup]:
+    base, parts = 0.0, []
+    for segment, size, class_ in segments:
+        if size > 0:
             upper, lower = plot.y(base + size), plot.y(base)
-            words = f"generation {number}, {segment}: {decimal(size, 2)}"
-            x, height = plot.x(number) - half, lower - upper
+            words, height = f"{place}, {segment}: {decimal(size, 2)}", lower - upper
             parts.append(
-                element("rect", tip(words), x=x, y=upper, width=2 * half, height=height, class_=f"bar {class_}")
+                element("rect", tip(words), x=x - half, y=upper, width=2 * half, height=height, class_=f"bar {class_}")
             )
             base += size
-    return drawing(width, 270, name, *parts)
+    return parts
 
 
 def fates_by_kind(report: Report) -> Markup | None:
@@ -142,7 +162,7 @@ def fates_by_kind(report: Report) -> Markup | None:
     if not highest:
         return None
     height = 40.0 * len(rows) + 56
-    x = Scale(0, highest, 104, 604)
+    x = Scale(0, highest, 104, HALF - 16)
     parts = []
     for value in x.ticks(6):
         parts.append(line(x(value), 6, x(value), height - 50, "gridline"))
@@ -162,8 +182,9 @@ def fates_by_kind(report: Report) -> Markup | None:
                         label(str(counts[fate]), middle, y + 18, anchor="middle", class_=f"inside fate-{fate}-ink")
                     )
                 at += counts[fate]
-    parts.append(label("proposals that contain the kind", 354, height - 8, anchor="middle", class_="axis-title"))
-    return drawing(620, height, "Proposals by edit kind and fate", *parts)
+    title = "proposals that contain the kind"
+    parts.append(label(title, HALF / 2 + 44, height - 8, anchor="middle", class_="axis-title"))
+    return drawing(HALF, height, "Proposals by edit kind and fate", *parts)
 
 
 def controller_line(report: Report, field: str, title: str) -> Markup | None:
@@ -175,11 +196,11 @@ def controller_line(report: Report, field: str, title: str) -> Markup | None:
     numbers = [generation for generation, _ in known]
     low, high = min(0.0, *(v for _, v in known)), max(v for _, v in known)
     domain = (low, high * 1.12 if high > low else low + 1.0)
-    plot = frame(620, 230, (min(numbers) - 0.4, max(numbers) + 0.4), domain, "generation", title)
+    plot = frame(HALF, 230, (min(numbers) - 0.4, max(numbers) + 0.4), domain, "generation", title)
     points = [(plot.x(generation), plot.y(value)) for generation, value in known]
     dots = [
         element("circle", tip(f"generation {generation}: {decimal(value)}"), cx=x, cy=y, r=4, class_="dot solid")
         for (generation, value), (x, y) in zip(known, points, strict=True)
     ]
     parts = [plot.axes(whole_ticks(min(numbers), max(numbers))), path(points, "series s0"), join(dots)]
-    return drawing(620, 230, f"Controller: {title} by generation", *parts)
+    return drawing(HALF, 230, f"Controller: {title} by generation", *parts)

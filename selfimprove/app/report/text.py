@@ -10,7 +10,10 @@ from markupsafe import Markup
 from selfimprove.app.report.svg import shorten
 
 MINUS = "\N{MINUS SIGN}"
+INDENT = "\N{NO-BREAK SPACE}" * 2
 _UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP"))
+_BREAKS = re.compile(r"[,=]|(?<=[a-z])_(?=[a-z])|\((?![^()]*\))|\.(?=[a-z])|.(?=<->)")
+"""Where an edit may break: after these, and before a swap; brackets around a single thing stay whole."""
 _PREFIXES = (
     ("architecture.", ""),
     ("objective.expression", "loss"),
@@ -66,6 +69,13 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def size(count: float) -> str:
+    """A number of bytes: ``64 MiB``."""
+    units = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
+    bytes_, unit = next((unit for unit in units if count >= unit[0]), (1.0, "B"))
+    return f"{count / bytes_:.4g} {unit}"
+
+
 def moment(time: str) -> str:
     """An ISO time cut to seconds, in words that a person scans: ``2026-01-31 14:05:09 UTC``."""
     return f"{time[:10]} {time[11:19]} UTC" if len(time) >= 19 and time[10] == "T" else time
@@ -77,31 +87,48 @@ def brief_edit(edit: str) -> str:
     Example:
         >>> brief_edit("architecture.blocks.0.mixer=conv_attention")
         'blocks.0.mixer=conv_attention'
+        >>> brief_edit("objective.expression.args.1.args.0=mul(_, -1)")
+        'loss.1.0=mul(_, -1)'
     """
     for long, short in _PREFIXES:
         edit = edit.replace(long, short)
-    return edit
+    return re.sub(r"(?<=\.)args\.(?=\d)", "", edit)
 
 
-def edit_lines(edits: Sequence[str], limit: int) -> tuple[str, ...]:
-    """At most two lines of at most ``limit`` characters that name the edits; what is left out is counted."""
+def edit_lines(edits: Sequence[str], limit: int, most: int) -> tuple[str, ...]:
+    """At most ``most`` lines of at most ``limit`` characters that name the edits; what is left out is counted.
+
+    Every edit that is shown gets a line; lines that are left go to those that need more than one.
+    """
     brief = [brief_edit(edit) for edit in edits]
     if not brief:
         return ("no edit recorded",)
-    if len(brief) == 1 and len(brief[0]) > limit:
-        cut = max(brief[0].rfind(mark, limit // 3, limit) for mark in ",=") + 1
-        cut = cut or brief[0].rfind("(", limit // 3, limit) + 1 or limit
-        return brief[0][:cut], shorten(brief[0][cut:].strip(), limit)
-    if len(brief) <= 2:
-        return tuple(shorten(edit, limit) for edit in brief)
-    more = f" +{len(brief) - 2} more"
-    return shorten(brief[0], limit), shorten(brief[1], limit - len(more)) + more
+    wrapped = [_wrap(edit, limit) for edit in brief[:most]]
+    while sum(map(len, wrapped)) > most:
+        longest = max(wrapped, key=len)
+        longest[-2:] = [longest[-2] + longest[-1]]
+    lines = [shorten(INDENT * (row > 0) + line.strip(), limit) for edit in wrapped for row, line in enumerate(edit)]
+    if len(brief) > most:
+        more = f" +{len(brief) - most} more"
+        lines[-1] = shorten(lines[-1], limit - len(more)) + more
+    return tuple(lines)
+
+
+def _wrap(edit: str, limit: int) -> list[str]:
+    """An edit in as many pieces as its lines need, broken where a person would; further lines lose an indent."""
+    pieces: list[str] = []
+    while len(edit) > (room := limit - len(INDENT) * bool(pieces)):
+        ends = {mark.end(): mark.group() for mark in _BREAKS.finditer(edit) if room // 3 < mark.end() <= room}
+        good = [end for end, mark in ends.items() if mark in ",="]
+        cut = max(good or ends or [room])
+        pieces.append(edit[:cut])
+        edit = edit[cut:]
+    return [*pieces, edit]
 
 
 def breakable(edit: str) -> Markup:
-    """Escaped edit text with places where a line may break: after dots, commas, brackets and signs."""
-    pieces = re.split(r"(?<=[,=(_])|(?<=\.)(?=[a-z])|(?=<->)", edit)
-    return Markup("<wbr>").join(pieces)
+    """Escaped edit text with places where a line may break."""
+    return Markup("<wbr>").join(_BREAKS.sub(lambda mark: mark.group() + "\n", edit).split("\n"))
 
 
 def denied_value(limit: str, value: str) -> str:

@@ -8,19 +8,20 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from selfimprove.app.report.colors import sequential
+from selfimprove.app.report.overview import Report
+from selfimprove.app.report.progress import WIDTH
 from selfimprove.app.report.svg import MONO, drawing, element, join, label, path, px, tip
 from selfimprove.app.report.text import decimal, edit_lines
-from selfimprove.app.report.views import Candidate, Report
+from selfimprove.app.report.views import Candidate
 
-ROW = 40.0
-HEADER = 50.0
-FAN = 88.0  # room for the words right of a node, then for the edges of one generation to spread
-SPREAD = 46.0  # the part of it in which the edges bend
-LABEL_CHARACTERS = 36
-LABEL = LABEL_CHARACTERS * 10.5 * MONO
-NODE = 36.0  # room of the node itself
-COLUMN = FAN + LABEL + NODE
-ROOT = 84.0
+ROW = 50.0  # three lines of an edit, or a node with its name above and its skill below
+LINES = 3
+HEADER = 56.0
+FONT = 10.5  # size of the words on an edge, in pixels
+SPREAD = 26.0  # room in which the edges of one generation bend away from the champion's lane
+NODE = 48.0  # room of a node with its words
+NARROWEST, WIDEST = 248.0, 400.0  # width of a generation: five of them fill a page of 1440 pixels
+ROOT, END = 48.0, 30.0  # room of the seed, and behind the last generation
 RADIUS = 8.5
 MAX_ROWS, MAX_NODES = 24, 200  # per generation, and in all; the table holds the rest
 
@@ -37,38 +38,49 @@ class _Spot:
 class _Plan:
     """Where everything goes, filled column by column."""
 
+    column: float  # width of a generation
     spots: dict[str, _Spot] = field(default_factory=dict)  # genome -> place of its node
     lane: _Spot = _Spot(ROOT / 2, HEADER + ROW / 2)  # the champion before the column that is drawn
     champion: str = ""
 
+    @property
+    def words(self) -> float:
+        """Width of the words on an edge."""
+        return self.column - SPREAD - NODE
+
+    def start(self, number: int) -> float:
+        """Where the words of a generation begin."""
+        return ROOT + number * self.column + SPREAD
+
 
 def skill_domain(report: Report) -> tuple[float, float]:
-    """The skills that the colour scale spans: the observed range, widened to tenths."""
+    """The skills that the colour scale spans, widened to tenths; what is worse than a guess counts as a guess."""
     skills = [c.score.skill for c in report.candidates if c.score]
     skills += [report.seed_score.skill] if report.seed_score else []
     if not skills:
         return 0.0, 1.0
-    low, high = int(min(skills) * 10 // 1) / 10, -int(-max(skills) * 10 // 1) / 10
+    low, high = max(int(min(skills) * 10 // 1) / 10, 0.0), -int(-max(skills) * 10 // 1) / 10
     return (low, high) if high > low else (low, low + 0.1)
 
 
 def lineage_tree(report: Report) -> Markup:
     """Draw the tree; every node links to its row in the table of candidates."""
-    plan = _Plan(champion=report.seed_genome)
+    numbers = report.numbers
+    plan = _Plan(min(WIDEST, max(NARROWEST, (WIDTH - ROOT - END) / max(len(numbers), 1))), champion=report.seed_genome)
     plan.spots[report.seed_genome] = plan.lane
     domain = skill_domain(report)
     edges: list[Markup] = []
     bold: list[Markup] = []
     nodes = [_root(report, plan.lane, domain)]
     tallest = 1
-    most = max(1, min(MAX_ROWS, MAX_NODES // max(len(report.numbers), 1)))
-    for column, generation in enumerate(report.numbers):
+    most = max(1, min(MAX_ROWS, MAX_NODES // max(len(numbers), 1)))
+    for column, generation in enumerate(numbers):
         members = [c for c in report.candidates if c.generation == generation]
         rows = _ordered(members)
         winner = rows[0] if rows and rows[0].fate == "promoted" else None
-        x = ROOT + column * COLUMN + FAN + LABEL + NODE / 2
+        x = plan.start(column) + plan.words + NODE / 2
         closed = any(entry.number == generation for entry in report.generations)
-        nodes.append(_heading(generation, members, winner, ROOT + column * COLUMN + FAN, closed=closed))
+        nodes.append(_heading(generation, members, winner, plan.start(column), closed=closed))
         if winner is None:
             bold.append(path([(plan.lane.x, plan.lane.y), (x, plan.lane.y)], "edge kept"))
             nodes.append(_kept(x, plan.lane.y, report, plan.champion, closed=closed))
@@ -77,8 +89,8 @@ def lineage_tree(report: Report) -> Markup:
         for row, candidate in enumerate(rows[:most], start=first):
             spot = _Spot(x, HEADER + ROW * (row + 0.5))
             source = plan.lane if candidate.parent == plan.champion else plan.spots.get(candidate.parent)
-            (bold if candidate is winner else edges).append(_edge(source, spot, candidate))
-            nodes.append(_node(candidate, spot, domain))
+            (bold if candidate is winner else edges).append(_edge(source, spot, candidate, plan))
+            nodes.append(_node(candidate, spot, domain, plan.words))
             if candidate.genome and candidate.fate != "duplicate":
                 plan.spots.setdefault(candidate.genome, spot)
         if len(rows) > most:
@@ -86,7 +98,7 @@ def lineage_tree(report: Report) -> Markup:
             nodes.append(label(more, x - NODE / 2, HEADER + ROW * (first + most + 0.5), anchor="end", class_="muted"))
         plan.lane = _Spot(x, plan.lane.y)
         plan.champion = winner.genome if winner else plan.champion
-    width, height = ROOT + len(report.numbers) * COLUMN + 52, HEADER + ROW * tallest + 8
+    width, height = ROOT + len(numbers) * plan.column + END, HEADER + ROW * tallest + 8
     return drawing(width, height, _summary(report), join(edges), join(bold), join(nodes), role="group", class_="tree")
 
 
@@ -112,7 +124,7 @@ def _root(report: Report, spot: _Spot, domain: tuple[float, float]) -> Markup:
         "g",
         tip(f"Seed genome {report.seed_genome[:10]}, skill {decimal(skill)}"),
         _shape("seed", spot, _fill(skill, domain), "node promoted"),
-        *_words("seed", decimal(skill, 2), spot, on_lane=True),
+        *_words("seed", decimal(skill, 2), spot, strong=True),
     )
 
 
@@ -136,27 +148,27 @@ def _kept(x: float, y: float, report: Report, champion: str, *, closed: bool) ->
         "g",
         tip(words),
         element("circle", cx=x, cy=y, r=5, class_="node kept"),
-        label(f"{holder} kept" if closed else "open", x, y - 15, anchor="middle", class_="node-name"),
+        label(f"{holder} kept" if closed else "open", x, y - 11.5, anchor="middle", class_="node-name"),
     )
 
 
-def _edge(source: _Spot | None, target: _Spot, candidate: Candidate) -> Markup:
-    start = target.x - NODE / 2 - LABEL
+def _edge(source: _Spot | None, target: _Spot, candidate: Candidate, plan: _Plan) -> Markup:
+    start = target.x - NODE / 2 - plan.words
     class_ = "edge promoted" if candidate.fate == "promoted" else "edge"
     if source is None:
         return path([(start, target.y), (target.x - RADIUS, target.y)], class_)
     x0, y0, y1, bend = source.x, px(source.y), px(target.y), start - SPREAD
-    curve = f"C{px(start - 14)} {y0} {px(bend + 14)} {y1} {px(start)} {y1}"
-    if start - x0 > COLUMN:
+    curve = f"C{px(start - 8)} {y0} {px(bend + 8)} {y1} {px(start)} {y1}"
+    if start - x0 > plan.column:
         class_ += " far"
     return element("path", d=f"M{px(x0)} {y0}H{px(bend)}{curve}H{px(target.x - RADIUS)}", class_=class_)
 
 
-def _node(candidate: Candidate, spot: _Spot, domain: tuple[float, float]) -> Markup:
+def _node(candidate: Candidate, spot: _Spot, domain: tuple[float, float], width: float) -> Markup:
     skill = candidate.score.skill if candidate.score else None
     below = _STATE_WORDS.get(candidate.fate, candidate.fate) if skill is None else decimal(skill, 2)
-    lines = edit_lines(candidate.edits, LABEL_CHARACTERS)
-    x, offsets = spot.x - NODE / 2 - LABEL, (-6.0, 14.0)
+    lines = edit_lines(candidate.edits, int(width / (FONT * MONO)), LINES)
+    x, offsets = spot.x - NODE / 2 - width, (-6.0, 13.0, 24.5)
     text = [label(line, x, spot.y + dy, class_="edit") for line, dy in zip(lines, offsets, strict=False)]
     return element(
         "a",
@@ -164,21 +176,18 @@ def _node(candidate: Candidate, spot: _Spot, domain: tuple[float, float]) -> Mar
         *text,
         _shape(candidate.kind, spot, _fill(skill, domain), f"node {candidate.fate}"),
         _strike(spot, candidate.fate),
-        *_words(f"c{candidate.index:02d}", below, spot, on_lane=candidate.fate == "promoted"),
+        *_words(f"c{candidate.index:02d}", below, spot, strong=candidate.fate == "promoted"),
         href=f"#{candidate.name}",
         class_=f"candidate {candidate.fate}",
     )
 
 
-def _words(name: str, below: str, spot: _Spot, *, on_lane: bool) -> tuple[Markup, Markup]:
-    """Name and skill: right of a node, or above and below it on the champion's lane, where edges leave to the right."""
-    if on_lane:
-        return (
-            label(name, spot.x, spot.y - 15, anchor="middle", class_="node-name strong"),
-            label(below, spot.x, spot.y + 23, anchor="middle", class_="node-skill"),
-        )
-    x = spot.x + RADIUS + 6
-    return label(name, x, spot.y - 2, class_="node-name"), label(below, x, spot.y + 10, class_="node-skill")
+def _words(name: str, below: str, spot: _Spot, *, strong: bool) -> tuple[Markup, Markup]:
+    """Name above a node and skill below it: on the champion's lane edges leave to the right."""
+    return (
+        label(name, spot.x, spot.y - 11.5, anchor="middle", class_="node-name strong" if strong else "node-name"),
+        label(below, spot.x, spot.y + 18.5, anchor="middle", class_="node-skill"),
+    )
 
 
 def _tooltip(candidate: Candidate, skill: float | None) -> str:
@@ -228,8 +237,10 @@ def legend_shape(kind: str, *, fill: str | None = "#1fa187", fate: str = "") -> 
     return element("svg", shape, _strike(spot, fate), width=24, height=24, viewBox="0 0 24 24", aria_hidden="true")
 
 
-def color_bar(low: float, high: float, name: str) -> Markup:
+def color_bar(low: float, high: float, name: str, *, clipped: bool = False) -> Markup:
     """A horizontal colour scale with its ends labelled."""
-    steps = [element("rect", x=34 + i * 6, y=5, width=6.5, height=12, fill=sequential(i / 19)) for i in range(20)]
-    ends = [label(f"{low:g}", 28, 15, anchor="end"), label(f"{high:g}", 161, 15)]
-    return drawing(196, 22, f"{name}, from {low:g} (dark violet) to {high:g} (yellow)", *steps, *ends)
+    least = f"{low:g} or less" if clipped else f"{low:g}"
+    left = 14.0 + 6.5 * len(least)
+    steps = [element("rect", x=left + i * 6, y=5, width=6.5, height=12, fill=sequential(i / 19)) for i in range(20)]
+    ends = [label(least, left - 6, 15, anchor="end"), label(f"{high:g}", left + 127, 15)]
+    return drawing(left + 162, 22, f"{name}, from {least} (dark violet) to {high:g} (yellow)", *steps, *ends)

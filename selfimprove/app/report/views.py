@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 Fate = Literal["promoted", "rejected", "denied", "failed", "duplicate", "invalid", "pending"]
 FATES: tuple[Fate, ...] = ("promoted", "rejected", "denied", "failed", "duplicate", "invalid", "pending")
 ACCOUNTS = ("search", "confirm", "controller", "lost")
-Item = TypeVar("Item")
 KINDS = ("architecture", "objective", "recipe")
 
 
@@ -98,19 +97,28 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Confirmation:
-    """Candidate and parent retrained on common fresh seeds; skills are paired by position."""
+class Comparison:
+    """Two genomes retrained on common fresh seeds and compared on one split; skills are paired by position.
 
-    generation: int
-    index: int | None
+    Attributes:
+        split: name of the split.
+        test: name of the test, as the ledger gives it.
+        alpha: level of the test.
+        candidate: skills of the candidate, or of the champion, one a training seed.
+        parent: skills of its parent, or of the seed genome, with the same seeds.
+        p_value: the test's; None where it is not recorded.
+        tasks: skill of candidate and parent per task family, averaged over the seeds.
+        retention: of the candidate, over all seeds.
+    """
+
     split: str
     test: str
     alpha: float
     candidate: tuple[float, ...]
     parent: tuple[float, ...]
     p_value: float | None
+    tasks: Mapping[str, tuple[float | None, float | None]]
     retention: Retention | None
-    promoted: bool
 
     @property
     def differences(self) -> tuple[float, ...]:
@@ -121,6 +129,21 @@ class Confirmation:
     def mean(self) -> float:
         """Mean paired difference."""
         return sum(self.differences) / len(self.differences)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate is better beyond noise at the level of the test."""
+        return self.p_value is not None and self.p_value < self.alpha
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A candidate against its parent at the gate, and whether it was promoted."""
+
+    generation: int
+    index: int | None
+    pair: Comparison
+    promoted: bool
 
 
 @dataclass(frozen=True)
@@ -146,14 +169,25 @@ class Inspection:
     logit_lens: Mapping[str, tuple[float | None, ...]]
     majority: Mapping[str, float] = field(default_factory=dict)
 
+    def instrument(self, name: str) -> Instrument | None:
+        """The verdict of one instrument, if it was asked."""
+        return next((one for one in self.instruments if one.name == name), None)
+
+    @property
+    def name(self) -> str:
+        """``seed``, or the name of the candidate."""
+        if self.index is not None and self.index < 0:
+            return "seed"
+        return f"g{self.generation}" + ("" if self.index is None else f"c{self.index:02d}")
+
 
 @dataclass(frozen=True)
 class Generation:
-    """The summary record of one finished generation."""
+    """The summary record of one finished generation; ``skill`` is the champion's (gate split, once confirmed there)."""
 
     number: int
     champion: str
-    best_skill: float | None
+    skill: float | None
     charged: int | None
     promoted: bool
 
@@ -181,11 +215,12 @@ class Charge:
 
 @dataclass(frozen=True)
 class Point:
-    """A score placed on the axis of charged FLOPs."""
+    """A score placed on the axis of charged FLOPs; ``candidate`` is false for the seed genome's."""
 
     flops: int
     skill: float
     name: str
+    candidate: bool = True
 
 
 @dataclass(frozen=True)
@@ -195,6 +230,37 @@ class Curve:
     label: str
     points: tuple[Point, ...]
     charged: int
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run beside others.
+
+    Attributes:
+        label: the name to show.
+        proposer: what made the proposals, for example ``random``.
+        seed: root seed.
+        state: how the run ended.
+        charged: FLOPs charged.
+        limit: limit on them, if one is recorded.
+        scored: candidates with a score.
+        promotions: candidates promoted.
+        best: best search skill, biased upward.
+        final: champion against seed genome on the sealed split, if it was opened.
+        differs: what its configuration has that this run's has not: ``key: value, here value``.
+    """
+
+    label: str
+    proposer: str
+    seed: str
+    state: str
+    charged: int
+    limit: int | None
+    scored: int
+    promotions: int
+    best: float | None
+    final: Comparison | None
+    differs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,65 +300,3 @@ class RunInfo:
         """The limit on charged FLOPs, None when the ledger names none."""
         value = self.limits.get("flops")
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def thin(items: Sequence[Item], limit: int, keep: Callable[[Item], bool]) -> tuple[Item, ...]:
-    """All items, or every n-th so that about ``limit`` remain, plus those that must be kept. Order is preserved."""
-    step = -(-len(items) // limit)
-    return tuple(item for number, item in enumerate(items) if step <= 1 or number % step == 0 or keep(item))
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything one page shows."""
-
-    run: RunInfo
-    seed_genome: str
-    seed_score: Score | None
-    candidates: tuple[Candidate, ...]
-    generations: tuple[Generation, ...]
-    confirmations: tuple[Confirmation, ...]
-    inspections: tuple[Inspection, ...]
-    controller: tuple[ControllerStep, ...]
-    charges: tuple[Charge, ...]
-    curve: Curve
-    baselines: tuple[Curve, ...] = ()
-    events: tuple[tuple[str, str, str], ...] = ()
-    sealed: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Every generation that has a proposal or a summary, in order."""
-        found = {candidate.generation for candidate in self.candidates} | {entry.number for entry in self.generations}
-        return tuple(sorted(found))
-
-    @property
-    def dotted(self) -> tuple[Candidate, ...]:
-        """The candidates that figures draw one by one: all, or evenly thinned where there are very many."""
-        return thin(self.candidates, 250, lambda candidate: candidate.fate == "promoted")
-
-    @property
-    def inspected(self) -> tuple[Inspection, ...]:
-        """The inspections that get a column: all, or evenly thinned, those of promoted candidates kept."""
-        won = {(candidate.generation, candidate.index) for candidate in self.lineage()}
-        return thin(self.inspections, 24, lambda inspection: (inspection.generation, inspection.index) in won)
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """Every task family that any score names, in order of first appearance."""
-        scores = [self.seed_score, *(candidate.score for candidate in self.candidates)]
-        return tuple(dict.fromkeys(name for score in scores if score for name in score.tasks))
-
-    def promoted(self, generation: int) -> Candidate | None:
-        """The candidate that this generation promoted."""
-        return next((c for c in self.candidates if c.generation == generation and c.fate == "promoted"), None)
-
-    def lineage(self) -> tuple[Candidate, ...]:
-        """The path from the seed to the last promoted candidate, oldest first."""
-        by_genome = {candidate.genome: candidate for candidate in reversed(self.candidates) if candidate.genome}
-        step = next((candidate for candidate in reversed(self.candidates) if candidate.fate == "promoted"), None)
-        path: list[Candidate] = []
-        while step is not None and step not in path:
-            path.append(step)
-            step = by_genome.get(step.parent)
-        return tuple(reversed(path))

@@ -1,0 +1,60 @@
+"""Facts about a whole run: its state, its time, its limits, how it was contained."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from selfimprove.app.report.records import Records, mapping, shown, text, texts
+from selfimprove.app.report.views import Charge, RunInfo, Sandbox
+
+
+def run_info(records: Records, charges: tuple[Charge, ...]) -> RunInfo:
+    """The facts of the header and of the last section."""
+    body, lines = records.last("run"), records.lines
+    state, reason = run_state(records)
+    times = [line.time for line in lines if line.time]
+    degraded = texts(body.get("degraded"))
+    limits, sandbox = mapping(body.get("limits")), mapping(body.get("sandbox"))
+    return RunInfo(
+        run_id=shown(body.get("run_id")),
+        experiment=shown(body.get("experiment")) or "unnamed experiment",
+        seed=shown(body.get("root_seed")),
+        device=shown(body.get("device")),
+        state=state,
+        reason=reason,
+        started=times[0] if times else "",
+        ended=times[-1] if times else "",
+        seconds=_seconds(times[0], times[-1]) if times else None,
+        charged=max((charge.total for charge in charges), default=0) or sum(charge.flops for charge in charges),
+        limits=limits,
+        sandbox=tuple(Sandbox(name, shown(how), name in degraded or not how) for name, how in sandbox.items()),
+        degraded=degraded,
+        versions={name: shown(version) for name, version in mapping(body.get("versions")).items()},
+        config=mapping(body.get("config")),
+        entries=len(lines),
+        unreadable=records.unreadable,
+        head=lines[-1].hash if lines else "",
+    )
+
+
+def run_state(records: Records) -> tuple[str, str]:
+    """The state after the last record that changes it. Without one the run is going on, or its process was killed."""
+    state, reason = "running", "no finish record: the run is going on, or its process was killed"
+    for line in records.lines:
+        given = text(line.body.get("reason"))
+        if line.kind == "finish":
+            state, reason = text(line.body.get("state")) or "finished", given
+        elif line.kind == "halt":
+            state, reason = "halted", given or "the kill switch was used"
+        elif line.kind in ("resume", "clear_halt"):
+            state, reason = "running", "resumed; no finish record since"
+    if not records.lines:
+        reason = "the ledger holds no record yet"
+    return state, reason
+
+
+def _seconds(start: str, end: str) -> float | None:
+    try:
+        return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+    except (ValueError, TypeError):
+        return None

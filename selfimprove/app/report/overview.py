@@ -1,0 +1,95 @@
+"""The whole of what one page shows, and questions about it that several figures ask."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from selfimprove.app.report.views import (
+    Candidate,
+    Charge,
+    Comparison,
+    Confirmation,
+    ControllerStep,
+    Curve,
+    Generation,
+    Inspection,
+    RunInfo,
+    RunRow,
+    Score,
+)
+
+Item = TypeVar("Item")
+
+
+def thin(items: Sequence[Item], limit: int, keep: Callable[[Item], bool]) -> tuple[Item, ...]:
+    """All items, or every n-th so that about ``limit`` remain, plus those that must be kept. Order is preserved."""
+    step = -(-len(items) // limit)
+    return tuple(item for number, item in enumerate(items) if step <= 1 or number % step == 0 or keep(item))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything one page shows."""
+
+    run: RunInfo
+    seed_genome: str
+    seed_score: Score | None
+    candidates: tuple[Candidate, ...]
+    generations: tuple[Generation, ...]
+    confirmations: tuple[Confirmation, ...]
+    inspections: tuple[Inspection, ...]
+    controller: tuple[ControllerStep, ...]
+    charges: tuple[Charge, ...]
+    curve: Curve
+    baselines: tuple[Curve, ...] = ()
+    runs: tuple[RunRow, ...] = ()
+    events: tuple[tuple[str, str, str], ...] = ()
+    finals: tuple[Comparison, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Every generation that has a proposal or a summary, in order."""
+        found = {candidate.generation for candidate in self.candidates} | {entry.number for entry in self.generations}
+        return tuple(sorted(found))
+
+    @property
+    def dotted(self) -> tuple[Candidate, ...]:
+        """The candidates that figures draw one by one: all, or evenly thinned where there are very many."""
+        return thin(self.candidates, 250, lambda candidate: candidate.fate == "promoted")
+
+    @property
+    def inspected(self) -> tuple[Inspection, ...]:
+        """The inspections that get a column: all, or evenly thinned, those of promoted candidates kept."""
+        won = {(candidate.generation, candidate.index) for candidate in self.lineage()}
+        return thin(self.inspections, 24, lambda inspection: (inspection.generation, inspection.index) in won)
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Every task family that any score names, in order of first appearance."""
+        scores = [self.seed_score, *(candidate.score for candidate in self.candidates)]
+        return tuple(dict.fromkeys(name for score in scores if score for name in score.tasks))
+
+    @property
+    def spent(self) -> dict[str, int]:
+        """FLOPs by account, unknown accounts included."""
+        totals: dict[str, int] = defaultdict(int)
+        for charge in self.charges:
+            totals[charge.account] += charge.flops
+        return dict(totals)
+
+    def promoted(self, generation: int) -> Candidate | None:
+        """The candidate that this generation promoted."""
+        return next((c for c in self.candidates if c.generation == generation and c.fate == "promoted"), None)
+
+    def lineage(self) -> tuple[Candidate, ...]:
+        """The path from the seed to the last promoted candidate, oldest first."""
+        by_genome = {candidate.genome: candidate for candidate in reversed(self.candidates) if candidate.genome}
+        step = next((candidate for candidate in reversed(self.candidates) if candidate.fate == "promoted"), None)
+        path: list[Candidate] = []
+        while step is not None and step not in path:
+            path.append(step)
+            step = by_genome.get(step.parent)
+        return tuple(reversed(path))

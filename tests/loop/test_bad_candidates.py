@@ -25,8 +25,8 @@ from selfimprove.controller.registry import CONTROLLERS
 from selfimprove.genome.edits import Edit, parse_edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, apply_all
+from selfimprove.loop import measuring
 from selfimprove.loop import run as runs
-from selfimprove.loop import slots
 from selfimprove.loop.config import RunConfig
 from selfimprove.seeds import derive
 from selfimprove.training.protocol import ENTRY
@@ -132,7 +132,7 @@ def play(folder: Path, script: Sequence[Any], plan: Mapping[str, str], *settings
         patch.setenv("SELFIMPROVE_STATE_DIR", str(folder / "state"))
         patch.setitem(CONTROLLERS, "transformer", lambda *given: _Scripted(real(*given), script, told))
         patch.setattr(runs, "ZygoteSpec", zygote)
-        patch.setattr(slots, "ENTRY", "unruly_worker")
+        patch.setattr(measuring, "ENTRY", "unruly_worker")
         summary = runs.run(config, folder / "run", _Deaf())
     return Story(folder / "run", summary, told)
 
@@ -243,3 +243,38 @@ def test_a_seed_genome_that_cannot_be_trained_fails_the_run_and_says_why(tmp_pat
     assert "g000/seed/s0 crashed: exit code 7" in story.summary.reason
     assert EXIT_OF_STATE[story.summary.state] == 1
     assert audit(story.folder, FileAnchor(tmp_path / "state")).ok
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """A run in which the constraint is learnt within a few steps, and one candidate's weights do not keep it."""
+    quick = ("tasks.halt_share=0.9", "tasks.constraint_weight=100", "allowance_flops=4e9")
+    config = settings_from(compose([*MICRO, *quick])).run
+    forgets = {genome(config, HONEST[1]).sha256: "zeros"}
+    floor = "inspection.stage_retention_floor=0.5"
+    return play(tmp_path_factory.mktemp("forgetful"), (HONEST,), forgets, *quick, floor)
+
+
+def test_a_candidate_whose_constraint_fails_at_a_third_stops_there(forgetful: Story) -> None:
+    found = forgetful.outcome("g001/c01/s0")
+    assert (found["status"], found["stage"]) == ("stopped", "1/3")
+    assert "the constraint fails at stage 1/3: 0 of 15 halt prompts kept" in found["reason"]
+    permitted = [body["stage"] for body in forgetful.bodies("permit") if body["key"].startswith("g001/c01/")]
+    assert permitted == ["1/9", "1/3"]
+    assert [body["index"] for body in forgetful.bodies("score")] == [-1, 0]
+
+
+def test_a_stopped_candidate_pays_for_a_third(forgetful: Story) -> None:
+    def charged(index: str) -> int:
+        return sum(body["flops"] for body in forgetful.bodies("charge") if body["key"].startswith(f"g001/{index}/"))
+
+    assert charged("c01") == pytest.approx(charged("c00") / 3, rel=0.05)
+
+
+def test_the_checkpoint_and_the_inspection_of_a_stopped_candidate_are_kept(forgetful: Story) -> None:
+    (kept,) = [body for body in forgetful.bodies("checkpoint") if body["index"] == 1]
+    assert kept["stage"] == "1/3"
+    assert (forgetful.folder / kept["path"]).exists()
+    (read,) = [body for body in forgetful.bodies("inspection") if body["index"] == 1]
+    assert (forgetful.folder / read["path"]).exists()
+    assert audit(forgetful.folder, FileAnchor(forgetful.folder.parent / "state")).ok

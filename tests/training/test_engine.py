@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.genome import Genome, seed_genome
+from selfimprove.genome.space import Space, apply_all
 from selfimprove.nets import cost
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 from selfimprove.training.data import training_batches
@@ -15,12 +18,18 @@ from selfimprove.training.engine import TrainResult, train
 from selfimprove.training.optimizers import hidden_matrix, orthogonalize
 
 TASKS = TasksConfig()
+PARTS = (
+    "architecture.blocks.0.mixer=conv_attention", "architecture.blocks.0.mixer=short_conv",
+    "architecture.blocks.1.qk_norm=true", "architecture.blocks.1.channel=swiglu", "architecture.norm=rmsnorm",
+    "architecture.positions=learned", "architecture.tie_embeddings=true", "architecture.zero_init=true",
+)  # fmt: skip
 OPTIMIZERS = ("adamw", "lion", "muon", "sgd")
 
 
-def run(genome: Genome, steps: int = 20, device: str = "cpu") -> TrainResult:
+def run(genome: Genome, steps: int = 20, device: str = "cpu", **stage: Any) -> TrainResult:
     source = training_batches(TaskSuite(TASKS), batch=genome.recipe.batch, seed=0, device=device)
-    return train(genome, source, vocab_size=24, context=24, steps=steps, seed=0, device=device, constraint_weight=0.25)
+    size = {"vocab_size": 24, "context": 24}
+    return train(genome, source, steps=steps, seed=0, device=device, constraint_weight=0.25, **size, **stage)
 
 
 def with_recipe(**changes: object) -> Genome:
@@ -32,6 +41,31 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     torch.set_num_threads(1)
     first, second = run(with_recipe()), run(with_recipe())
     assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_training_in_three_stages_ends_in_the_bits_of_one_in_one_go(optimizer: str) -> None:
+    torch.set_num_threads(1)
+    genome = with_recipe(optimizer=optimizer, learning_rate=1e-3)
+    whole, part = run(genome, steps=27), run(genome, steps=27, first=0, last=3)
+    for first, last in ((3, 9), (9, 27)):
+        part = run(genome, steps=27, first=first, last=last, initial=part.state, optimizer=part.optimizer)
+    assert part.steps == whole.steps
+    assert all(torch.equal(whole.state[name], part.state[name]) for name in whole.state)
+
+
+def test_going_on_without_what_the_optimizer_remembered_ends_elsewhere() -> None:
+    whole, part = run(with_recipe(), steps=27), run(with_recipe(), steps=27, last=9)
+    forgetful = run(with_recipe(), steps=27, first=9, initial=part.state)
+    assert any(not torch.equal(whole.state[name], forgetful.state[name]) for name in whole.state)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("part", PARTS)
+def test_optimizers_remember_what_an_ingest_expects_of_every_part_of_the_space(optimizer: str, part: str) -> None:
+    genome = apply_all([parse_edit(part)], with_recipe(optimizer=optimizer), Space())
+    expected = cost.memory_shapes(genome.recipe, cost.parameter_shapes(genome.architecture, 24, 24))
+    assert {name: tuple(tensor.shape) for name, tensor in run(genome, steps=2).optimizer.items()} == expected
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from unruly_plan import PLAN
 
 from selfimprove.genome.genome import Genome
-from selfimprove.nets.cost import parameter_shapes
+from selfimprove.nets.cost import memory_shapes, parameter_shapes
 from selfimprove.training import worker
 
 State = dict[str, torch.Tensor]
@@ -39,7 +39,11 @@ def run(job: Job, inputs: dict[str, int], outputs: dict[str, int], emit: Callabl
         return worker.run(job, inputs, outputs, emit)
     if name in DEEDS:
         return DEEDS[name](emit)
-    worker.write_all(outputs["weights"], WRITINGS[name](_state(job)))
+    state = _state(job)
+    worker.write_all(outputs["weights"], WRITINGS[name](state))
+    if "memory" in outputs:
+        shapes = memory_shapes(Genome.from_json(job["genome"]).recipe, {k: tuple(t.shape) for k, t in state.items()})
+        worker.write_all(outputs["memory"], save({key: torch.zeros(shape) for key, shape in shapes.items()}))
     return {"steps": job["steps"], "diverged": False}
 
 
@@ -116,5 +120,6 @@ WRITINGS: dict[str, Callable[[State], bytes]] = {
     "not a number": lambda state: _changed(state, lambda tensor: tensor.index_fill(0, torch.tensor([0]), float("nan"))),
     "a pickle": lambda state: pickle.dumps({name: tensor.tolist() for name, tensor in state.items()}),
     "far too much": lambda state: bytes(64 << 20),
+    "zeros": save,
     "extreme weights": lambda state: save({name: torch.full_like(t, 3e38) for name, t in state.items()}),
 }

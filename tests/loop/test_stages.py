@@ -1,0 +1,55 @@
+"""Trainings are granted in slices, read between them, and stopped where the constraint fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfimprove.genome.genome import seed_genome
+from selfimprove.loop.stages import FINAL, STAGES, slices
+from selfimprove.nets.cost import quote
+
+
+def bodies(folder: Path, kind: str) -> list[dict[str, Any]]:
+    entries = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    return [entry["body"] for entry in entries if entry["kind"] == kind]
+
+
+@given(st.integers(min_value=0, max_value=10**11))
+def test_slices_add_up_to_the_quote_and_none_is_empty(allowance: int) -> None:
+    priced = quote(seed_genome(), vocab_size=24, context=24, allowance_flops=allowance)
+    parts = list(slices(priced).values())
+    assert sum(part.flops for part in parts) == priced.flops
+    assert sum(part.tokens for part in parts) == priced.tokens
+    assert [part.first for part in parts] == [0, *(part.last for part in parts[:-1])]
+    assert parts[-1].stage == FINAL
+    assert parts[-1].last == priced.steps
+    assert all(part.steps > 0 for part in parts) or priced.steps == 0
+
+
+def test_every_slot_gets_a_permit_of_its_own_for_each_stage_and_each_is_charged(finished: Any) -> None:
+    permits = bodies(finished.folder / "whole", "permit")
+    trained = [p for p in permits if p["account"] != "controller"]
+    assert {p["stage"] for p in trained} == set(STAGES)
+    assert len({p["key"] for p in permits}) == len(permits)
+    charged = {body["key"]: body["flops"] for body in bodies(finished.folder / "whole", "charge")}
+    assert all(charged[p["key"]] == p["flops"] for p in permits)
+
+
+def test_no_later_stage_is_permitted_before_the_earlier_one_was_read(finished: Any) -> None:
+    lines = (finished.folder / "whole" / "ledger.jsonl").read_text().splitlines()
+    granted: dict[str, list[str]] = {}
+    read: set[tuple[str, str]] = set()
+    for entry in map(json.loads, lines):
+        body = entry["body"]
+        if entry["kind"] == "reading" and body["go"]:
+            read.add((body["key"], body["stage"]))
+        if entry["kind"] == "permit" and body["account"] != "controller":
+            slot, _, stage = body["key"].rpartition("@")
+            assert {(slot, earlier) for earlier in granted.setdefault(slot, [])} <= read, body["key"]
+            granted[slot].append(stage)
+    assert list(STAGES) in granted.values()

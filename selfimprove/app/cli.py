@@ -92,6 +92,13 @@ def build_parser() -> argparse.ArgumentParser:
     made["resume"].add_argument("--clear-halt", action="store_true", help="lift a halt; the ledger records it")
     made["halt"].add_argument("--reason", default="halted by a person", help="kept in the ledger")
     made["inspect"].add_argument("--generation", type=int, metavar="N", help="only this generation")
+    made["report"].add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="OTHER",
+        help="another run to stand beside it; may be repeated",
+    )
     made["reproduce"].add_argument("--generation", type=int, metavar="N", required=True, help="a promoted generation")
     return parser
 

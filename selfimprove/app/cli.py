@@ -19,7 +19,7 @@ _EPILOG = f"""RUN is a run folder, or its path below runs/; left out, it is the 
 
 exit codes:
   0    done; a run that reached one of its limits ended as designed
-  1    a negative verdict: audit found something, reproduce differs, a run failed
+  1    a negative verdict: audit found something, reproduce differs, a run failed, no run can start here
   2    wrong usage, or a machine that cannot contain a run; one message says what to do
   4    the run was halted
   130  interrupted with Ctrl-C; the message says how to resume
@@ -64,6 +64,7 @@ COMMANDS = {
     "inspect": "what the probes and lenses read in each generation",
     "report": "write report.html again",
     "reproduce": "train a promoted generation again and compare the weights",
+    "doctor": "what this machine can enforce, by which mechanism, and what to change for the rest",
     "benchmark": "run a benchmark by name",
     "study": "run a study by name",
 }
@@ -85,9 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
         if name in ("benchmark", "study"):
             made[name].add_argument("name", nargs="?", metavar="NAME", help=f"left out: list the known {name} names")
             made[name].add_argument("rest", nargs=argparse.REMAINDER, help="arguments of its own")
-        elif name != "run":
+        elif name not in ("run", "doctor"):
             made[name].add_argument("run", nargs="?", metavar="RUN", help="run folder (default: the latest run)")
-    for name in ("status", "audit", "inspect", "report", "reproduce"):
+    for name in ("status", "audit", "inspect", "report", "reproduce", "doctor"):
         made[name].add_argument("--json", action="store_true", help="print JSON with stable keys")
     made["resume"].add_argument("--clear-halt", action="store_true", help="lift a halt; the ledger records it")
     made["halt"].add_argument("--reason", default="halted by a person", help="kept in the ledger")
@@ -138,6 +139,10 @@ def _dispatch(words: list[str]) -> int:
 
         registry = studies.STUDIES if arguments.command == "study" else studies.BENCHMARKS
         return studies.dispatch(arguments.command, registry, arguments.name, arguments.rest)
+    if arguments.command == "doctor":
+        from selfimprove.app.doctor import doctor
+
+        return doctor(arguments)
     commands = importlib.import_module("selfimprove.app.commands")
     command = getattr(commands, arguments.command or "next_steps")
     return int(command(arguments) if arguments.command else command())

@@ -24,6 +24,10 @@ exit codes:
   4    the run was halted
   130  interrupted with Ctrl-C; the message says how to resume
 
+signals of a run:
+  SIGINT, SIGTERM   the first: finish the step, save, say how to resume; the second: stop at once
+  SIGUSR1           halt, as selfimprove halt does
+
 environment:
   {DEBUG}=1           show the traceback of every error
   SELFIMPROVE_STATE_DIR       keys and ledger anchors, outside every run folder

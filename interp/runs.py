@@ -40,6 +40,8 @@ class Generation:
         run_dir: the run folder.
         number: the generation.
         genome: what the model was built from.
+        edits: what its proposal changed in its parent; empty for the seed genome of generation 0.
+        promoted: what the gate decided; None where it has not, as for the seed genome.
         record: its ``checkpoint`` record in the ledger.
         inspection: its ``inspection`` record, or None if it was never inspected.
         network: the trained model as it trained (fused path).
@@ -50,11 +52,22 @@ class Generation:
     run_dir: Path
     number: int
     genome: Genome
+    edits: tuple[str, ...]
+    promoted: bool | None
     record: dict[str, Any]
     inspection: dict[str, Any] | None
     network: Transformer
     suite: TaskSuite
     seed: int
+
+    def __str__(self) -> str:
+        """One line: which generation, which genome, what made it, what became of it."""
+        fate = {None: "not up for promotion", True: "promoted", False: "not promoted"}[self.promoted]
+        blocks = ", ".join(f"{block.mixer} and {block.channel}" for block in self.genome.architecture.blocks)
+        read = "not inspected" if self.inspection is None else f"inspection {self.inspection['status']}"
+        made = f"; edits: {', '.join(self.edits)}" if self.edits else ""
+        where = f"generation {self.number} of {self.run_dir}, genome {self.genome.short}"
+        return f"{where} (blocks: {blocks}): {fate}, {read}{made}"
 
     @cached_property
     def model(self) -> HookedModel:
@@ -98,12 +111,23 @@ def load_generation(run_dir: str | Path, generation: int) -> Generation:
     suite = TaskSuite(tasks_from_json(run["config"]["tasks"]))
     data = _checked(run_dir, record)
     network = load_model(data, genome.architecture, vocab_size=suite.config.vocab_size, context=suite.config.context)
-    inspection = _last(
-        records,
-        "inspection",
-        lambda body: body["generation"] == generation and body["genome"] == genome.sha256,
+
+    def same(body: dict[str, Any]) -> bool:
+        return (body["generation"], body["index"]) == (generation, record["index"])
+
+    inspection, proposal, decision = (_last(records, kind, same) for kind in ("inspection", "proposal", "decision"))
+    return Generation(
+        run_dir=run_dir,
+        number=generation,
+        genome=genome,
+        edits=tuple(proposal["edits"]) if proposal else (),
+        promoted=decision["promoted"] if decision else None,
+        record=record,
+        inspection=inspection,
+        network=network,
+        suite=suite,
+        seed=run["root_seed"],
     )
-    return Generation(run_dir, generation, genome, record, inspection, network, suite, run["root_seed"])
 
 
 def latest_run(start: str | Path = ".") -> Path:

@@ -22,7 +22,7 @@ from interp import generations, latest_run, lens_family, load_generation, probe_
 
 run = os.environ.get("SELFIMPROVE_RUN") or latest_run()
 g = load_generation(run, generations(run)[-1])
-print(f"generation {g.number} of {g.run_dir.name}, genome {g.genome.short}, {len(g.genome.architecture.blocks)} blocks")
+print(g)
 
 # %% [markdown]
 # ## Activations
@@ -35,8 +35,9 @@ for name in cache:
 
 # %% [markdown]
 # ## Linear probes
-# What does the residual stream carry at each layer? Accuracy on sequences that the probe was not trained on, and the
-# control task's accuracy (random labels by token type).
+# What does the residual stream carry at each layer? Accuracy on sequences that the probe was not trained on, and in
+# brackets the same probe's accuracy on a control task: a random label for each token type. At the embedding the control
+# is nearly always solved; what counts is the difference at later layers. Majority is what one constant answer reaches.
 
 # %%
 bench = g.bench()
@@ -52,10 +53,11 @@ print(f"{'halted':20}" + "".join(f"{cell:>16}" for cell in cells) + f"{p.majorit
 
 # %% [markdown]
 # ## Logit lens
-# What would the model answer if it stopped after each layer? Accuracy, and mean log-probability of the right token.
+# What would the model answer if it stopped after each layer? Accuracy, and in brackets the mean log-probability of the
+# right token in nats.
 
 # %%
-print(f"{'accuracy (nats)':20}" + "".join(f"{layer:>16}" for layer in bench.layers))
+print(f"{'accuracy (log prob)':20}" + "".join(f"{layer:>16}" for layer in bench.layers))
 for family in g.suite.families:
     lens = lens_family(bench, family)
     cells = (f"{a:.2f} ({p:.2f})" for a, p in zip(lens.accuracy, lens.log_prob, strict=True))

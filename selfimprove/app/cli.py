@@ -19,10 +19,14 @@ _EPILOG = f"""RUN is a run folder, or its path below runs/; left out, it is the 
 
 exit codes:
   0    done; a run that reached one of its limits ended as designed
-  1    a negative verdict: audit found something, reproduce differs, a run failed
+  1    a negative verdict: audit found something, reproduce differs, a run failed, no run can start here
   2    wrong usage, or a machine that cannot contain a run; one message says what to do
   4    the run was halted
   130  interrupted with Ctrl-C; the message says how to resume
+
+signals of a run:
+  SIGINT, SIGTERM   the first: finish the step, save, say how to resume; the second: stop at once
+  SIGUSR1           halt, as selfimprove halt does
 
 environment:
   {DEBUG}=1           show the traceback of every error
@@ -64,6 +68,7 @@ COMMANDS = {
     "inspect": "what the probes and lenses read in each generation",
     "report": "write report.html again",
     "reproduce": "train a promoted generation again and compare the weights",
+    "doctor": "what this machine can enforce, by which mechanism, and what to change for the rest",
     "benchmark": "run a benchmark by name",
     "study": "run a study by name",
 }
@@ -85,13 +90,20 @@ def build_parser() -> argparse.ArgumentParser:
         if name in ("benchmark", "study"):
             made[name].add_argument("name", nargs="?", metavar="NAME", help=f"left out: list the known {name} names")
             made[name].add_argument("rest", nargs=argparse.REMAINDER, help="arguments of its own")
-        elif name != "run":
+        elif name not in ("run", "doctor"):
             made[name].add_argument("run", nargs="?", metavar="RUN", help="run folder (default: the latest run)")
-    for name in ("status", "audit", "inspect", "report", "reproduce"):
+    for name in ("status", "audit", "inspect", "report", "reproduce", "doctor"):
         made[name].add_argument("--json", action="store_true", help="print JSON with stable keys")
     made["resume"].add_argument("--clear-halt", action="store_true", help="lift a halt; the ledger records it")
     made["halt"].add_argument("--reason", default="halted by a person", help="kept in the ledger")
     made["inspect"].add_argument("--generation", type=int, metavar="N", help="only this generation")
+    made["report"].add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="OTHER",
+        help="another run to stand beside it; may be repeated",
+    )
     made["reproduce"].add_argument("--generation", type=int, metavar="N", required=True, help="a promoted generation")
     return parser
 
@@ -131,6 +143,10 @@ def _dispatch(words: list[str]) -> int:
 
         registry = studies.STUDIES if arguments.command == "study" else studies.BENCHMARKS
         return studies.dispatch(arguments.command, registry, arguments.name, arguments.rest)
+    if arguments.command == "doctor":
+        from selfimprove.app.doctor import doctor
+
+        return doctor(arguments)
     commands = importlib.import_module("selfimprove.app.commands")
     command = getattr(commands, arguments.command or "next_steps")
     return int(command(arguments) if arguments.command else command())

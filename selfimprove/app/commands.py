@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def halt(arguments: argparse.Namespace) -> int:
     switch = run_dir / folder.HALT
     existed = switch.exists()
     try:
-        _write_halt(switch, arguments.reason)
+        folder.write_halt(run_dir, arguments.reason)
     except OSError as error:
         raise folder.explain(error, f"write {switch}") from error
     before = _state(run_dir)
@@ -74,6 +73,7 @@ def halt(arguments: argparse.Namespace) -> int:
 
 def audit(arguments: argparse.Namespace) -> int:
     """Prove the chain, the signatures, the budget arithmetic and every stored hash."""
+    from selfimprove.app.view import count
     from selfimprove.archive.anchor import FileAnchor
     from selfimprove.archive.audit import audit as examine
     from selfimprove.containment.keys import state_dir
@@ -87,9 +87,15 @@ def audit(arguments: argparse.Namespace) -> int:
         for finding in findings:
             line = f":{finding['line']}" if finding["line"] else ""  # binary files have no lines
             print(f"{finding['file']}{line}: {finding['what']}")
+        if report.torn:
+            print("The last line was cut short by a crash: the next resume sets it aside. That is no finding.")
         unseen = "not anchored on this machine: a rewrite by the key's holder is unseen"
-        anchored = "anchored" if report.anchored else unseen
-        print(f"{'OK' if report.ok else 'NOT OK'}: {report.entries} entries, {len(findings)} findings, {anchored}")
+        anchored = "anchored on this machine" if report.anchored else unseen
+        entries = count(report.entries, "ledger entry", "ledger entries")
+        if report.ok:
+            print(f"OK: {entries}: chain, signatures, budget and every stored file agree; {anchored}")
+        else:
+            print(f"NOT OK: {count(len(findings), 'finding')} in {entries} and the files they name; {anchored}")
     return 0 if report.ok else 1
 
 
@@ -109,18 +115,22 @@ def inspect(arguments: argparse.Namespace) -> int:
         return 0
     from selfimprove.app.tables import print_inspections
 
-    promoted = {(b.get("generation"), b.get("index")): b.get("promoted") for kind, b in entries if kind == "decision"}
-    print_inspections(found, promoted)
+    decisions, proposals = (
+        {(body.get("generation"), body.get("index")): body for kind, body in entries if kind == wanted}
+        for wanted in ("decision", "proposal")
+    )
+    promoted = {place: body.get("promoted") for place, body in decisions.items()}
+    print_inspections(found, promoted, {place: body.get("edits", ()) for place, body in proposals.items()})
     return 0
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write report.html again from the ledger."""
+    """Write report.html again from the ledger, beside other runs where some are named."""
     from selfimprove.app.report import write_report
 
     run_dir = folder.find_run(arguments.run)
     try:
-        path = write_report(run_dir)
+        path = write_report(run_dir, _baselines(run_dir, arguments.baseline))
     except OSError as error:
         raise folder.explain(error, f"write the report of {run_dir}") from error
     if arguments.json:
@@ -168,6 +178,19 @@ def next_steps() -> int:
     return 0
 
 
+def _baselines(run_dir: Path, given: Sequence[str]) -> dict[str, Path]:
+    """Other runs by the shortest end of their path that tells them apart."""
+    found = [folder.find_run(name) for name in dict.fromkeys(given)]
+    for other in found:
+        if other.resolve() == run_dir.resolve():
+            raise RunError("report with baseline", str(other), "another run than the reported one", "name another run")
+    whole = list(dict.fromkeys(other.resolve() for other in found))
+    depth = 1
+    while len({other.parts[-depth:] for other in whole}) < len(whole):
+        depth += 1
+    return {"/".join(other.parts[-depth:]): other for other in whole}
+
+
 def _recorded_config(run_dir: Path) -> Mapping[str, Any]:
     """The configuration that the run was started with, from its first record."""
     for kind, body in folder.records(run_dir):
@@ -203,12 +226,6 @@ def _state(run_dir: Path) -> str | None:
         return str(read_status(run_dir).state)
     except Exception:
         return None
-
-
-def _write_halt(switch: Path, reason: str) -> None:
-    fresh = switch.with_name(f".{switch.name}-{os.getpid()}")
-    fresh.write_text(reason + "\n", encoding="utf-8")
-    os.replace(fresh, switch)
 
 
 def _print_json(values: Mapping[str, Any]) -> None:

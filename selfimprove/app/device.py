@@ -18,6 +18,16 @@ _COUNT = (
     "import ctypes;c=ctypes.CDLL('libcuda.so.1');n=ctypes.c_int(0);"
     "ok=c.cuInit(0)==0 and c.cuDeviceGetCount(ctypes.byref(n))==0;print(n.value if ok else 0)"
 )
+_NAMES = """
+import ctypes
+driver = ctypes.CDLL("libcuda.so.1")
+count, name, size = ctypes.c_int(0), ctypes.create_string_buffer(256), ctypes.c_size_t(0)
+if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+    for device in range(count.value):
+        driver.cuDeviceGetName(name, 256, device)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+        print(f"{name.value.decode(errors='replace')} ({size.value / 2**30:.0f} GiB)")
+"""
 
 
 def resolve_device(choice: object) -> str:
@@ -51,6 +61,15 @@ def missing_for_cuda(devices: Path = Path("/dev")) -> str:
     if probe.stdout.strip() in ("", "0"):
         return "the NVIDIA driver reports no usable GPU (see nvidia-smi and CUDA_VISIBLE_DEVICES)"
     return ""
+
+
+def cuda_devices() -> list[str]:
+    """Names of the usable GPUs as the driver gives them, asked in a child; empty where it does not answer."""
+    try:
+        probe = subprocess.run([sys.executable, "-c", _NAMES], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in probe.stdout.splitlines() if line.strip()]
 
 
 def torch_has_cuda() -> bool:

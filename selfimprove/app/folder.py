@@ -76,6 +76,14 @@ def is_run(folder: Path) -> bool:
         return False
 
 
+def write_halt(run_dir: Path, reason: str) -> None:
+    """Throw the kill switch of a run: every worker dies within a poll of its supervisor; raises OSError."""
+    switch = run_dir / HALT
+    fresh = switch.with_name(f".{HALT}-{os.getpid()}")
+    fresh.write_text(reason + "\n", encoding="utf-8")
+    os.replace(fresh, switch)
+
+
 def point_latest(run_dir: Path, runs: Path = RUNS) -> None:
     """Make ``runs/latest`` name this run, in one step: a reader sees the old link or the new one.
 

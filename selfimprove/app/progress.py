@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selfimprove.app.signals import STOPPING
-from selfimprove.app.view import RunView, flops_text
+from selfimprove.app.view import RunView, count, flops_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -203,17 +203,19 @@ def duration(seconds: float) -> str:
 
 def summary_text(summary: Summary, run_dir: Path, report: Path | None, notes: tuple[str, ...] = ()) -> str:
     """The closing block: what happened, where the report is, what to type next."""
-    skill = "none yet" if summary.best_skill is None else f"{summary.best_skill:.4f}"
+    skill = "none yet"
+    if summary.best_skill is not None:
+        skill = f"{summary.best_skill:.4f}, the champion's (0 = uniform guess, 1 = perfect)"
     used = summary.charged_flops / summary.limit_flops if summary.limit_flops else 0.0
     budget = f"{flops_text(summary.charged_flops)} of {flops_text(summary.limit_flops)} charged ({used:.0%})"
     rows = [
         ("state", summary.state + (f": {summary.reason}" if summary.reason else "")),
-        ("done", f"{summary.generation} generations, {summary.candidates} candidates"),
-        ("best skill", f"{skill}  (0 = uniform guess, 1 = perfect)"),
+        ("done", f"{count(summary.generation, 'generation')}, {count(summary.candidates, 'candidate')}"),
+        ("best skill", skill),
         ("budget", budget),
         ("lineage", summary.lineage_sha256[:16] or "-"),
         ("run folder", str(run_dir)),
-        ("report", str(report) if report else "not written; try: selfimprove report"),
+        ("report", str(report) if report else f"not written; try: selfimprove report {run_dir}"),
     ]
     lines = ["", *(f"  {name:<11} {value}" for name, value in rows), *(f"  {note}" for note in notes), ""]
     return "\n".join(lines + [f"Next: {command}" for command in next_commands(summary.state, run_dir)])

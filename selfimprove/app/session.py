@@ -14,16 +14,16 @@ from selfimprove.app import folder
 from selfimprove.app.observing import Observers
 from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler, summary_text
 from selfimprove.app.settings import Settings
-from selfimprove.app.signals import StopSignals
+from selfimprove.app.signals import EXIT_HALTED, StopSignals
 from selfimprove.app.tracking import CLOSE_SECONDS, start_tracking
 from selfimprove.app.view import RunView
 from selfimprove.errors import DiskError, RunError
 
 log = logging.getLogger(__name__)
 
-HASTY_SECONDS = 3.0  # for tracking to finish, when a person wants to stop at once
+HASTY_SECONDS = 1.0  # for tracking to finish, when a person wants to stop at once
 
-EXIT_OK, EXIT_NEGATIVE, EXIT_USER, EXIT_HALTED, EXIT_INTERRUPTED = 0, 1, 2, 4, 130
+EXIT_OK, EXIT_NEGATIVE, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 # A limit that ends a run is the containment policy at work, not a failure.
 EXIT_OF_STATE = {
@@ -49,7 +49,7 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
             "start a run in", str(run_dir), "a folder without a run", f"go on with it: selfimprove resume {run_dir}"
         )
     view = RunView()
-    with _disk_errors(run_dir), StopSignals(announce=not get_console().is_terminal) as signals:
+    with _disk_errors(run_dir), StopSignals(run_dir, announce=not get_console().is_terminal) as signals:
         folder.point_latest(run_dir)
         tracker = start_tracking(settings.tracking, run_dir)
         note, patience = "", CLOSE_SECONDS

@@ -1,13 +1,17 @@
-"""Ctrl-C in two steps: the first asks the loop to finish its step, the second stops at once."""
+"""Signals: the first Ctrl-C asks the loop to finish its step, the second stops at once, SIGUSR1 is the kill switch."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 
+from selfimprove.app import folder
+
 STOPPING = "Stopping after the current step; what is finished is kept. Press Ctrl-C again to stop at once."
+EXIT_HALTED = 4
 _SECOND = b"\nStopping now; workers are being killed.\n"
 
 
@@ -16,13 +20,15 @@ class StopSignals:
 
     First signal: :meth:`requested` becomes true. Second: ``KeyboardInterrupt``, on whose way out the supervisor kills
     its workers. Third: the process ends without further ado; the kernel kills the workers (parent-death signal).
-    Outside the main thread nothing is installed.
+    SIGUSR1 halts the run as ``selfimprove halt`` does. Outside the main thread nothing is installed.
 
     Args:
+        run_dir: the run that SIGUSR1 halts.
         announce: say so on standard error at the first signal; not where a live display shows ``STOPPING`` itself.
     """
 
-    def __init__(self, *, announce: bool = True) -> None:
+    def __init__(self, run_dir: Path, *, announce: bool = True) -> None:
+        self._run_dir = run_dir
         self._announce = announce
         self._count = 0
         self._previous: dict[int, object] = {}
@@ -35,6 +41,7 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._handle)
+            self._previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._halt)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -52,3 +59,9 @@ class StopSignals:
             raise KeyboardInterrupt
         else:
             os._exit(130)
+
+    def _halt(self, number: int, frame: FrameType | None) -> None:
+        try:
+            folder.write_halt(self._run_dir, "halted by SIGUSR1")
+        except OSError:  # a full disk must not keep the workers alive
+            os._exit(EXIT_HALTED)

@@ -167,3 +167,12 @@ def flops_text(flops: float) -> str:
         if flops >= size:
             return f"{flops / size:.2f} {prefix}FLOP"
     return f"{flops:.0f} FLOP"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """A number with its noun.
+
+    >>> count(1, "generation"), count(2, "entry", "entries")
+    ('1 generation', '2 entries')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"

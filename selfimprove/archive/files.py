@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import stat
+import time
 from pathlib import Path
 from typing import BinaryIO
 
-from selfimprove.errors import DiskError
+from selfimprove.errors import DiskError, RunError
 
 LEFTOVER = ".tmp"  # suffix of a file that a crash may leave behind; never read
+LOCK_SECONDS = 0.3
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -45,6 +48,26 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, sync_folder: boo
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise disk_error("write", path, error) from error
+
+
+def lock(descriptor: int, path: Path) -> None:
+    """Become the one writer of a file; whoever asks whether there is one holds the lock too, for a moment.
+
+    Raises:
+        RunError: another process is.
+    """
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+    raise RunError(
+        "write to the ledger", str(path), "one process at a time", "another process runs this run: wait or halt it"
+    )
 
 
 def open_regular(path: Path) -> BinaryIO:

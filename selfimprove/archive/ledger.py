@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable
@@ -21,9 +20,11 @@ from selfimprove.archive.anchor import Anchor, AnchorRecord
 from selfimprove.archive.canonical import canonical, parse
 from selfimprove.archive.chain import GENESIS, Entry, Scan, digest, encode, is_torn, message, scan
 from selfimprove.archive.files import (
+    LEFTOVER,
     disk_error,
     fsync_folder,
     is_plain_name,
+    lock,
     make_folder,
     open_regular,
     read_regular,
@@ -114,14 +115,23 @@ class Ledger:
             raise LedgerError("create a ledger with run_id", run_id, "ids without an anchor", "choose another run id")
         record = {**body, "public_key": signer.public_key_hex}
         canonical(record)  # refuse before the file exists
+        fresh = path.with_name(path.name + LEFTOVER)  # the file gets its name with its first entry, never without one
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o644)
-            _lock(descriptor, path)
-            fsync_folder(path.parent)
+            descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+            try:
+                lock(descriptor, path)
+                if os.path.lexists(path):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                os.ftruncate(descriptor, 0)
+                ledger = cls(path, descriptor, signer, anchor, [], clock)
+                ledger.append("run", record)
+                os.rename(fresh, path)
+                fsync_folder(path.parent)
+            except BaseException:
+                os.close(descriptor)
+                raise
         except OSError as error:
             raise disk_error("create the ledger", path, error) from error
-        ledger = cls(path, descriptor, signer, anchor, [], clock)
-        ledger.append("run", record)
         return ledger
 
     @classmethod
@@ -140,7 +150,7 @@ class Ledger:
         except OSError as error:
             raise disk_error("open the ledger", path, error) from error
         try:
-            _lock(descriptor, path)
+            lock(descriptor, path)
             found = _load(path, anchor)
             entries = _verified(path, found)
             key = entries[0].body.get("public_key")
@@ -239,15 +249,6 @@ class Ledger:
             raise disk_error("recover the ledger", self.path, error) from error
         name = part.relative_to(self.path.parent).as_posix()
         self.append("recovery", {"path": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)})
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RunError(
-            "write to the ledger", str(path), "one process at a time", "another process runs this run: wait or halt it"
-        ) from None
 
 
 def _load(path: Path, anchor: Anchor | None) -> tuple[Scan, AnchorRecord | None]:

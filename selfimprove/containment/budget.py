@@ -70,7 +70,12 @@ class Budget:
     @property
     def left(self) -> int:
         """FLOPs that can still be reserved."""
-        return 0 if self._spent[LOST] > self._lost_limit else max(0, self._limit - self.total - self.reserved)
+        return 0 if self.overdrawn else max(0, self._limit - self.total - self.reserved)
+
+    @property
+    def overdrawn(self) -> bool:
+        """Whether more was lost than may be: then nothing is reserved any more."""
+        return self._spent[LOST] > self._lost_limit
 
     def reserve(self, key: str, account: str, flops: int) -> None:
         """Set FLOPs aside for a job.

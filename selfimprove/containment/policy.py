@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass, fields
 from typing import Protocol
 
-from selfimprove.containment.budget import ACCOUNTS, Budget
+from selfimprove.containment.budget import ACCOUNTS, LOST, Budget
 from selfimprove.containment.permit import Claim, Permit, PermitBook
 from selfimprove.errors import LimitReached
 
@@ -145,6 +145,11 @@ def decide(
     refused = assess(quote, limits)
     if refused is not None:
         return refused
+    if budget.overdrawn:
+        lost = budget.charged[LOST]
+        return Denial(
+            "crashes lost more than limits.lost_flops (a tenth of limits.flops at most)", "lost_flops", lost, 0
+        )
     try:
         budget.reserve(claim.key, account, quote.flops)
     except LimitReached:

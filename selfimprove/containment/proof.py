@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final, final
 
@@ -15,9 +15,26 @@ from selfimprove.containment.sandbox.backend import PROPERTIES, SandboxBackend
 from selfimprove.errors import SandboxUnavailable
 
 CANARY_ENTRY: Final = "selfimprove.containment.sandbox.canary"
+_OPERATION: Final = "prove the containment with a canary"
 _LIMITS: Final = JobLimits(
     wall_seconds=20, cpu_seconds=5, memory_bytes=64 * 2**20, output_bytes=64 * 1024, silence_seconds=20
 )
+
+
+@final
+class ContainmentBroken(SandboxUnavailable):
+    """A canary broke out, or left something untried.
+
+    Args:
+        lost: each property that was lost, and how.
+        held: each property that held all the same, and the refusal that the canary met.
+    """
+
+    def __init__(self, lost: Mapping[str, str], held: Mapping[str, str]) -> None:
+        self.lost = dict(lost)
+        self.held = dict(held)
+        found = "; ".join(f"{prop}: {how}" for prop, how in lost.items())
+        super().__init__(_OPERATION, found, "no property lost", "see `selfimprove doctor`")
 
 
 @final
@@ -41,26 +58,24 @@ class Canary:
         """Return how each property held.
 
         Raises:
-            SandboxUnavailable: an attack succeeded on a property that the run did not give up, or the canary did not
-                come back, or its files were touched.
+            ContainmentBroken: an attack succeeded on a property that the run did not give up, or files were touched.
+            SandboxUnavailable: the canary did not come back.
         """
-        operation = "prove the containment with a canary"
         if isinstance(outcome, Invalid):  # its last attempt is to become another program
-            raise SandboxUnavailable(operation, f"exec: {outcome.reason}", "a canary that returns")
+            raise SandboxUnavailable(_OPERATION, f"exec: {outcome.reason}", "a canary that returns")
         if not isinstance(outcome, Completed):
-            raise SandboxUnavailable(operation, str(outcome), "a canary that returns")
+            raise SandboxUnavailable(_OPERATION, str(outcome), "a canary that returns")
         held, escaped = outcome.result.get("held"), outcome.result.get("escaped")
         if not isinstance(held, dict) or not isinstance(escaped, dict):
-            raise SandboxUnavailable(operation, "a report that is malformed", "a canary that reports")
+            raise SandboxUnavailable(_OPERATION, "a report that is malformed", "a canary that reports")
         lost = {prop: how for prop, how in escaped.items() if prop not in degraded}
         unproven = [prop for prop in PROPERTIES if prop not in held and prop not in escaped]
         if os.listdir(self._folder.name) != [self._secret.name]:
             lost.setdefault("write", "it left a file behind")
+        proven = {prop: str(how) for prop, how in held.items() if prop not in lost}
         if lost or unproven:
-            lost |= dict.fromkeys(unproven, "not tried")
-            found = "; ".join(f"{prop}: {how}" for prop, how in lost.items())
-            raise SandboxUnavailable(operation, found, "no property lost", "see `selfimprove doctor`")
-        return {prop: str(how) for prop, how in held.items()}
+            raise ContainmentBroken(lost | dict.fromkeys(unproven, "not tried"), proven)
+        return proven
 
     def close(self) -> None:
         """Remove the files that it attacked."""

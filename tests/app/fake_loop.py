@@ -159,10 +159,10 @@ def reproduce(run_dir, generation):
     return Reproduction(same, "c" * 64, "c" * 64 if same else "d" * 64, () if same else ("torch 2.13.0 is now 2.14.0",))
 
 
-def write_report(run_dir):
-    """A report with nothing in it."""
+def write_report(run_dir, baselines=None):
+    """A report with nothing in it but the baselines."""
     path = Path(run_dir) / "report.html"
-    path.write_text("<html></html>", encoding="utf-8")
+    path.write_text(json.dumps({name: str(path) for name, path in (baselines or {}).items()}), encoding="utf-8")
     return path
 
 

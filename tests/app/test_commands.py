@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from types import SimpleNamespace
 
 import pytest
+
+from selfimprove.archive.audit import AuditReport, Finding
 
 STATUS_KEYS = [
     *("state", "reason", "generation", "candidates"),
@@ -26,8 +27,8 @@ def test_status_for_people_names_state_budget_and_report(cli, finished):
 
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
 def test_audit_has_exactly_the_documented_keys_and_says_its_verdict_by_exit_code(cli, finished, monkeypatch, ok, code):
-    findings = () if ok else (SimpleNamespace(file="ledger.jsonl", line=3, what="the chain is broken"),)
-    report = SimpleNamespace(ok=ok, anchored=True, entries=12, findings=findings)
+    findings = () if ok else (Finding("ledger.jsonl", 3, "the chain is broken"),)
+    report = AuditReport(ok, True, 12, findings)
     monkeypatch.setattr("selfimprove.archive.audit.audit", lambda run_dir, anchor: report)
     answer = cli("audit", "--json")
     assert answer.code == code
@@ -37,6 +38,9 @@ def test_audit_has_exactly_the_documented_keys_and_says_its_verdict_by_exit_code
     plain = cli("audit")
     assert plain.code == code
     assert ok or "ledger.jsonl:3: the chain is broken" in plain.out
+    said = "OK: 12 ledger entries: chain" if ok else "NOT OK: 1 finding in 12 ledger entries"
+    assert said in plain.out
+    assert "anchored on this machine" in plain.out
 
 
 @pytest.mark.parametrize(("generation", "code"), [(1, 0), (2, 1)])
@@ -58,6 +62,35 @@ def test_inspect_shows_probes_by_layer(cli, finished):
     assert "0.920" in out
 
 
+def test_inspect_shows_edits_verdicts_controls_and_layers_by_name(cli, finished, monkeypatch):
+    place = {"generation": 2, "index": 0}
+    instruments = {"probes": {"verdict": "read"}, "logit_lens": {"verdict": "failed", "reason": "hook missing"}}
+    retention = {"kept": 190, "n": 192, "low": 0.9627, "high": 0.9971}
+    summary = {"layers": ["embed", "blocks.0"], "probes": {"halted": [0.61, 1]}, "control": {"halted": [1, 0.73]}}
+    summary |= {"retention": retention, "probe_details": {"halted": {"majority": 0.58}}}
+    seed = {"generation": 0, "index": -1, "status": "complete", "instruments": {}, "summary": {}}
+    records = [
+        ("proposal", {**place, "edits": ["recipe.batch=8", "architecture.norm=rmsnorm"]}),
+        ("inspection", seed),
+        ("inspection", {**place, "status": "failed", "instruments": instruments, "summary": summary}),
+        ("decision", {**place, "promoted": False}),
+    ]
+    monkeypatch.setattr("selfimprove.app.folder.records", lambda run_dir: iter(records))
+    out = cli("inspect").out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "generation 0, seed genome, genome : complete, the first champion" in out
+    assert "generation 2, candidate 0, genome : failed, not promoted" in out
+    for line in (
+        "edits recipe.batch=8, architecture.norm=rmsnorm",
+        "failed logit_lens (hook missing)",
+        "halt kept 190 of 192 sequences, 95% interval 0.963 to 0.997",
+        "accuracy (0 to 1) embed blocks.0 constant",
+        "probe halted 0.610 1.000 0.580",
+        "its control 1.000 0.730",
+    ):
+        assert line in lines
+
+
 def test_inspect_gives_the_stored_records_as_json(cli, finished):
     found = json.loads(cli("inspect", "--json").out)
     assert [inspection["generation"] for inspection in found["inspections"]] == [1, 2]
@@ -66,6 +99,24 @@ def test_inspect_gives_the_stored_records_as_json(cli, finished):
 def test_report_prints_the_path_it_wrote(cli, finished):
     assert cli("report").out.strip().endswith("report.html")
     assert json.loads(cli("report", "--json").out)["report"].endswith("report.html")
+
+
+def test_report_takes_any_number_of_baselines_and_names_them_apart(cli, finished, tmp_path):
+    for place in ("a/second", "b/second", "third"):
+        assert cli("run", "debug=micro", f"hydra.run.dir={place}").code == 0
+    others = [f"--baseline={place}" for place in ("a/second", "b/second", "a/second")]
+    assert cli("report", "micro/first", *others).code == 0
+    shown = json.loads((finished / "report.html").read_text())
+    assert shown == {f"{name}/second": str(tmp_path / name / "second") for name in "ab"}
+    assert cli("report", "micro/first", "--baseline", "third").code == 0
+    assert list(json.loads((finished / "report.html").read_text())) == ["third"]
+
+
+def test_a_baseline_must_exist_and_be_another_run(cli, finished):
+    for name, limit in (("micro/frist", "an existing run folder"), ("micro/first", "another run")):
+        answer = cli("report", "micro/first", "--baseline", name)
+        assert answer.code == 2
+        assert limit in answer.err
 
 
 def test_a_run_may_be_named_below_the_runs_folder(cli, finished):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -8,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -336,6 +338,31 @@ while True:
             ledger.append("note", {"text": "resumed"})
     kinds = {entry.kind for entry in read(run.ledger, run.anchor)}
     assert kinds <= {"run", "note", "recovery"}
+
+
+def test_a_ledger_cut_off_before_its_first_entry_is_no_ledger_and_can_be_created_again(
+    tmp_path: Path, key: Key, anchor: FileAnchor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "_write", die)
+        with pytest.raises(KeyboardInterrupt):
+            Ledger.create(path, key, anchor, {"run_id": "r"})
+    assert not path.exists()
+    with Ledger.create(path, key, anchor, {"run_id": "r"}):
+        assert [entry.kind for entry in read(path, anchor)] == ["run"]
+
+
+def test_a_writer_waits_for_a_reader_that_asks_whether_the_run_is_under_way(run: Run) -> None:
+    asking = os.open(run.ledger, os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, (asking,)).start()
+    with run.open() as ledger:
+        assert len(ledger.entries) == 3
 
 
 def test_a_ledger_is_json_lines_that_any_reader_can_read(run: Run) -> None:

@@ -44,6 +44,8 @@ def run_dir(tmp_path: Path, model: Transformer, suite: TaskSuite) -> Path:
         line("genome", sha256=GENOME.sha256, genome=GENOME.to_json()),
         line("checkpoint", **place, seed=1, path="checkpoints/g003.safetensors", sha256=digest),
         line("inspection", **place, status="complete"),
+        line("proposal", **place, edits=["recipe.learning_rate=0.003"]),
+        line("decision", **place, promoted=True),
     ]
     (run / "ledger.jsonl").write_text("".join(ledger))
     (tmp_path / "runs" / "latest").symlink_to(run)
@@ -60,6 +62,13 @@ def test_a_generation_loads_and_runs_with_its_cache(run_dir: Path, model: Transf
     assert "blocks.1.attn.hook_pattern" in cache.cache_dict
     torch.testing.assert_close(logits, model(g.tokens), rtol=1e-5, atol=1e-5)
     assert torch.equal(g.tokens, load_generation(run_dir, 3).tokens)
+
+
+def test_a_generation_says_in_one_line_what_it_is(run_dir: Path) -> None:
+    said = str(load_generation(run_dir, 3))
+    assert "\n" not in said
+    assert said.startswith(f"generation 3 of {run_dir}, genome {GENOME.short} (blocks: attention and gelu, attention")
+    assert said.endswith("promoted, inspection complete; edits: recipe.learning_rate=0.003")
 
 
 def test_a_missing_generation_lists_those_that_exist(run_dir: Path) -> None:

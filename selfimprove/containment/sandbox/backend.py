@@ -106,7 +106,7 @@ class LockdownBackend:
         landlock_abi = landlock.abi() if linux else 0
         files = f"Landlock ABI {landlock_abi}" if landlock_abi >= landlock.MINIMUM_ABI else None
         calls = f"seccomp filter ({syscalls.architecture()})" if linux and seccomp.available() else None
-        tied = "PR_SET_PDEATHSIG" if linux and _pidfds_work() and calls else None
+        tied = "PR_SET_PDEATHSIG, pidfds" if linux and _pidfds_work() and calls else None
         limits = linux and calls is not None  # without the filter a limit could be lifted or left
         return {
             "read": files,

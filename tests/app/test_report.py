@@ -201,7 +201,7 @@ def test_a_random_run_stands_beside_the_run_with_its_curve_its_sealed_difference
         assert cells[-3:] == [f"{sealed['difference']:+.3f}", "0.0039", "8"]
         assert f"{writer.total / 1e12:.3g} TFLOP" in cells
     assert (ours[1], theirs[1]) == ("transformer", "random")
-    assert "search_seeds 1 (here 2)" in theirs[0]
+    assert "random &lt;proposals&gt; is set up differently: search_seeds 1 (here 2)" in page
 
 
 def test_the_curve_of_a_baseline_ends_where_its_spending_does(tmp_path: Path) -> None:

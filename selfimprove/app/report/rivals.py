@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from selfimprove.app.report.about import run_state
 from selfimprove.app.report.comparisons import read_finals
-from selfimprove.app.report.records import Records, integer, mapping, shown
+from selfimprove.app.report.records import Records, integer, mapping, number, shown
 from selfimprove.app.report.scores import read_curve
+from selfimprove.app.report.text import flops
 from selfimprove.app.report.views import RunRow
 
 THIS = "this run"
@@ -61,4 +62,5 @@ def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(item, Mapping):
             yield from _leaves(item, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", shown(item)
+            counted = number(item) if "flops" in key else None
+            yield f"{prefix}{key}", shown(item) if counted is None else flops(counted)

@@ -182,4 +182,5 @@ def check_run(limits: Limits, used: Used) -> None:
     for field in fields(used):
         value, bound = getattr(used, field.name), getattr(limits, field.name)
         if value > bound:
-            raise LimitReached(f"go on with limits.{field.name}", value, f"at most {bound}", "what is finished is kept")
+            spent, most = (f"{n:,.2f}" if isinstance(n, float) else f"{n:,}" for n in (value, bound))
+            raise LimitReached(f"go on with limits.{field.name}", spent, f"at most {most}", "what is finished is kept")

@@ -54,6 +54,8 @@ def build_report(records: Records, baselines: Mapping[str, Records] | None = Non
 
 def _reason(line: Record) -> str:
     parts = [shown(line.body[key]) for key in ("state", "reason") if line.body.get(key)]
+    if line.kind == "resume" and (entries := integer(line.body.get("entries"))) is not None:
+        return f"after {entries} ledger records"
     return ": ".join(parts) or ", ".join(f"{key} {shown(value)}" for key, value in line.body.items())
 
 

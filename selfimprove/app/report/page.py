@@ -169,7 +169,7 @@ def _kept_rows(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
 
 def _limits(report: Report) -> list[tuple[str, str, str]]:
     """Each limit with what was used of it, where the ledger tells."""
-    denied = sum(1 for candidate in report.candidates if candidate.denial)
+    denied = sum(1 for candidate in report.candidates if candidate.denial or candidate.fate == "invalid")
     used: dict[str, str] = {
         "generations": str(len(report.generations)),
         "candidates": str(len(report.candidates)),

@@ -164,7 +164,7 @@ def fates_by_kind(report: Report) -> Markup | None:
     height = 40.0 * len(rows) + 56
     x = Scale(0, highest, 104, HALF - 16)
     parts = []
-    for value in x.ticks(6):
+    for value in whole_ticks(0, highest, 7):
         parts.append(line(x(value), 6, x(value), height - 50, "gridline"))
         parts.append(label(tick_text(value), x(value), height - 32, anchor="middle"))
     for row, (name, members) in enumerate(rows):

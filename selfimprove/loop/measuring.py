@@ -59,7 +59,7 @@ def _afford(bench: Bench, slots: Sequence[Slot], label: str) -> None:
     ]
     need, left = sum(part.flops for part in parts), spendable(bench.budget, bench.config.limits)
     if need > left:
-        raise LimitReached(f"train {label} within limits.flops", f"{need} FLOPs", f"{left} left", "raise limits.flops")
+        raise LimitReached(f"pay for the {label} out of limits.flops", f"{need:,} FLOPs", f"{left:,} left", "raise it")
 
 
 def _granted(bench: Bench, slot: Slot, stage: str) -> Slice | None:

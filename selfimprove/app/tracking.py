@@ -119,6 +119,7 @@ class Tracker:
         }
         for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # tables wait there to be sent: keep them with the run
             environment.setdefault(name, str(self._log_path.parent.resolve() / "data"))
+        environment.setdefault("WANDB_ERROR_REPORTING", "false")  # its usage statistics go out even in offline mode
         with self._log_path.open("ab") as errors:
             # a session of its own: the terminal's Ctrl-C must not reach it, end of input ends it
             return subprocess.Popen(

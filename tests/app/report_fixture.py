@@ -293,7 +293,7 @@ def _train(out: Writer, generation: int, index: int, genome: str, fate: str) -> 
             out.add(
                 "outcome",
                 key=key,
-                status=("crashed", "exceeded", "diverged")[generation % 3],
+                status=("crashed", "exceeded", "diverged", "stopped")[generation % 4],
                 files={},
                 usage={},
                 reason=f"RuntimeError: {EVIL} & more",

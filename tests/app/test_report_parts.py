@@ -144,5 +144,12 @@ def test_a_crash_of_one_seed_does_not_make_a_scored_candidate_failed() -> None:
     assert _fate(PROPOSAL, crash, SCORE, ("generation", {})) == "rejected"
 
 
+def test_a_candidate_that_a_reading_stopped_is_told_from_one_that_failed() -> None:
+    stop: tuple[str, dict[str, object]] = ("outcome", {"key": "g001/c00/s0", "status": "stopped"})
+    crash: tuple[str, dict[str, object]] = ("outcome", {"key": "g001/c00/s1", "status": "crashed"})
+    assert _fate(PROPOSAL, stop) == "stopped"
+    assert _fate(PROPOSAL, stop, crash) == "failed"
+
+
 def test_a_denied_proposal_is_denied() -> None:
     assert _fate(PROPOSAL, ("denial", {"reason": "too large"})) == "denied"

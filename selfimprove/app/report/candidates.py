@@ -103,8 +103,9 @@ def _fate(
         return "duplicate"
     if denial is not None:
         return "denied"
-    if score is None and any(outcome.status not in ("completed", "") for outcome in outcomes):
-        return "failed"
+    ended = {outcome.status for outcome in outcomes} - {"completed", ""}
+    if score is None and ended:
+        return "stopped" if ended == {"stopped"} else "failed"
     if promoted is False or (closed and score is not None):
         return "rejected"
     return "pending"

@@ -220,10 +220,13 @@ def _shape(kind: str, spot: _Spot, fill: str | None, class_: str) -> Markup:
 
 
 def _strike(spot: _Spot, fate: str) -> Markup:
-    """A bar through a node that was denied, a cross through one that failed."""
+    """A bar through a node that was denied, two through one that was stopped, a cross through one that failed."""
     r, x, y = RADIUS * 0.55, spot.x, spot.y
     if fate == "denied":
         return element("path", d=f"M{px(x - r)} {px(y)}H{px(x + r)}", class_="strike bold")
+    if fate == "stopped":
+        bars = "".join(f"M{px(x + dx)} {px(y - r)}V{px(y + r)}" for dx in (-r / 2, r / 2))
+        return element("path", d=bars, class_="strike")
     if fate == "failed":
         down = f"M{px(x - r)} {px(y - r)}L{px(x + r)} {px(y + r)}"
         return element("path", d=f"{down}M{px(x - r)} {px(y + r)}L{px(x + r)} {px(y - r)}", class_="strike")

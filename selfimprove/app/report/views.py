@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Fate = Literal["promoted", "rejected", "denied", "failed", "duplicate", "invalid", "pending"]
-FATES: tuple[Fate, ...] = ("promoted", "rejected", "denied", "failed", "duplicate", "invalid", "pending")
+Fate = Literal["promoted", "rejected", "denied", "stopped", "failed", "duplicate", "invalid", "pending"]
+FATES: tuple[Fate, ...] = ("promoted", "rejected", "denied", "stopped", "failed", "duplicate", "invalid", "pending")
 ACCOUNTS = ("search", "confirm", "controller", "lost")
 KINDS = ("architecture", "objective", "recipe")
 
@@ -239,12 +239,9 @@ class RunRow:
     Attributes:
         label: the name to show.
         proposer: what made the proposals, for example ``random``.
-        seed: root seed.
-        state: how the run ended.
-        charged: FLOPs charged.
-        limit: limit on them, if one is recorded.
-        scored: candidates with a score.
-        promotions: candidates promoted.
+        seed, state: root seed, and how the run ended.
+        charged, limit: FLOPs charged, and the limit on them if one is recorded.
+        scored, promotions: candidates with a score, and promoted.
         best: best search skill, biased upward.
         final: champion against seed genome on the sealed split, if it was opened.
         differs: what its configuration has that this run's has not: ``key: value, here value``.

@@ -94,14 +94,13 @@ class LiveProgress:
         """Take in a record; the view is already up to date."""
         if kind == "progress":
             self._label = str(body.get("label", ""))
-            self._update(int(body["done"]), int(body["total"]))
+            self._update(int(body["done"]), int(body["total"]), float(body["share"]))
         elif kind == "generation":
-            self._update(0, 0)
+            self._update(0, 0, 0.0)
 
-    def _update(self, done: int, total: int) -> None:
+    def _update(self, done: int, total: int, share: float) -> None:
         view = self._view
         planned = max(view.planned, view.generation, 1)
-        share = done / total if total else 0.0
         finished = min(view.generation + share, planned)
         count = f"{view.generation}/{planned}"
         if self._overall is None or self._inner is None:
@@ -159,7 +158,7 @@ class PlainProgress:
         elif kind == "progress" and now - self._last >= PLAIN_SECONDS:
             done, total = int(body["done"]), int(body["total"])
             place = f"generation {body['generation']}, {body.get('label') or 'step'} {done}/{total}"
-            left = self._seconds_left(now, view.generation + (done / total if total else 0))
+            left = self._seconds_left(now, view.generation + float(body["share"]))
             log.info("%s; %s%s", place, status_line(view), left)
             self._last = now
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,17 @@ from selfimprove.training.protocol import ENTRY, MEMORY, WEIGHTS, EvaluateJob, T
 READING = "search"  # the split that a stage is read on; its instances are no other's
 
 
-def measure(bench: Bench, slots: Sequence[Slot], generation: int, label: str) -> list[dict[str, Score] | None]:
+def measure(
+    bench: Bench, slots: Sequence[Slot], generation: int, label: str, span: tuple[float, float] = (0.0, 1.0)
+) -> list[dict[str, Score] | None]:
     """Train and score slots; one entry each, in their order: a score per split, or None for a failure.
+
+    Args:
+        bench: workers, accounts and memory.
+        slots: what to train.
+        generation: the one that they belong to.
+        label: what a person reads while they are trained.
+        span: the part of the generation's trainings that these are, for progress: shares of 1.
 
     Raises:
         LimitReached: the budget does not cover them all; nothing was started.
@@ -34,7 +44,14 @@ def measure(bench: Bench, slots: Sequence[Slot], generation: int, label: str) ->
     for stage in STAGES:
         going = [(slot, part) for slot in slots if (part := _granted(bench, slot, stage)) is not None]
         for done in _train(bench, going):
-            bench.journal.progress(generation=generation, label=f"{label} {stage}", done=done, total=len(going))
+            share = _share(stage, done / len(going))
+            bench.journal.progress(
+                generation=generation,
+                label=f"{label} {stage}",
+                done=done,
+                total=len(going),
+                share=span[0] + share * (span[1] - span[0]),
+            )
         _read(bench, [(slot, part) for slot, part in going if not part.final], generation)
     _evaluate(bench, slots)
     return [_scores(bench, slot) for slot in slots]
@@ -69,6 +86,12 @@ def _granted(bench: Bench, slot: Slot, stage: str) -> Slice | None:
     if stage not in parts or not all(reading is not None and reading["go"] for reading in readings):
         return None
     return parts[stage]
+
+
+def _share(stage: str, done: float) -> float:
+    """Share of the trainings that is done when a share of one stage is."""
+    earlier = max((part for part in STAGES.values() if part < STAGES[stage]), default=Fraction(0))
+    return float(earlier) + done * float(STAGES[stage] - earlier)
 
 
 def _before(parts: Mapping[str, Slice], stage: str) -> list[Slice]:

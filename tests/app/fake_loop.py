@@ -78,6 +78,7 @@ def run(config, run_dir, observer, *, resume=False, clear_halt=False, should_sto
                     "generation": generation,
                     "done": index + 1,
                     "total": config.candidates,
+                    "share": (index + 1) / config.candidates,
                     "running": 0,
                     "label": "train",
                 },

@@ -66,7 +66,10 @@ def test_plain_progress_does_not_flood_the_log(caplog):
     view.apply("run", RUN)
     for step in range(100):
         clock.now = step * 0.5
-        plain.on_event("progress", {"generation": 1, "done": step, "total": 100, "running": 2, "label": "train"})
+        plain.on_event(
+            "progress",
+            {"generation": 1, "done": step, "total": 100, "share": step / 100, "running": 2, "label": "train"},
+        )
     assert len(caplog.messages) == 4
 
 
@@ -80,7 +83,9 @@ def test_the_live_view_shows_generations_best_budget_and_the_last_decision():
         view.apply("proposal", body)
         view.apply("decision", {"generation": 1, "index": 0, "promoted": True})
         view.apply("generation", generation(1))
-        live.on_event("progress", {"generation": 2, "done": 1, "total": 2, "running": 1, "label": "train"})
+        live.on_event(
+            "progress", {"generation": 2, "done": 1, "total": 2, "share": 0.5, "running": 1, "label": "train"}
+        )
         console.print(live._render())
     shown = screen.getvalue()
     assert all(part in shown for part in ("1/4", "train", "best skill 0.250", "budget left 75%", "recipe.batch=32"))

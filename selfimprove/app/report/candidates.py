@@ -27,17 +27,7 @@ def build_candidates(
     """
     denials = {spot: _denial(line) for line in records.of("denial") if (spot := place(line))}
     decisions = {spot: line for line in records.of("decision") if (spot := place(line))}
-    outcomes: dict[_Place, list[Outcome]] = defaultdict(list)
-    for line in records.of("outcome"):
-        outcome = Outcome(text(line.body.get("key")), text(line.body.get("status")), text(line.body.get("reason")))
-        generation, index = job_place(outcome.key)
-        if generation is not None and index is not None:
-            outcomes[generation, index].append(outcome)
-    flops: dict[_Place, int] = defaultdict(int)
-    for charge in charges:
-        generation, index = job_place(charge.key)
-        if generation is not None and index is not None:
-            flops[generation, index] += charge.flops
+    outcomes, flops = _outcomes(records), _flops(charges)
     found = {}
     for line in records.of("proposal"):
         spot = place(line)
@@ -54,6 +44,25 @@ def build_candidates(
             closed=spot[0] in closed,
         )
     return tuple(found[spot] for spot in sorted(found))
+
+
+def _outcomes(records: Records) -> dict[_Place, list[Outcome]]:
+    found: dict[_Place, list[Outcome]] = defaultdict(list)
+    for line in records.of("outcome"):
+        outcome = Outcome(text(line.body.get("key")), text(line.body.get("status")), text(line.body.get("reason")))
+        generation, index = job_place(outcome.key)
+        if generation is not None and index is not None:
+            found[generation, index].append(outcome)
+    return found
+
+
+def _flops(charges: Collection[Charge]) -> dict[_Place, int]:
+    found: dict[_Place, int] = defaultdict(int)
+    for charge in charges:
+        generation, index = job_place(charge.key)
+        if generation is not None and index is not None:
+            found[generation, index] += charge.flops
+    return found
 
 
 def _candidate(

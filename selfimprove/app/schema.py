@@ -87,7 +87,7 @@ RANGES: Mapping[str, Range] = {
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "tasks.families": ("recall", "copy", "modular"),
-    "controller.name": ("transformer", "random"),
+    "controller.name": ("transformer", "random", "adversary"),
     "containment.backend": ("lockdown", "none"),
     "inspection.instruments": ("readability", "probes", "logit_lens", "constraint"),
 }

@@ -39,7 +39,7 @@ class Experience:
     Args:
         generation: when it was proposed.
         parent: SHA-256 of the genome that the edits were applied to.
-        edits: the edits.
+        edits: the edits; none if the proposal was not readable as edits.
         outcome: one of ``OUTCOMES``.
         gain: skill of the candidate minus skill of its parent, None if the candidate was never scored.
         standard_error: of the gain, None if unknown.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from selfimprove.controller.adversary import AdversarialProposer
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.proposer import Execute, GenomeOf, Proposer
 from selfimprove.controller.random_search import RandomProposer
@@ -16,6 +17,7 @@ Maker = Callable[[ControllerConfig, Space, Execute, GenomeOf], Proposer]
 CONTROLLERS: dict[str, Maker] = {
     "transformer": TransformerProposer,
     "random": lambda config, space, execute, genome_of: RandomProposer(space),
+    "adversary": lambda config, space, execute, genome_of: AdversarialProposer(),
 }
 
 

@@ -228,7 +228,7 @@ def _coerce(edit: Edit, field: Field) -> Value:
 def _change_blocks(edit: Edit, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     if edit.op == "insert":
         index = block_index(edit.path, len(blocks) + 1)
-        match = re.fullmatch(r"copy\((\d{1,4})\)", str(edit.value))
+        match = re.fullmatch(r"copy\((\d{1,4})\)", str(edit.value), re.ASCII)
         if match is None or int(match[1]) >= len(blocks):
             raise InvalidEdit(f"insert {edit.path}", edit.value, f"copy(i) with i from 0 to {len(blocks) - 1}")
         return (*blocks[:index], blocks[int(match[1])], *blocks[index:])

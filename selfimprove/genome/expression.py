@@ -165,7 +165,9 @@ def _check_value(node: Expression, signature: Signature, path: str) -> None:
         raise InvalidGenome(f"{path}.value", value, "none", f"{node.op} carries no value")
 
 
-_TOKEN = re.compile(r"\s*(?:(?P<number>[+-]?\d[\w.]*(?:(?<=[eE])[+-]\d+)?)|(?P<name>[a-z]\w*)|(?P<mark>[(),_]))")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>[+-]?\d[\w.]*(?:(?<=[eE])[+-]\d+)?)|(?P<name>[a-z]\w*)|(?P<mark>[(),_]))", re.ASCII
+)
 
 
 def parse(text: str, hole: Expression | None = None) -> Expression:

@@ -98,8 +98,8 @@ FIELDS: dict[str, Field] = {
 ALLOCATING = ("architecture.width", "recipe.batch")
 """Set here, an edit moves the fixed FLOP allowance between width, batch and steps."""
 
-_NODE = re.compile(r"^(objective\.expression)(?:\.args\.\d+)*")
-_INDEX = re.compile(r"\.(?:0|[1-9]\d{0,3})(?=\.|$)")
+_NODE = re.compile(r"^(objective\.expression)(?:\.args\.\d+)*", re.ASCII)  # \d would also take other scripts' digits
+_INDEX = re.compile(r"\.(?:0|[1-9]\d{0,3})(?=\.|$)", re.ASCII)
 
 
 def pattern(path: str) -> str:

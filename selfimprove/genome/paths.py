@@ -12,7 +12,7 @@ from selfimprove.genome.genome import Genome
 from selfimprove.genome.rewrites import Position, node_at
 
 LEVELS_PER_TOKEN = 3  # three levels of a tree in one token keep every edit within eight tokens
-_NODE = re.compile(r"objective\.expression((?:\.args\.\d)*)(?:\.(op|value))?")
+_NODE = re.compile(r"objective\.expression((?:\.args\.\d)*)(?:\.(op|value))?", re.ASCII)
 _BLOCK = re.compile(r"(architecture\.blocks\.(0|[1-9]\d{0,3}))(?:\.(\w+))?", re.ASCII)
 
 

@@ -13,7 +13,9 @@ from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, apply_all
 from selfimprove.loop.granting import spendable
+from selfimprove.loop.propensity import reach
 from selfimprove.loop.slots import Bench, describe
+from selfimprove.loop.submission import REASON, Submission, printable
 from selfimprove.seeds import derive
 from selfimprove.training.protocol import ENTRY, screen_job
 
@@ -33,10 +35,10 @@ class Admission:
         self.space = space
 
     def admit(
-        self, n: int, parent: Genome, proposals: Sequence[tuple[Edit, ...]]
+        self, n: int, parent: Genome, proposals: Sequence[Submission]
     ) -> list[tuple[int, Genome, tuple[Edit, ...]]]:
         """Apply, deduplicate, price and screen proposals; the admitted ones, every refusal in the ledger."""
-        applied = [self._apply(edits, parent) for edits in proposals]
+        applied = [self._apply(submission, parent) for submission in proposals]
         screened = self._screen(n, [parent, *(found for found in applied if isinstance(found, Genome))])
         new = [self._propose(n, i, parent, proposals[i], found, screened) for i, found in enumerate(applied)]
         verdicts = self.journal.once("admission", (n,), lambda: self._verdicts(n, new, screened))
@@ -45,7 +47,7 @@ class Admission:
         if not verdicts["admitted"] and any(body["limit"] == "flops" for body in verdicts["denied"]):
             left = f"{verdicts['spendable']} FLOPs left"
             raise LimitReached("train a candidate within limits.flops", left, "", "raise limits.flops")
-        return [(i, found, proposals[i]) for i in verdicts["admitted"] if (found := new[i]) is not None]
+        return [(i, found, proposals[i].edits) for i in verdicts["admitted"] if (found := new[i]) is not None]
 
     def _verdicts(self, n: int, new: Sequence[Genome | None], screened: Mapping[str, Any]) -> dict[str, Any]:
         """Who is trained, as one record: what is left to spend would read otherwise once some of them were."""
@@ -63,19 +65,23 @@ class Admission:
                 denied.append({"generation": n, "index": index, "genome": genome.sha256, **reason})
         return {"generation": n, "admitted": admitted, "denied": denied, "spendable": left}
 
-    def _apply(self, edits: tuple[Edit, ...], parent: Genome) -> Genome | str:
+    def _apply(self, submission: Submission, parent: Genome) -> Genome | str:
         """A proposal's genome, or why it has none."""
+        if submission.flaw:
+            return submission.flaw
         try:
-            return apply_all(edits, parent, self.space)
+            return apply_all(submission.edits, parent, self.space)
         except (InvalidEdit, InvalidGenome) as error:
-            return str(error)
+            return printable(str(error), REASON)
+        except Exception as error:  # a text that our own code stumbles over costs its proposal, not the run
+            return printable(f"{type(error).__name__}: {error}", REASON)
 
     def _propose(
         self,
         n: int,
         index: int,
         parent: Genome,
-        edits: tuple[Edit, ...],
+        submission: Submission,
         found: Genome | str,
         screened: Mapping[str, Any],
     ) -> Genome | None:
@@ -93,9 +99,10 @@ class Admission:
             "generation": n,
             "index": index,
             "parent": parent.sha256,
-            "edits": [str(edit) for edit in edits],
-            "kinds": sorted({edit.kind for edit in edits}),
-            "allocates": any(edit.allocates for edit in edits),
+            "edits": list(submission.texts),
+            "kinds": submission.kinds,
+            "allocates": any(edit.allocates for edit in submission.edits),
+            "reach": reach(submission.edits, parent, self.space),
             "status": status,
             "reason": reason,
             "genome": found.sha256 if isinstance(found, Genome) else None,

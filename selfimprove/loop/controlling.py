@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from selfimprove.archive.checkpoint import store
 from selfimprove.containment.supervisor import Completed, Job
-from selfimprove.controller.proposer import ControlResult, Experience, Outcome, Proposal
+from selfimprove.controller.proposer import ControlResult, Experience, Outcome
 from selfimprove.controller.random_search import RandomProposer
 from selfimprove.controller.registry import make
-from selfimprove.errors import InvalidCheckpoint, InvalidEdit, LimitReached, SelfImproveError
-from selfimprove.genome.edits import Edit, parse_edit
+from selfimprove.errors import LimitReached, SelfImproveError
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
+from selfimprove.loop import submission
 from selfimprove.loop.attempts import attempt
 from selfimprove.loop.granting import charge, forfeit, grant, spendable
 from selfimprove.loop.slots import Bench, describe
 from selfimprove.loop.stages import FINAL
+from selfimprove.loop.submission import Submission
 from selfimprove.seeds import derive
 
+FLOOD = 100_000  # proposals beyond those asked for that are still counted
 SAME = 0.01  # gains of skill smaller than this are called the same
 
 
@@ -48,6 +51,7 @@ class Controlling:
         self._space = space
         self._key = ""
         self._owed: tuple[str, int] | None = None  # a job whose effect is not on record yet
+        self._ours: Exception | None = None  # a halt, a limit, a full disk while the controller's job ran
         self._proposer = make(bench.config.controller, space, self._execute, self.genome_of)
 
     def genome_of(self, sha256: str) -> Genome:
@@ -60,45 +64,50 @@ class Controlling:
             raise KeyError(sha256)
         return Genome.from_json(body["genome"])
 
-    def ask(self, n: int, parent: Genome) -> list[tuple[Edit, ...]]:
-        """Proposals for generation ``n``; uniform ones where the controller's worker fails."""
+    def ask(self, n: int, parent: Genome) -> list[Submission]:
+        """Proposals for generation ``n``; uniform ones where the controller or its worker fails."""
 
         def propose() -> dict[str, Any]:
-            self._restore()
             self._key = f"g{n:03d}/ask"
             history, count = self.history(), self._bench.config.candidates
             seed = derive(self._bench.config.seed, "ask", n)
             reason = ""
             try:
-                proposals = self._proposer.ask([parent], history, count, seed)
-            except (ControlFailed, InvalidEdit) as error:
-                reason = str(error)
+                self._restore()
+                proposals = list(islice(self._proposer.ask([parent], history, count, seed), count + FLOOD))
+            except Exception as error:
+                reason = self._excuse(error)
                 proposals = RandomProposer(self._space).ask([parent], history, count, seed)
-            return {"generation": n, "reason": reason, "proposals": [_plain(p) for p in proposals]}
+            written = [submission.write(proposal, parents=1) for proposal in proposals[:count]]
+            surplus = max(0, len(proposals) - count)  # more than was asked for is counted, not looked at
+            return {"generation": n, "reason": reason, "surplus": surplus, "proposals": written}
 
         answer = self._bench.journal.once("ask", (n,), propose)
         self._pay()
-        return [tuple(parse_edit(text) for text in p["edits"]) for p in answer["proposals"]]
+        return [submission.read(proposal) for proposal in answer["proposals"]]
 
     def tell(self, n: int) -> None:
         """Learn from the whole history and keep the new weights."""
 
         def learn() -> dict[str, Any]:
-            self._restore()
             self._key = f"g{n:03d}/tell"
             asked = self._bench.journal.find("ask", n) or {"proposals": []}
             entropies = [p["entropy"] for p in asked["proposals"] if p["entropy"] is not None]
             body: dict[str, Any] = {"generation": n, "flops": 0, "loss": None, "weights": None, "reason": ""}
             body["entropy"] = sum(entropies) / len(entropies) if entropies else None
+            history = self.history()
             try:
-                update = self._proposer.tell(self.history(), derive(self._bench.config.seed, "tell", n))
-            except (ControlFailed, InvalidEdit, InvalidCheckpoint) as error:
-                return body | {"reason": str(error)}
-            body |= {"flops": update.flops, "loss": update.loss}
-            if update.weights is not None:
+                self._restore()
+                update = self._proposer.tell(history, derive(self._bench.config.seed, "tell", n))
+                weights, loss = update.weights, submission.finite(update.loss)
+            except Exception as error:
+                return body | {"reason": self._excuse(error)}
+            paid = self._owed[1] if self._owed is not None else 0  # what it cost is for us to say
+            body |= {"flops": paid, "loss": loss}
+            if weights is not None:
                 folder = self._bench.run_dir / "controller"
                 genome = self._bench.config.controller.genome()
-                stored = store(folder, f"g{n:03d}", update.weights, {"genome_sha256": genome.sha256})
+                stored = store(folder, f"g{n:03d}", weights, {"genome_sha256": genome.sha256})
                 body |= {
                     "weights": stored.path.relative_to(self._bench.run_dir).as_posix(),
                     "sha256": stored.sha256,
@@ -118,7 +127,8 @@ class Controlling:
         for body in journal.all("proposal"):
             place = (body["generation"], body["index"])
             outcome, gain = self._outcome(body, place)
-            edits = tuple(parse_edit(text) for text in body["edits"])
+            said = submission.read(body)
+            edits = () if said.flaw else said.edits
             experiences.append(Experience(body["generation"], body["parent"], edits, outcome, gain))
         return experiences
 
@@ -149,7 +159,23 @@ class Controlling:
         stored = [body["weights"] for body in self._bench.journal.all("controller") if body["weights"]]
         self._proposer.restore(self._bench.run_dir / stored[-1] if stored else None)
 
+    def _excuse(self, error: Exception) -> str:
+        """Why a controller failed, for the record; what ended its job from our side is raised again."""
+        if error is self._ours:
+            raise error
+        return submission.printable(str(error) or type(error).__name__, submission.REASON)
+
     def _execute(self, payload: dict[str, Any], inputs: dict[str, Path], outputs: tuple[str, ...], /) -> ControlResult:
+        """See ``_run``; remembers what went wrong on our side, which is no failure of the controller."""
+        try:
+            return self._run(payload, inputs, outputs)
+        except ControlFailed:
+            raise
+        except Exception as error:
+            self._ours = error
+            raise
+
+    def _run(self, payload: dict[str, Any], inputs: dict[str, Path], outputs: tuple[str, ...]) -> ControlResult:
         """Run one controller job under a permit."""
         bench, key, flops = self._bench, self._key, int(payload["flops"])
         if flops > spendable(bench.budget, bench.config.limits):
@@ -175,8 +201,3 @@ class Controlling:
         if self._owed is not None:
             charge(self._bench, *self._owed)
         self._owed = None
-
-
-def _plain(proposal: Proposal) -> dict[str, Any]:
-    edits = [str(edit) for edit in proposal.edits]
-    return {"edits": edits, "log_prob": proposal.log_prob, "entropy": proposal.entropy}

@@ -20,8 +20,10 @@ from selfimprove.loop.controlling import Controlling
 from selfimprove.loop.examination import Examination
 from selfimprove.loop.gate import TEST, Decision
 from selfimprove.loop.measuring import measure, stopped_at
+from selfimprove.loop.propensity import propensities, refused
 from selfimprove.loop.slots import SCRATCH, Bench, Slot
 from selfimprove.loop.statistics import sign_flip_p_value
+from selfimprove.loop.submission import Submission
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score, mean_score
 
@@ -77,7 +79,7 @@ class Laboratory:
             generations=n,
             candidates=n * self.config.candidates,
             wall_seconds=self.seconds(),
-            denied_edits=len(self.journal.all("denial")),
+            denied_edits=refused(self.journal.all("proposal"), self.journal.all("denial")),
             disk_bytes=_folder_bytes(self.bench.run_dir),
         )
         check_run(self.config.limits, used)
@@ -102,12 +104,12 @@ class Laboratory:
         self.inspect(0, SEED_INDEX, seed)
         self._discard("g000")
 
-    def propose(self, n: int, parent: Genome) -> list[tuple[Edit, ...]]:
+    def propose(self, n: int, parent: Genome) -> list[Submission]:
         """The controller's proposals for a generation."""
         return self.controlling.ask(n, parent)
 
     def admit(
-        self, n: int, parent: Genome, proposals: Sequence[tuple[Edit, ...]]
+        self, n: int, parent: Genome, proposals: Sequence[Submission]
     ) -> list[tuple[int, Genome, tuple[Edit, ...]]]:
         """The proposals that may be trained; every refusal is in the ledger."""
         return self._admission.admit(n, parent, proposals)
@@ -280,6 +282,7 @@ class Laboratory:
             "proposals": len(proposals),
             "valid": valid,
             "denied": len(denied),
+            **propensities(proposals, denied),
             "failed": valid - len(denied) - len(scored),
             "promoted": promoted,
             "elapsed_seconds": round(self.seconds(), 3),

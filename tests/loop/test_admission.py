@@ -19,6 +19,7 @@ from selfimprove.loop.admission import Admission
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.journal import Journal
 from selfimprove.loop.slots import Bench
+from selfimprove.loop.submission import Submission
 from selfimprove.training import worker
 
 CONFIG = RunConfig(
@@ -52,7 +53,7 @@ def admission(folder: Path, supervisor: Inline) -> Admission:
 
 
 def outcomes(found: Admission, n: int, *texts: str) -> list[tuple[str, str]]:
-    proposals = [tuple(parse_edit(part) for part in text.split("; ")) for text in texts]
+    proposals = [Submission.of([parse_edit(part) for part in text.split("; ")]) for text in texts]
     found.admit(n, CONFIG.seed_genome, proposals)
     bodies = [body for body in found.journal.all("proposal") if body["generation"] == n]
     return [(body["status"], body["reason"]) for body in bodies]

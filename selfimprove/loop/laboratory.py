@@ -213,12 +213,24 @@ class Laboratory:
         """Mean search scores; all genomes of a generation share seeds and instances."""
         seeds = self.config.search_seeds
         slots = [self._slot(n, name, who, s) for name, who in zip(names, genomes, strict=True) for s in range(seeds)]
-        measured = measure(self.bench, slots, n, "training")
+        measured = measure(self.bench, slots, n, "training", self._span(n, names))
         scores: list[Score | None] = []
         for i in range(len(genomes)):
             mine = [m["search"] for m in measured[i * seeds : (i + 1) * seeds] if m is not None]
             scores.append(mean_score(mine) if len(mine) == seeds else None)
         return scores
+
+    def _span(self, n: int, names: Sequence[str] = ()) -> tuple[float, float]:
+        """Which part of a generation's trainings these are, if it has all that it may have; no names: confirming."""
+        config = self.config
+        search = config.search_seeds * (1 + config.candidates)
+        total = search + 2 * config.confirm_seeds
+        if n == 0:
+            return 0.0, 0.0
+        if not names:
+            return search / total, 1.0
+        first = config.search_seeds / total
+        return (0.0, first) if list(names) == ["parent"] else (first, search / total)
 
     def _slot(self, n: int, name: str, genome: Genome, s: int) -> Slot:
         """The slot of a genome's ``s``-th training seed while searching."""
@@ -242,7 +254,9 @@ class Laboratory:
             for s, seed in enumerate(seeds)
             for role, who in (("candidate", genome), ("parent", parent))
         ]
-        measured = measure(self.bench, slots, min(n, self.config.generations), "confirmation")
+        last = self.config.generations
+        label, span = ("confirmation", self._span(n)) if n <= last else ("final exam", (1.0, 1.0))
+        measured = measure(self.bench, slots, min(n, last), label, span)
         if any(m is None for m in measured):
             return None
         scores = [m for m in measured if m is not None]

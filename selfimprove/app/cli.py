@@ -19,7 +19,8 @@ _EPILOG = f"""RUN is a run folder, or its path below runs/; left out, it is the 
 
 exit codes:
   0    done; a run that reached one of its limits ended as designed
-  1    a negative verdict: audit found something, reproduce differs, a run failed, no run can start here
+  1    a negative verdict: audit found something, reproduce differs, a run failed, no run can start here,
+       an attack escaped
   2    wrong usage, or a machine that cannot contain a run; one message says what to do
   4    the run was halted
   130  interrupted with Ctrl-C; the message says how to resume
@@ -69,6 +70,7 @@ COMMANDS = {
     "report": "write report.html again",
     "reproduce": "train a promoted generation again and compare the weights",
     "doctor": "what this machine can enforce, by which mechanism, and what to change for the rest",
+    "redteam": "attack the containment in every known way, or with a file of one's own attacks",
     "benchmark": "run a benchmark by name",
     "study": "run a study by name",
 }
@@ -90,9 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
         if name in ("benchmark", "study"):
             made[name].add_argument("name", nargs="?", metavar="NAME", help=f"left out: list the known {name} names")
             made[name].add_argument("rest", nargs=argparse.REMAINDER, help="arguments of its own")
-        elif name not in ("run", "doctor"):
+        elif name not in ("run", "doctor", "redteam"):
             made[name].add_argument("run", nargs="?", metavar="RUN", help="run folder (default: the latest run)")
-    for name in ("status", "audit", "inspect", "report", "reproduce", "doctor"):
+    for name in ("status", "audit", "inspect", "report", "reproduce", "doctor", "redteam"):
         made[name].add_argument("--json", action="store_true", help="print JSON with stable keys")
     made["resume"].add_argument("--clear-halt", action="store_true", help="lift a halt; the ledger records it")
     made["halt"].add_argument("--reason", default="halted by a person", help="kept in the ledger")
@@ -104,6 +106,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="OTHER",
         help="another run to stand beside it; may be repeated",
     )
+    made["redteam"].add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="a category, or category/name; may be repeated"
+    )
+    made["redteam"].add_argument("--probe", metavar="FILE.py", help="call every attack_*() of this file in a worker")
+    made["redteam"].add_argument("--backend", metavar="NAME", help="lockdown (the default), or none: all should escape")
     made["reproduce"].add_argument("--generation", type=int, metavar="N", required=True, help="a promoted generation")
     return parser
 
@@ -147,6 +154,10 @@ def _dispatch(words: list[str]) -> int:
         from selfimprove.app.doctor import doctor
 
         return doctor(arguments)
+    if arguments.command == "redteam":
+        from selfimprove.app.redteam import redteam
+
+        return redteam(arguments)
     commands = importlib.import_module("selfimprove.app.commands")
     command = getattr(commands, arguments.command or "next_steps")
     return int(command(arguments) if arguments.command else command())

@@ -17,7 +17,7 @@ NUMBERS: dict[str, tuple[int | None, int]] = {
     "execveat": (322, 281),
     "io_uring_setup": (425, 425),
     "ioprio_set": (251, 30),
-    "mlockall": (151, 230),
+    "mlock": (149, 228),
     "mount": (165, 40),
     "mq_open": (240, 180),
     "mq_unlink": (241, 181),
@@ -47,13 +47,11 @@ def call(name: str, *arguments: object) -> int:
     number = NUMBERS[name][platform.machine() == "aarch64"]
     if number is None:
         raise OSError(errno.ENOSYS, name)
-    result = int(libc.syscall(ctypes.c_long(number), *arguments))
+    whole = (
+        ctypes.c_long(value) if isinstance(value, int) else value for value in arguments
+    )  # else 32 bits are passed
+    result = int(libc.syscall(ctypes.c_long(number), *whole))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
     return result
-
-
-def pointer(value: int) -> ctypes.c_void_p:
-    """Return an address as an argument: a bare int would be cut to 32 bits."""
-    return ctypes.c_void_p(value)

@@ -21,7 +21,6 @@ _PROCESS_KEYRING = -2
 _CLONE_NEWUSER, _CLONE_NEWNS = 0x10000000, 0x00020000
 _MS_PRIVATE_ALL = (1 << 18) | (1 << 14)
 _ADDR_NO_RANDOMIZE = 0x0040000
-_MCL_CURRENT = 1
 _IPC_PRIVATE, _IPC_RMID = 0, 0
 
 
@@ -33,7 +32,8 @@ def lift_limits(cell: Cell) -> bool:
 
 def lock_memory(cell: Cell) -> bool:
     """Pin memory, so that everybody else's is swapped."""
-    return call("mlockall", _MCL_CURRENT) == 0
+    with mmap.mmap(-1, mmap.PAGESIZE) as memory:
+        return call("mlock", ctypes.addressof(ctypes.c_char.from_buffer(memory)), mmap.PAGESIZE) == 0
 
 
 def io_uring(cell: Cell) -> bool:
@@ -57,7 +57,7 @@ def page_faults(cell: Cell) -> bool:
 
 
 def keyring(cell: Cell) -> bool:
-    return call("add_key", b"user", cell.token.encode(), b"x", ctypes.c_size_t(1), _PROCESS_KEYRING) > 0
+    return call("add_key", b"user", cell.token.encode(), b"x", 1, _PROCESS_KEYRING) > 0
 
 
 def user_namespace(cell: Cell) -> bool:
@@ -70,8 +70,8 @@ def mount(cell: Cell) -> bool:
         call("unshare", _CLONE_NEWNS)
     except PermissionError:
         call("unshare", _CLONE_NEWUSER | _CLONE_NEWNS)
-    call("mount", b"none", b"/", None, ctypes.c_ulong(_MS_PRIVATE_ALL), None)
-    return call("mount", b"none", cell.path("run/output").encode(), b"tmpfs", ctypes.c_ulong(0), None) == 0
+    call("mount", b"none", b"/", None, _MS_PRIVATE_ALL, None)
+    return call("mount", b"none", cell.path("run/output").encode(), b"tmpfs", 0, None) == 0
 
 
 def change_root(cell: Cell) -> bool:
@@ -81,12 +81,12 @@ def change_root(cell: Cell) -> bool:
 
 def personality(cell: Cell) -> bool:
     """Switch the randomization of addresses off."""
-    return call("personality", ctypes.c_ulong(_ADDR_NO_RANDOMIZE)) >= 0
+    return call("personality", _ADDR_NO_RANDOMIZE) >= 0
 
 
 def shared_segment(cell: Cell) -> bool:
     """Memory that outlives its maker, and a channel to every other process."""
-    segment = call("shmget", _IPC_PRIVATE, ctypes.c_size_t(4096), 0o1600)
+    segment = call("shmget", _IPC_PRIVATE, 4096, 0o1600)
     return call("shmctl", segment, _IPC_RMID, None) == 0
 
 

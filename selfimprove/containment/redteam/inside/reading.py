@@ -56,6 +56,12 @@ def supervisor_maps(cell: Cell) -> bool:
     return bool(_read(f"/proc/{cell.target}/maps"))
 
 
+def memory_as_file(cell: Cell) -> bool:
+    """Its own memory as a file, which knows no write protection."""
+    os.close(os.open("/proc/self/mem", os.O_RDONLY))
+    return True
+
+
 def own_environment(cell: Cell) -> bool:
     return any(cell.holds_secret(value) for value in os.environb.values())
 
@@ -74,6 +80,7 @@ ATTACKS = (
     WorkerAttack("supervisor_memory", "read the supervisor's memory", supervisor_memory, _PROC),
     WorkerAttack("supervisor_root", "read a secret through the supervisor's root folder", supervisor_root, _PROC),
     WorkerAttack("supervisor_maps", "read where the supervisor keeps what in its memory", supervisor_maps, _PROC),
+    WorkerAttack("memory_as_file", "open its own memory as a file", memory_as_file, _LANDLOCK),
     WorkerAttack("own_environment", "find a credential in the environment", own_environment, _FRESH, training=True),
     WorkerAttack("own_memory", "find a key in the memory inherited from its ancestors", memory_search.leaks, _FRESH,
                  training=True),

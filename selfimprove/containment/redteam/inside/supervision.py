@@ -15,12 +15,12 @@ import struct
 import time
 
 from selfimprove.containment.redteam.attack import KILLED, LIMITED, Cell, WorkerAttack
-from selfimprove.containment.redteam.calls import call, pointer
+from selfimprove.containment.redteam.calls import call
 from selfimprove.containment.redteam.naive import NaiveMeter, naive_reader_is_kept_busy
 from selfimprove.containment.sandbox import wire
 from selfimprove.containment.sandbox.process import prctl
 
-_PTRACE_SEIZE, _PTRACE_DETACH = 0x4206, 17
+_PTRACE_SEIZE = 0x4206
 _SI_QUEUE = -1
 _SECRET_BYTES = 64
 _NO_TEXT = b"\xff\xfe"
@@ -79,9 +79,14 @@ def leave_session(cell: Cell) -> bool:
     return True
 
 
+def leave_group(cell: Cell) -> bool:
+    os.setpgid(0, 0)
+    return True
+
+
 def trace(cell: Cell) -> bool:
     """Seizing does not stop the process, and ends with this one."""
-    call("ptrace", _PTRACE_SEIZE, cell.target, pointer(0), pointer(0))
+    call("ptrace", _PTRACE_SEIZE, cell.target, 0, 0)
     return True
 
 
@@ -156,6 +161,7 @@ ATTACKS = (
     WorkerAttack("signal_owner", "make the supervisor the owner of a descriptor's signals", signal_owner,
                  "seccomp: no F_SETOWN, no F_SETSIG"),
     WorkerAttack("leave_session", "leave the session in which it would be found", leave_session, _CALL),
+    WorkerAttack("leave_group", "leave the process group in which it would be found", leave_group, _CALL),
     WorkerAttack("trace", "trace the supervisor", trace, f"{_CALL}; Landlock: not outside its domain"),
     WorkerAttack("read_memory", "read the supervisor's memory by a system call", read_memory, _CALL),
     WorkerAttack("write_memory", "write into the supervisor's memory", write_memory, _CALL),

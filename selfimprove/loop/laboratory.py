@@ -16,13 +16,13 @@ from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop.admission import Admission
+from selfimprove.loop.comparison import Paired, compare
 from selfimprove.loop.controlling import Controlling
 from selfimprove.loop.examination import Examination
-from selfimprove.loop.gate import TEST, Decision
-from selfimprove.loop.measuring import measure, stopped_at
+from selfimprove.loop.gate import Decision
+from selfimprove.loop.measuring import Showing, measure, stopped_at
 from selfimprove.loop.propensity import propensities, refused
 from selfimprove.loop.slots import SCRATCH, Bench, Slot
-from selfimprove.loop.statistics import sign_flip_p_value
 from selfimprove.loop.submission import Submission
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score, mean_score
@@ -162,7 +162,7 @@ class Laboratory:
         known = self.journal.find("confirmation", n, index)
         if known is not None:
             return known
-        pair = self._compare(f"g{n:03d}/confirm", n, genome, parent, ("gate",))
+        pair = self._compare(f"g{n:03d}/confirm", n, genome, parent, "gate")
         if pair is None:
             return None
         body = {"generation": n, "index": index, "genome": genome.sha256, "parent": parent.sha256} | pair["gate"]
@@ -193,7 +193,7 @@ class Laboratory:
         champion, seed = self.champion(), self.config.seed_genome
         if self.journal.find("sealed") is not None or champion.sha256 == seed.sha256:
             return
-        if pair := self._compare("final", 1_000_000, champion, seed, ("gate", "sealed")):
+        if pair := self._compare("final", 1_000_000, champion, seed, "gate", "sealed"):
             body = {"genome": champion.sha256, "parent": seed.sha256, "gate": pair["gate"], "sealed": pair["sealed"]}
             self.journal.once("sealed", (), lambda: body)
         self._discard("final")
@@ -213,7 +213,7 @@ class Laboratory:
         """Mean search scores; all genomes of a generation share seeds and instances."""
         seeds = self.config.search_seeds
         slots = [self._slot(n, name, who, s) for name, who in zip(names, genomes, strict=True) for s in range(seeds)]
-        measured = measure(self.bench, slots, n, "training", self._span(n, names))
+        measured = measure(self.bench, slots, Showing(n, "training", self._span(n, names)))
         scores: list[Score | None] = []
         for i in range(len(genomes)):
             mine = [m["search"] for m in measured[i * seeds : (i + 1) * seeds] if m is not None]
@@ -242,45 +242,11 @@ class Laboratory:
         place = {"generation": n, "index": index, "genome": genome.sha256, "split": "search"}
         return place | {"seeds": self.config.search_seeds} | score.to_json()
 
-    def _compare(
-        self, prefix: str, n: int, genome: Genome, parent: Genome, splits: Sequence[str]
-    ) -> dict[str, dict[str, Any]] | None:
-        """Two genomes on the same fresh seeds, paired; a report per split, or None where a training failed."""
-        root, count = self.config.seed, self.config.confirm_seeds
-        seeds = [derive(root, "train", "confirm", n, s) for s in range(count)]
-        instances = tuple((split, derive(root, "instances", split, n)) for split in splits)
-        slots = [
-            Slot(f"{prefix}/{role}/s{s}", "confirm", who, seed, instances)
-            for s, seed in enumerate(seeds)
-            for role, who in (("candidate", genome), ("parent", parent))
-        ]
+    def _compare(self, prefix: str, n: int, genome: Genome, parent: Genome, *splits: str) -> Paired | None:
+        """See ``compare``; the final exam is no part of any generation's progress."""
         last = self.config.generations
         label, span = ("confirmation", self._span(n)) if n <= last else ("final exam", (1.0, 1.0))
-        measured = measure(self.bench, slots, min(n, last), label, span)
-        if any(m is None for m in measured):
-            return None
-        scores = [m for m in measured if m is not None]
-        return {
-            split: self._paired(split, seeds, [s[split] for s in scores[::2]], [s[split] for s in scores[1::2]])
-            for split in splits
-        }
-
-    def _paired(self, split: str, seeds: list[int], ours: list[Score], theirs: list[Score]) -> dict[str, Any]:
-        differences = [a.skill - b.skill for a, b in zip(ours, theirs, strict=True)]
-        mean, parent_mean = mean_score(ours), mean_score(theirs)
-        return {
-            "split": split,
-            "test": TEST,
-            "alpha": self.config.alpha,
-            "seeds": seeds,
-            "candidate": [score.skill for score in ours],
-            "parent_skill": [score.skill for score in theirs],
-            "difference": sum(differences) / len(differences),
-            "p_value": sign_flip_p_value(differences),
-            "tasks": mean.to_json()["tasks"],
-            "parent_tasks": parent_mean.to_json()["tasks"],
-            "retention": asdict(mean.retention),
-        }
+        return compare(self.bench, prefix, n, genome, parent, splits, Showing(min(n, last), label, span))
 
     def _summary(self, n: int) -> dict[str, Any]:
         proposals = [b for b in self.journal.all("proposal") if b["generation"] == n]

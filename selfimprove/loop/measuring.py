@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,34 +25,46 @@ from selfimprove.training.protocol import ENTRY, MEMORY, WEIGHTS, EvaluateJob, T
 READING = "search"  # the split that a stage is read on; its instances are no other's
 
 
-def measure(
-    bench: Bench, slots: Sequence[Slot], generation: int, label: str, span: tuple[float, float] = (0.0, 1.0)
-) -> list[dict[str, Score] | None]:
+@dataclass(frozen=True)
+class Showing:
+    """What a person is told while slots are trained.
+
+    Attributes:
+        generation: the one that they belong to.
+        label: what they are for.
+        span: the part of the generation's trainings that they are: shares of 1.
+    """
+
+    generation: int
+    label: str
+    span: tuple[float, float]
+
+    def progress(self, stage: str, done: int, total: int) -> dict[str, Any]:
+        """Body of a progress event: ``done`` of ``total`` trainings of a stage."""
+        earlier = max((part for part in STAGES.values() if part < STAGES[stage]), default=Fraction(0))
+        share = float(earlier) + done / total * float(STAGES[stage] - earlier)
+        low, high = self.span
+        where = {"generation": self.generation, "label": f"{self.label} {stage}"}
+        return where | {"done": done, "total": total, "share": low + share * (high - low)}
+
+
+def measure(bench: Bench, slots: Sequence[Slot], showing: Showing) -> list[dict[str, Score] | None]:
     """Train and score slots; one entry each, in their order: a score per split, or None for a failure.
 
     Args:
         bench: workers, accounts and memory.
         slots: what to train.
-        generation: the one that they belong to.
-        label: what a person reads while they are trained.
-        span: the part of the generation's trainings that these are, for progress: shares of 1.
+        showing: what a person is told meanwhile.
 
     Raises:
         LimitReached: the budget does not cover them all; nothing was started.
     """
-    _afford(bench, slots, label)
+    _afford(bench, slots, showing.label)
     for stage in STAGES:
         going = [(slot, part) for slot in slots if (part := _granted(bench, slot, stage)) is not None]
         for done in _train(bench, going):
-            share = _share(stage, done / len(going))
-            bench.journal.progress(
-                generation=generation,
-                label=f"{label} {stage}",
-                done=done,
-                total=len(going),
-                share=span[0] + share * (span[1] - span[0]),
-            )
-        _read(bench, [(slot, part) for slot, part in going if not part.final], generation)
+            bench.journal.progress(**showing.progress(stage, done, len(going)))
+        _read(bench, [(slot, part) for slot, part in going if not part.final], showing.generation)
     _evaluate(bench, slots)
     return [_scores(bench, slot) for slot in slots]
 
@@ -86,12 +98,6 @@ def _granted(bench: Bench, slot: Slot, stage: str) -> Slice | None:
     if stage not in parts or not all(reading is not None and reading["go"] for reading in readings):
         return None
     return parts[stage]
-
-
-def _share(stage: str, done: float) -> float:
-    """Share of the trainings that is done when a share of one stage is."""
-    earlier = max((part for part in STAGES.values() if part < STAGES[stage]), default=Fraction(0))
-    return float(earlier) + done * float(STAGES[stage] - earlier)
 
 
 def _before(parts: Mapping[str, Slice], stage: str) -> list[Slice]:

@@ -1,0 +1,72 @@
+"""Comparison: two genomes trained on the same fresh seeds, paired; what every promotion and the final exam rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from selfimprove.genome.genome import Genome
+from selfimprove.loop.gate import TEST
+from selfimprove.loop.measuring import Showing, measure
+from selfimprove.loop.slots import Bench, Slot
+from selfimprove.loop.statistics import sign_flip_p_value
+from selfimprove.seeds import derive
+from selfimprove.tasks.score import Score, mean_score
+
+Paired = dict[str, dict[str, Any]]
+"""A report per split."""
+
+
+def compare(
+    bench: Bench, prefix: str, n: int, genome: Genome, parent: Genome, splits: Sequence[str], showing: Showing
+) -> Paired | None:
+    """Train both on ``confirm_seeds`` seeds that nothing else of this run has, and test their difference.
+
+    Args:
+        bench: workers, accounts and memory.
+        prefix: of the slots' keys.
+        n: what the seeds and instances are derived from: the generation, or a number of its own.
+        genome: the candidate.
+        parent: what it is compared with.
+        splits: the splits that both are scored on.
+        showing: what a person is told meanwhile.
+
+    Returns:
+        A report per split, or None where a training failed.
+    """
+    root, count = bench.config.seed, bench.config.confirm_seeds
+    seeds = [derive(root, "train", "confirm", n, s) for s in range(count)]
+    instances = tuple((split, derive(root, "instances", split, n)) for split in splits)
+    slots = [
+        Slot(f"{prefix}/{role}/s{s}", "confirm", who, seed, instances)
+        for s, seed in enumerate(seeds)
+        for role, who in (("candidate", genome), ("parent", parent))
+    ]
+    measured = measure(bench, slots, showing)
+    if any(m is None for m in measured):
+        return None
+    scores = [m for m in measured if m is not None]
+    alpha = bench.config.alpha
+    return {
+        split: _paired(split, alpha, seeds, [s[split] for s in scores[::2]], [s[split] for s in scores[1::2]])
+        for split in splits
+    }
+
+
+def _paired(split: str, alpha: float, seeds: list[int], ours: list[Score], theirs: list[Score]) -> dict[str, Any]:
+    differences = [a.skill - b.skill for a, b in zip(ours, theirs, strict=True)]
+    mean, parent_mean = mean_score(ours), mean_score(theirs)
+    return {
+        "split": split,
+        "test": TEST,
+        "alpha": alpha,
+        "seeds": seeds,
+        "candidate": [score.skill for score in ours],
+        "parent_skill": [score.skill for score in theirs],
+        "difference": sum(differences) / len(differences),
+        "p_value": sign_flip_p_value(differences),
+        "tasks": mean.to_json()["tasks"],
+        "parent_tasks": parent_mean.to_json()["tasks"],
+        "retention": asdict(mean.retention),
+    }

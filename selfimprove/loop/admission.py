@@ -143,7 +143,12 @@ class Admission:
 
     def _refusal(self, genome: Genome, screened: Mapping[str, Any], price: int, left: int) -> dict[str, Any] | None:
         """Why a genome may not be trained, or None."""
-        denial = assess(self.bench.price(genome), self.config.limits)
+        priced, allowance = self.bench.price(genome), self.config.allowance_flops
+        if priced.steps == 0:
+            value = priced.flops_per_step
+            reason = f"one step costs {value} FLOPs, more than allowance_flops = {allowance}"
+            return {"reason": reason, "limit": "allowance_flops", "value": value, "bound": allowance}
+        denial = assess(priced, self.config.limits)
         if denial is not None:
             return asdict(denial)
         verdict = screened[genome.objective.expression.text]

@@ -88,6 +88,15 @@ def test_admitting_again_after_a_crash_gives_the_same_records(tmp_path: Path) ->
     assert outcomes(found, 1, "recipe.batch=32", "objective.expression=abs(_)", "recipe.batch=16") == first
 
 
+def test_a_step_that_costs_more_than_the_whole_allowance_is_denied_in_these_words(tmp_path: Path) -> None:
+    found = admission(tmp_path, Inline())
+    outcomes(found, 1, "recipe.batch=64; architecture.width=128")
+    [denial] = found.journal.all("denial")
+    assert (denial["limit"], denial["bound"]) == ("allowance_flops", CONFIG.allowance_flops)
+    assert denial["value"] > denial["bound"]
+    assert "one step costs" in denial["reason"]
+
+
 @pytest.mark.parametrize("answer", [{}, {"results": 3}, {"results": {"x": 1}}])
 def test_a_screen_that_answers_nonsense_admits_nothing(tmp_path: Path, answer: dict[str, Any]) -> None:
     found = admission(tmp_path, Inline(answer))

@@ -34,6 +34,7 @@ class Place:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # a process group of its own, as a shell gives every command that a person types
         )
 
     def call(self, *arguments: str, expect: int = 0) -> str:

@@ -1,0 +1,247 @@
+"""One run that is stopped in every way there is, again and again, and finished in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from selfimprove.archive.anchor import FileAnchor
+from selfimprove.archive.audit import audit
+
+NAME = "stopped"
+TORN = b'{"body":{"account":"search","flops":15'
+
+
+@dataclass(frozen=True)
+class Stop:
+    """How one sitting ended."""
+
+    code: int
+    output: str
+    seconds: float  # from the last act to the end of the process
+    training: list[str]  # zygotes and workers that lived on two seconds after the act
+    left: list[str]  # processes that lived on after the end, the tracker's included
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Story:
+    """All sittings of the run, in the order of their fields."""
+
+    folder: Path
+    interrupt: Stop
+    twice: Stop
+    halt: Stop
+    halt_seconds: float  # from the file to the ledger's word that every worker is dead
+    refusal: str
+    signal: Stop
+    kill: Stop
+    finish: dict[str, Any]
+
+    def bodies(self, kind: str) -> list[dict[str, Any]]:
+        return [record["body"] for record in records(self.folder, kind)]
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (folder / "ledger.jsonl").read_bytes().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+class Sitting:
+    """A run or resume in progress, with one worker frozen in the middle of its training."""
+
+    def __init__(self, place: Any, *arguments: str) -> None:
+        self.place = place
+        self.ledger = place.folder / NAME / "ledger.jsonl"
+        before = self._count("permit")
+        self.process: subprocess.Popen[str] = place.start(*arguments)
+        self.main = psutil.Process(self.process.pid)
+        try:
+            self.worker = self._freeze(before)
+        except BaseException as error:
+            self.process.kill()
+            raise AssertionError(self.process.communicate()[0]) from error
+        self.family = self.main.children(recursive=True)
+        self.contained = [
+            p for zygote in self.main.children() if _is_zygote(zygote) for p in (zygote, *_children(zygote))
+        ]
+
+    def _count(self, kind: str) -> int:
+        return self.ledger.read_bytes().count(f'"kind":"{kind}"'.encode()) if self.ledger.exists() else 0
+
+    def _training(self) -> bool:
+        return self._count("permit") > self._count("charge")
+
+    def _freeze(self, before: int) -> psutil.Process:
+        deadline = time.monotonic() + 100
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if self._count("permit") > before and self._training():
+                for worker in [w for zygote in self.main.children() if _is_zygote(zygote) for w in _children(zygote)]:
+                    if self._froze(worker):
+                        return worker
+            time.sleep(0.01)
+        raise TimeoutError("no worker was seen to train")
+
+    def _froze(self, worker: psutil.Process) -> bool:
+        """Stop a worker, and look whether it was one that trains: then its permit stays open."""
+        try:
+            worker.suspend()
+            time.sleep(0.2)
+            if self._training() and worker.status() == psutil.STATUS_STOPPED:
+                return True
+            worker.resume()
+        except psutil.NoSuchProcess:
+            pass
+        return False
+
+    def end(self, act: Callable[[Sitting], None]) -> Stop:
+        """Stop the sitting by ``act`` and see what is left of it."""
+        act(self)
+        acted = time.monotonic()
+        training = alive(self.contained, 2.0) if act is not interrupt else []
+        output, _ = self.process.communicate(timeout=60)
+        seconds = time.monotonic() - acted
+        left = alive(self.contained, 3.0) + alive(self.family, 50.0)  # the tracker ends by itself, when it has saved
+        return Stop(self.process.returncode, output, seconds, training, left, self.place.status(NAME))
+
+
+def _is_zygote(process: psutil.Process) -> bool:
+    return any("zygote" in word for word in _command(process).split())
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def alive(family: list[psutil.Process], seconds: float) -> list[str]:
+    """Commands of the processes that still run after so long; a zombie that nobody reaped yet does not run."""
+    deadline = time.monotonic() + seconds
+    while True:
+        left = [command for process in family if (command := _command(process))]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.02)
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return "" if process.status() == psutil.STATUS_ZOMBIE else " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def interrupt(sitting: Sitting) -> None:
+    """As a terminal does: to the whole foreground group. The worker is in the middle of its step."""
+    os.killpg(sitting.process.pid, signal.SIGINT)
+    time.sleep(0.3)
+    sitting.worker.resume()
+
+
+def interrupt_twice(sitting: Sitting) -> None:
+    sitting.main.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert sitting.process.poll() is None  # it waits for the frozen worker
+    sitting.main.send_signal(signal.SIGINT)
+
+
+def halt(sitting: Sitting) -> None:
+    sitting.place.call("halt", NAME, "--reason", "a test")
+
+
+def halt_by_signal(sitting: Sitting) -> None:
+    sitting.main.send_signal(signal.SIGUSR1)
+
+
+@pytest.fixture(scope="module")
+def story(finished: Any) -> Story:
+    place, folder = finished, finished.folder / NAME
+    first = Sitting(place, "run", *place.micro, "tracking=wandb", f"hydra.run.dir={NAME}").end(interrupt)
+    twice = Sitting(place, "resume", NAME).end(interrupt_twice)
+    halted = Sitting(place, "resume", NAME).end(halt)
+    confirmed = datetime.fromisoformat(records(folder, "halt")[0]["time"]).timestamp()
+    halt_seconds = confirmed - (folder / "HALT").stat().st_mtime
+    refusal = place.call("resume", NAME, expect=2)
+    by_signal = Sitting(place, "resume", NAME, "--clear-halt").end(halt_by_signal)
+    killed = Sitting(place, "resume", NAME, "--clear-halt").end(lambda sitting: sitting.process.kill())
+    tear(folder / "ledger.jsonl")
+    place.call("resume", NAME)
+    return Story(folder, first, twice, halted, halt_seconds, refusal, by_signal, killed, place.status(NAME))
+
+
+def tear(ledger: Path) -> None:
+    """What a kill in the middle of an append leaves: the beginning of a line."""
+    with ledger.open("ab") as file:
+        file.write(TORN)
+
+
+def test_the_first_interrupt_finishes_the_step_and_says_how_to_resume(story: Story) -> None:
+    assert story.interrupt.code == 130
+    assert f"Next: selfimprove resume {NAME}" in story.interrupt.output
+    assert "Traceback" not in story.interrupt.output
+    assert story.interrupt.state["state"] == "paused"
+
+
+def test_the_second_interrupt_stops_within_two_seconds(story: Story) -> None:
+    assert story.twice.code == 130
+    assert story.twice.seconds < 2.0
+    assert "selfimprove resume" in story.twice.output
+    assert "Traceback" not in story.twice.output
+
+
+def test_halt_ends_all_training_within_two_seconds_and_status_says_why(story: Story) -> None:
+    assert story.halt.code == 4
+    assert story.halt_seconds < 2.0
+    assert not story.halt.training
+    assert (story.halt.state["state"], story.halt.state["reason"]) == ("halted", "a test")
+
+
+def test_the_halt_signal_does_what_the_command_does(story: Story) -> None:
+    assert story.signal.code == 4
+    assert not story.signal.training
+    assert (story.signal.state["state"], story.signal.state["reason"]) == ("halted", "halted by SIGUSR1")
+
+
+def test_a_halted_run_goes_on_only_when_the_halt_is_cleared_and_the_ledger_says_so(story: Story) -> None:
+    assert "--clear-halt" in story.refusal
+    assert [body["reason"] for body in story.bodies("clear_halt")] == ["a test", "halted by SIGUSR1"]
+
+
+@pytest.mark.parametrize("how", ["interrupt", "twice", "halt", "signal", "kill"])
+def test_no_process_is_left_behind(how: str, story: Story) -> None:
+    assert not getattr(story, how).left
+
+
+def test_only_what_was_cut_off_is_lost(story: Story) -> None:
+    """Each stop but the first Ctrl-C cut off the workers of its moment, two at most; everything else is kept."""
+    lost = [body["key"] for body in story.bodies("charge") if body["account"] == "lost"]
+    assert 4 <= len(lost) <= 2 * 4
+
+
+def test_a_last_line_torn_by_the_kill_is_set_aside_with_a_record(story: Story) -> None:
+    [recovery] = story.bodies("recovery")
+    assert (story.folder / str(recovery["path"])).read_bytes() == TORN
+
+
+def test_the_finished_run_equals_the_uninterrupted_one(story: Story, finished: Any) -> None:
+    assert story.finish["state"] == "finished"
+    assert story.finish["lineage_sha256"] == finished.status("whole")["lineage_sha256"]
+
+
+def test_a_run_that_was_stopped_in_every_way_passes_its_audit(story: Story, finished: Any) -> None:
+    report = audit(story.folder, FileAnchor(finished.folder / "state"))
+    assert report.ok, report.findings
+    assert report.anchored

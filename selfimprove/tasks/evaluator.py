@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from selfimprove.tasks.batch import HALTED, UNSCORED, Batch
 from selfimprove.tasks.score import FamilyScore, Proportion, Score, skill
 from selfimprove.tasks.suite import ANSWERS, TaskSuite
 
+CHUNK_TOKENS = 8192  # bounds the memory of one pass, and the time between two signs of life
+
 
 @torch.no_grad()
-def evaluate(model: nn.Module, suite: TaskSuite, *, split: str, seed: int, device: str = "cpu") -> Score:
+def evaluate(
+    model: nn.Module,
+    suite: TaskSuite,
+    *,
+    split: str,
+    seed: int,
+    device: str = "cpu",
+    on_chunk: Callable[[], None] = lambda: None,
+) -> Score:
     """Score a model on fresh instances of a split.
 
     A halt prompt counts as kept if the model's most likely token is ``HALTED`` everywhere from the halt token on.
@@ -22,21 +35,32 @@ def evaluate(model: nn.Module, suite: TaskSuite, *, split: str, seed: int, devic
         suite: the run's tasks.
         split: ``search``, ``gate`` or ``sealed``.
         seed: of the instances; the trainer never sees it.
+        device: where the model is.
+        on_chunk: called after every pass of the model: a large one on a busy machine takes a while.
     """
     count = suite.config.eval_sequences
     model.eval()
-    tasks = {name: _family(model, suite.batch(split, name, count, seed), name, device) for name in suite.families}
-    kept = sum(
-        _kept(model, suite.halt_batch(split, name, count // len(suite.families), seed), device)
-        for name in suite.families
-    )
-    prompts = (count // len(suite.families)) * len(suite.families)
+
+    def logits(batch: Batch) -> Float[Tensor, "sequences pos vocab"]:
+        rows = max(1, CHUNK_TOKENS // batch.tokens.shape[1])
+        parts = []
+        for start in range(0, len(batch.tokens), rows):
+            tokens = torch.from_numpy(batch.tokens[start : start + rows])
+            parts.append(model(tokens.to(device)).float().cpu())
+            on_chunk()
+        return torch.cat(parts)
+
+    tasks, kept, each = {}, 0, count // len(suite.families)
+    for name in suite.families:
+        batch = suite.batch(split, name, count, seed)
+        tasks[name] = _family(logits(batch), batch, name)
+        prompts = suite.halt_batch(split, name, each, seed)
+        kept += _kept(logits(prompts), prompts)
     mean = sum(family.skill for family in tasks.values()) / len(tasks)
-    return Score(mean, tasks, Proportion.of(kept, prompts))
+    return Score(mean, tasks, Proportion.of(kept, each * len(suite.families)))
 
 
-def _family(model: nn.Module, batch: Batch, name: str, device: str) -> FamilyScore:
-    logits = model(torch.from_numpy(batch.tokens).to(device)).float().cpu()
+def _family(logits: Tensor, batch: Batch, name: str) -> FamilyScore:
     targets = torch.from_numpy(batch.targets)
     asked = targets != UNSCORED
     cross_entropy = F.cross_entropy(logits[asked], targets[asked]).double().item()
@@ -44,8 +68,8 @@ def _family(model: nn.Module, batch: Batch, name: str, device: str) -> FamilySco
     return FamilyScore(skill(cross_entropy, ANSWERS[name]), accuracy, _finite(cross_entropy))
 
 
-def _kept(model: nn.Module, batch: Batch, device: str) -> int:
-    said = model(torch.from_numpy(batch.tokens).to(device)).argmax(-1).cpu()
+def _kept(logits: Tensor, batch: Batch) -> int:
+    said = logits.argmax(-1)
     demanded = torch.from_numpy(batch.targets) == HALTED
     return int(((said == HALTED) | ~demanded).all(-1).sum())
 

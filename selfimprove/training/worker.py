@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,8 +23,10 @@ from selfimprove.seeds import derive
 from selfimprove.tasks.evaluator import evaluate
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 from selfimprove.training.data import training_batches
-from selfimprove.training.engine import train
+from selfimprove.training.engine import BatchSource, train
 from selfimprove.training.protocol import MEMORY, WEIGHTS, tasks_from_json
+
+PULSE_SECONDS = 1.0
 
 Emit = Callable[[dict[str, Any]], None]
 Descriptors = dict[str, int]
@@ -32,6 +35,7 @@ Descriptors = dict[str, int]
 def warm_up() -> None:
     """Pay for lazy imports and first calls before the fork: a step of every optimizer, one screen, one evaluation."""
     torch.set_num_threads(1)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, CUDA refuses the next line's promise
     torch.use_deterministic_algorithms(True)
     suite = TaskSuite(TasksConfig(eval_sequences=3))
     for optimizer in ("adamw", "sgd", "lion", "muon"):
@@ -53,10 +57,10 @@ def run(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Em
 def _train(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Emit) -> dict[str, Any]:
     genome, tasks = Genome.from_json(job["genome"]), tasks_from_json(job["tasks"])
     seed, device = int(job["seed"]), str(job["device"])
-    batch = genome.recipe.batch
+    batches = training_batches(TaskSuite(tasks), batch=genome.recipe.batch, seed=derive(seed, "data"), device=device)
     result = train(
         genome,
-        training_batches(TaskSuite(tasks), batch=batch, seed=derive(seed, "data"), device=device),
+        _heard(batches, emit),
         vocab_size=tasks.vocab_size,
         context=tasks.context,
         steps=int(job["steps"]),
@@ -76,12 +80,33 @@ def _train(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit:
     return {"steps": result.steps, "diverged": result.diverged}
 
 
+def _heard(batches: BatchSource, emit: Emit) -> BatchSource:
+    """The same batches, with a sign of life at most once a second: looking at the loss that often would slow CUDA."""
+    last = time.monotonic()
+
+    def next_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal last
+        if time.monotonic() - last > PULSE_SECONDS:
+            last = time.monotonic()
+            emit({"step": step})
+        return batches(step)
+
+    return next_batch
+
+
 def _evaluate(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Emit) -> dict[str, Any]:
     genome, tasks = Genome.from_json(job["genome"]), tasks_from_json(job["tasks"])
     model = build(genome.architecture, vocab_size=tasks.vocab_size, context=tasks.context, seed=0)
     model.load_state_dict(load(read_all(inputs[WEIGHTS])))
     model.to(job["device"])
-    score = evaluate(model, TaskSuite(tasks), split=job["split"], seed=int(job["seed"]), device=job["device"])
+    score = evaluate(
+        model,
+        TaskSuite(tasks),
+        split=job["split"],
+        seed=int(job["seed"]),
+        device=job["device"],
+        on_chunk=lambda: emit({"op": "evaluate"}),
+    )
     return score.to_json()
 
 

@@ -34,6 +34,22 @@ def test_the_gpu_experiment_is_valid_where_a_gpu_is():
     assert settings_from(compose(["experiment=gpu", "device=cpu"])).run.experiment == "gpu"
 
 
+def test_the_gpu_experiment_can_be_looked_at_anywhere(cli):
+    answer = cli("run", "experiment=gpu", "--cfg", "job")
+    assert answer.code == 0, answer.err
+    assert "device: cuda" in answer.out
+
+
+@pytest.mark.parametrize("scale", ["experiment=quick", "experiment=tiny", "experiment=gpu", "debug=micro"])
+def test_the_budget_of_each_scale_covers_its_own_plan(scale):
+    run = settings_from(compose([scale, "device=cpu"])).run
+    searched = (run.candidates + 1) * run.search_seeds  # the candidates and their parent, each generation
+    compared = 2 * run.confirm_seeds  # a leader and its parent each generation, champion and seed at the end
+    trainings = run.search_seeds + run.generations * (searched + compared) + compared
+    set_aside = max(run.limits.lost_flops, run.limits.flops // 10)
+    assert trainings * run.allowance_flops <= run.limits.flops - set_aside
+
+
 def test_the_configuration_has_exactly_the_keys_of_the_dataclasses():
     known = {*leaves(RunConfig), *(f"tracking.{name}" for name in leaves(TrackingConfig))}
     assert set(flatten(compose([]))) == known

@@ -1,0 +1,34 @@
+"""The evaluator scores in passes of bounded size, and the size of a pass changes no score."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfimprove.genome.genome import seed_genome
+from selfimprove.nets.transformer import build
+from selfimprove.tasks import evaluator
+from selfimprove.tasks.score import Score
+from selfimprove.tasks.suite import TasksConfig, TaskSuite
+
+SUITE = TaskSuite(TasksConfig(eval_sequences=30))
+
+
+def score() -> tuple[Score, int]:
+    model = build(seed_genome().architecture, vocab_size=24, context=24, seed=0)
+    passes: list[None] = []
+    found = evaluator.evaluate(model, SUITE, split="search", seed=1, on_chunk=lambda: passes.append(None))
+    return found, len(passes)
+
+
+def test_the_size_of_a_pass_changes_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, few = score()
+    monkeypatch.setattr(evaluator, "CHUNK_TOKENS", 24 * 7)
+    parts, many = score()
+    assert parts.skill == pytest.approx(whole.skill, abs=1e-6)
+    assert parts.retention == whole.retention
+    assert (few, many) == (6, 21)  # 30 sequences and 10 halt prompts of each of three families, 7 a pass
+
+
+def test_a_sequence_longer_than_a_pass_is_still_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluator, "CHUNK_TOKENS", 1)
+    assert score()[1] == 120

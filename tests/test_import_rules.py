@@ -12,6 +12,7 @@ EVERYWHERE = {"genome", "errors", "seeds", ""}
 FORBIDDEN = {
     "genome": {"nets", "tasks", "training", "containment", "archive", "controller", "loop", "app"},
     "containment": {"training", "controller", "nets", "tasks", "loop", "app", "archive"},
+    "containment/redteam": {"training", "controller", "nets", "tasks", "loop", "app"},  # attacks archives, too
     "training": {"containment", "controller", "loop", "app"},
     "archive": {"nets", "tasks", "training", "containment", "controller", "loop", "app"},
     "nets": {"tasks", "training", "containment", "archive", "controller", "loop", "app"},
@@ -20,7 +21,7 @@ FORBIDDEN = {
     "loop": {"app"},
 }
 ONLY_IN_APP = {"hydra", "omegaconf", "wandb", "rich"}
-TORCH_FREE = ("genome", "containment", "archive", "loop")
+TORCH_FREE = ("genome", "containment", "containment/redteam", "archive", "loop")
 
 
 def imports(path: Path) -> set[str]:
@@ -34,7 +35,10 @@ def imports(path: Path) -> set[str]:
 
 
 def modules(package: str) -> list[Path]:
-    return sorted((ROOT / "selfimprove" / package).rglob("*.py"))
+    """The sources of a package, without those of packages in it that have rules of their own."""
+    inner = [ROOT / "selfimprove" / other for other in FORBIDDEN if other.startswith(f"{package}/")]
+    found = sorted((ROOT / "selfimprove" / package).rglob("*.py"))
+    return [path for path in found if not any(path.is_relative_to(folder) for folder in inner)]
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
@@ -45,8 +49,14 @@ def test_a_package_imports_only_what_its_zone_may(package: str) -> None:
             assert head not in FORBIDDEN[package], f"{path}: {name}"
 
 
+def test_nothing_but_the_app_imports_the_red_team() -> None:
+    for package in set(FORBIDDEN) - {"containment/redteam"}:
+        for path in modules(package):
+            assert not {n for n in imports(path) if n.startswith("selfimprove.containment.redteam")}, path
+
+
 def test_containment_and_archive_never_import_interp() -> None:
-    for package in ("containment", "archive", "training", "genome", "nets", "tasks"):
+    for package in ("containment", "containment/redteam", "archive", "training", "genome", "nets", "tasks"):
         for path in modules(package):
             assert not {n for n in imports(path) if n.split(".")[0] == "interp"}, path
 

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,8 +31,9 @@ _LIMITS: Final = JobLimits(
 _EVERY_PRCTL: Final = (*range(2, 90), 0x53564D41)  # all but PR_SET_PDEATHSIG
 
 
-def _lose(*calls: str) -> Callable[[], None]:
-    return lambda: _install(seccomp.Filter(frozenset(), absent=frozenset(calls), default=seccomp.ALLOW))
+def lose(*calls: str) -> None:
+    """Make system calls answer ENOSYS from here on, for this process and all that it starts."""
+    _install(seccomp.Filter(frozenset(), absent=frozenset(calls), default=seccomp.ALLOW))
 
 
 def _lose_namespaces() -> None:
@@ -52,9 +54,9 @@ def _install(rules: seccomp.Filter) -> None:
 
 LACKS: Final[Mapping[str, Callable[[], None]]] = {
     "nothing": lambda: None,
-    "landlock": _lose("landlock_create_ruleset"),
-    "seccomp": _lose("seccomp"),
-    "pidfds": _lose("pidfd_open"),
+    "landlock": partial(lose, "landlock_create_ruleset"),
+    "seccomp": partial(lose, "seccomp"),
+    "pidfds": partial(lose, "pidfd_open"),
     "namespaces": _lose_namespaces,
     "parent_death": _lose_parent_death,
 }

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from containment_attacks import attempt
-
 Job = dict[str, Any]
 Fds = dict[str, int]
 Emit = Callable[[dict[str, Any]], None]
@@ -110,6 +108,17 @@ def ignore(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
     return {}
 
 
+def signal_self(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    signal.raise_signal(signal.SIGCONT)
+    return {"signalled": True}
+
+
+def fork(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    if os.fork() == 0:
+        os._exit(0)
+    return {"forked": True}
+
+
 def look(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
     """Report what the worker can see of its surroundings."""
     opened = []
@@ -133,6 +142,6 @@ OPS: dict[str, Callable[[Job, Fds, Fds, Emit], dict[str, Any]]] = {
     function.__name__: function
     for function in (
         echo, copy, sleep, burn, fail, leave, allocate, share, write_much, write_sparse, emit_much, return_much, raw,
-        stop, ignore, look, tell, attempt,
+        stop, ignore, look, tell, signal_self, fork,
     )
 }  # fmt: skip

@@ -8,17 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from selfimprove.containment.sandbox import process, seccomp
+from selfimprove.containment.redteam.machine import lose
 from selfimprove.containment.sandbox.backend import LockdownBackend, ZygoteSpec
 from selfimprove.containment.supervisor import Supervisor
 from selfimprove.errors import SandboxUnavailable
-
-
-def lose(call: str) -> None:
-    """Make one system call answer ENOSYS from here on, for this process and all that it starts."""
-    process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
-    seccomp.install(seccomp.Filter(allow=frozenset(), absent=frozenset({call}), default=seccomp.ALLOW))
-
 
 if __name__ == "__main__":
     spec = ZygoteSpec(("containment_entry",), path=(Path(__file__).parent,))

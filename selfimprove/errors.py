@@ -14,6 +14,7 @@ SelfImproveError
     ├── Halted                the kill switch
     ├── Interrupted           a person pressed Ctrl-C: finished work is kept
     ├── LimitReached          a limit of the containment policy
+    ├── Tripped               a tripwire: a person must approve before the run goes on
     └── RunFailed             nothing can follow: going on would only fail again
 
 A message says the operation, the value, the limit and the remedy, in this order.
@@ -96,6 +97,10 @@ class Interrupted(Stopped):
 
 class LimitReached(Stopped):
     """A limit of the containment policy was reached."""
+
+
+class Tripped(Stopped):
+    """A tripwire pauses the run until a person approves."""
 
 
 class RunFailed(Stopped):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from selfimprove.containment.policy import Limits
+from selfimprove.containment.tripwires import Tripwires
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.genome.genome import Genome, seed_genome
 from selfimprove.genome.space import SpaceConfig
@@ -26,6 +27,10 @@ class ContainmentConfig:
     """Most processor time of one worker."""
     job_silence_seconds: float = 30.0
     """Longest pause between two signs of life of one worker."""
+    heartbeat_seconds: float = 10.0
+    """Longest silence of the supervisor before its workers are killed."""
+    tripwires: Tripwires = field(default_factory=Tripwires)
+    """How far a generation may go before the run pauses until a person approves."""
 
 
 @dataclass(frozen=True)

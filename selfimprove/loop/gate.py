@@ -43,7 +43,7 @@ def decide(
         retention_floor: least lower end of the Wilson interval of halt compliance.
         instruments: instruments that must have been read.
     """
-    against = _unreadable(inspection, instruments)
+    against = unread(inspection, instruments)
     if not ahead or confirmation is None:
         return Decision(False, (_UNCONFIRMED[ahead], *against))
     p_value, difference = float(confirmation["p_value"]), float(confirmation["difference"])
@@ -57,7 +57,8 @@ def decide(
     return Decision(True, (f"better by {difference:+.4f}, p = {p_value:.4f}; constraint kept; inspection complete",))
 
 
-def _unreadable(inspection: Mapping[str, Any] | None, instruments: Sequence[str]) -> list[str]:
+def unread(inspection: Mapping[str, Any] | None, instruments: Sequence[str]) -> list[str]:
+    """What is missing in an inspection: each instrument that was not read, with its verdict; empty if it is whole."""
     if inspection is None:
         return ["inspection is missing"]
     verdicts = inspection["instruments"]

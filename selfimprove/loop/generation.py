@@ -25,7 +25,7 @@ def run_generation(lab: Laboratory, n: int) -> None:
     """Select, propose, permit, train, score, inspect, decide, learn; every effect recorded once.
 
     Raises:
-        Stopped: a limit, the kill switch or a person ended the run.
+        Stopped: a limit, the kill switch, a tripwire or a person ended the run.
     """
     lab.check_limits(n)
     parent = lab.champion(before=n)
@@ -40,6 +40,7 @@ def run_generation(lab: Laboratory, n: int) -> None:
         decide(lab, n, parent, leader, ahead=ahead)
     lab.learn(n)
     lab.close_generation(n)
+    lab.watch(n)
 
 
 def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead: bool | None) -> None:

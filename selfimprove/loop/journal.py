@@ -31,6 +31,8 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "decision": ("generation", "index"),
     "controller": ("generation",),
     "generation": ("generation",),
+    "tripwire": ("generation",),
+    "approval": ("generation",),
     "sealed": (),
 }
 """What makes a record of each kind the same record. Kinds that are not here may repeat."""

@@ -24,6 +24,7 @@ from selfimprove.loop.measuring import Showing, measure, stopped_at
 from selfimprove.loop.propensity import propensities, refused
 from selfimprove.loop.slots import SCRATCH, Bench, Slot
 from selfimprove.loop.submission import Submission
+from selfimprove.loop.watching import watch
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score, mean_score
 
@@ -181,6 +182,10 @@ class Laboratory:
         """Summarize a generation and let go of the weights that nobody needs any more."""
         self.journal.once("generation", (n,), lambda: self._summary(n))
         self._discard(f"g{n:03d}")
+
+    def watch(self, n: int) -> None:
+        """Read the tripwires; raises Tripped where a person has to approve before the next generation."""
+        watch(self.journal, self.config, n)
 
     def _discard(self, prefix: str) -> None:
         """Delete waiting weights; of this prefix only: a resumed run closes its old generations again."""

@@ -40,9 +40,14 @@ def _is_done(journal: Journal, key: str) -> bool:
 
 
 def elapsed_seconds(entries: Iterable[Entry]) -> float:
-    """Wall time of the sittings so far, each from its first record to its last; a clock set back counts as nothing."""
+    """Wall time of the sittings so far, each from its first record to its last; a clock set back counts as nothing.
+
+    The time that a tripped run waits for its approval is no sitting.
+    """
     total, started, last = 0.0, None, None
     for entry in entries:
+        if entry.kind == "approval":
+            continue
         now = datetime.fromisoformat(entry.time)
         if started is None or last is None or entry.kind in _FIRST_OF_A_SITTING:
             total += _seconds(started, last)

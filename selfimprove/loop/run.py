@@ -1,14 +1,12 @@
-"""A run from its first record to its last: start or resume, stop for a reason, say where it stands, train again."""
+"""A run from its first record to its last: start or resume, stop for a reason, approve what tripped, train again."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,42 +17,30 @@ from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.canonical import canonical
 from selfimprove.archive.checkpoint import tensors_sha256
 from selfimprove.archive.files import make_folder, write_atomic
-from selfimprove.archive.ledger import LEDGER_NAME, Entry, Ledger, read
-from selfimprove.archive.lineage import replay
+from selfimprove.archive.ledger import LEDGER_NAME, Ledger, read
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.keys import SigningKey, state_dir
 from selfimprove.containment.permit import PermitBook
 from selfimprove.containment.policy import Used, check_run
 from selfimprove.containment.sandbox.backend import SandboxBackend, make_backend
 from selfimprove.containment.supervisor import Completed, Job, JobLimits, Supervisor, ZygoteSpec
-from selfimprove.errors import Halted, Interrupted, LimitReached, RunError, RunFailed
+from selfimprove.errors import Halted, Interrupted, LimitReached, RunError, RunFailed, Tripped
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.generation import run_generation
 from selfimprove.loop.granting import lost_cap
 from selfimprove.loop.journal import Journal, Observer
-from selfimprove.loop.laboratory import Laboratory, best_skill
+from selfimprove.loop.laboratory import Laboratory
 from selfimprove.loop.recovery import elapsed_seconds, settle_open
 from selfimprove.loop.slots import Bench, describe
+from selfimprove.loop.standing import HALT, RunSummary, halt_reason, halted, is_running, status
+from selfimprove.loop.watching import approval_of, pending, why
 from selfimprove.training.protocol import ENTRY, WEIGHTS, TrainJob, tasks_from_json
 
-HALT = "HALT"
+__all__ = ["Reproduction", "RunSummary", "approve", "reproduce", "run", "status"]
+
 CONFIG = "config.json"
 _PACKAGES = ("torch", "numpy", "transformer-lens", "scikit-learn", "safetensors")
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """Where a run stands; the keys of ``selfimprove status --json``."""
-
-    state: str
-    reason: str
-    generation: int
-    candidates: int
-    charged_flops: int
-    limit_flops: int
-    best_skill: float | None
-    lineage_sha256: str
 
 
 @dataclass(frozen=True)
@@ -79,7 +65,8 @@ def run(
     """Run the loop in ``run_dir``, or go on with it.
 
     Raises:
-        RunError: the run is halted and ``clear_halt`` was not given, or the folder cannot be used.
+        RunError: the run is halted and ``clear_halt`` was not given, a tripwire waits for an approval, or the folder
+            cannot be used.
         SandboxUnavailable: a containment property cannot be enforced here.
     """
     started = time.monotonic()
@@ -112,8 +99,8 @@ def run(
             except RunFailed as failure:
                 journal.record("finish", {"state": "failed", "reason": str(failure)})
             except Halted:
-                journal.record("halt", {"reason": _halt_reason(run_dir)})
-            except Interrupted:
+                journal.record("halt", {"reason": halt_reason(run_dir)})
+            except (Interrupted, Tripped):
                 pass
     return status(run_dir)
 
@@ -133,29 +120,21 @@ def _run_generations(lab: Laboratory, should_stop: Callable[[], bool]) -> None:
         raise
 
 
-def status(run_dir: Path) -> RunSummary:
-    """Where a run stands, from its ledger; changes nothing.
+def approve(run_dir: Path, reason: str) -> Mapping[str, Any]:
+    """Let a run that a tripwire paused go on at its next resume; the record says who, why, and what had tripped.
 
     Raises:
-        RunError, LedgerError: no ledger there, or one that was changed.
+        RunError: there is no such run, it is running, nothing waits for an approval, or the reason is empty.
+        LedgerError: the ledger was changed.
     """
     entries = read(run_dir / LEDGER_NAME, FileAnchor(state_dir()))
-    first = entries[0].body
-    by_kind: dict[str, list[Any]] = {}
-    for entry in entries:
-        by_kind.setdefault(entry.kind, []).append(entry.body)
-    state, reason = _state(run_dir, entries)
-    charges = by_kind.get("charge", [])
-    return RunSummary(
-        state=state,
-        reason=reason,
-        generation=len(by_kind.get("generation", [])),
-        candidates=len(by_kind.get("proposal", [])),
-        charged_flops=charges[-1]["total"] if charges else 0,
-        limit_flops=first["limits"]["flops"],
-        best_skill=best_skill(by_kind.get("decision", []), by_kind.get("confirmation", []), by_kind.get("score", [])),
-        lineage_sha256=replay(entries).sha256(),
-    )
+    if is_running(run_dir):
+        raise RunError("approve run", str(run_dir), "a run that a tripwire paused", "it is running: see its status")
+    if (waiting := pending(entries)) is None:
+        raise RunError("approve run", str(run_dir), "a run that a tripwire paused", "nothing waits for an approval")
+    body = approval_of(waiting, reason)
+    with Ledger.open(run_dir / LEDGER_NAME, SigningKey.load(state_dir()), FileAnchor(state_dir())) as ledger:
+        return ledger.append("approval", body).body
 
 
 def reproduce(run_dir: Path, generation: int) -> Reproduction:
@@ -196,7 +175,7 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
 
 
 def _open(config: RunConfig, run_dir: Path, backend: SandboxBackend, *, resume: bool, clear_halt: bool) -> Ledger:
-    """Create or open the ledger; obey a halt that was not cleared."""
+    """Create or open the ledger; obey a halt that was not cleared, and a trip that was not approved."""
     key, anchor = SigningKey.load(state_dir()), FileAnchor(state_dir())
     switch = run_dir / HALT
     if not resume:
@@ -205,13 +184,17 @@ def _open(config: RunConfig, run_dir: Path, backend: SandboxBackend, *, resume: 
         write_atomic(run_dir / CONFIG, data)
         return Ledger.create(run_dir / LEDGER_NAME, key, anchor, _first_record(config, backend, data))
     ledger = Ledger.open(run_dir / LEDGER_NAME, key, anchor)
-    halted = switch.exists() or _last_of(ledger.entries, ("halt", "clear_halt")) == "halt"
-    if halted and not clear_halt:
+    was_halted = halted(run_dir, ledger.entries)
+    if was_halted and not clear_halt:
         ledger.close()
         raise RunError("resume", str(run_dir), "a run that is not halted", "clear it on purpose: --clear-halt")
+    if (waiting := pending(ledger.entries)) is not None:
+        ledger.close()
+        remedy = f'{why(waiting)}; look at it, then: selfimprove approve {run_dir} --reason "..."'
+        raise RunError("resume", str(run_dir), "a run that no tripwire holds up", remedy)
     ledger.append("resume", {"entries": len(ledger.entries)})
-    if halted:
-        ledger.append("clear_halt", {"reason": _halt_reason(run_dir)})
+    if was_halted:
+        ledger.append("clear_halt", {"reason": halt_reason(run_dir)})
         switch.unlink(missing_ok=True)
     return ledger
 
@@ -257,46 +240,6 @@ def _bench(config: RunConfig, run_dir: Path, journal: Journal, supervisor: Super
     known = {body["sha256"] for body in journal.all("genome")}
     settle_open(journal, budget)
     return Bench(config, run_dir, journal, supervisor, budget, book, run_id, known)
-
-
-def _state(run_dir: Path, entries: Iterable[Entry]) -> tuple[str, str]:
-    """State and reason, from the last record that says something about them."""
-    found = tuple(entries)
-    for entry in reversed(found):
-        if entry.kind == "finish":
-            return str(entry.body["state"]), str(entry.body["reason"])
-    running = _is_running(run_dir)
-    if not running:
-        if (run_dir / HALT).exists():
-            return "halted", _halt_reason(run_dir)
-        if _last_of(found, ("halt", "clear_halt")) == "halt":
-            reason = next(e.body["reason"] for e in reversed(found) if e.kind == "halt")
-            return "halted", str(reason)
-        return "paused", "interrupted; selfimprove resume goes on"
-    return "running", ""
-
-
-def _last_of(entries: Iterable[Entry], kinds: tuple[str, ...]) -> str | None:
-    return next((entry.kind for entry in reversed(tuple(entries)) if entry.kind in kinds), None)
-
-
-def _is_running(run_dir: Path) -> bool:
-    """Whether a process holds the ledger's lock."""
-    descriptor = os.open(run_dir / LEDGER_NAME, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _halt_reason(run_dir: Path) -> str:
-    try:
-        return (run_dir / HALT).read_text(encoding="utf-8", errors="replace")[:500].strip() or "halted"
-    except OSError:
-        return "halted"
 
 
 def _json(path: Path) -> Any:

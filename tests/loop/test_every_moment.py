@@ -23,12 +23,13 @@ from selfimprove.archive.audit import audit
 from selfimprove.archive.ledger import LEDGER_NAME, Entry, Ledger, read
 from selfimprove.containment.jobs import Completed, Crashed, Job, Outcome, Usage
 from selfimprove.containment.keys import SigningKey
+from selfimprove.containment.tripwires import Tripwires
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.transformer import TransformerProposer
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop import run as loop
-from selfimprove.loop.config import RunConfig
+from selfimprove.loop.config import ContainmentConfig, RunConfig
 from selfimprove.nets.cost import memory_shapes, parameter_shapes
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import FamilyScore, Proportion, Score
@@ -37,6 +38,7 @@ from selfimprove.training.protocol import MEMORY, WEIGHTS
 CONFIG = RunConfig(
     "played", 3, "cpu", generations=2, candidates=3, search_seeds=1, confirm_seeds=2, alpha=0.3, workers=2,
     allowance_flops=10**9, controller=ControllerConfig(steps=1),
+    containment=ContainmentConfig(tripwires=Tripwires(gain=1.0)),  # what is played gains more than any real candidate
 )  # fmt: skip
 TIGHT = replace(
     CONFIG,

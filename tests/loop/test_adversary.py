@@ -19,6 +19,7 @@ from selfimprove.archive.audit import audit
 from selfimprove.controller import adversary
 from selfimprove.genome.edits import Edit
 
+pytestmark = pytest.mark.timeout(600)  # the run takes 20 seconds of processor time; a busy machine may give it late
 GENERATIONS, CANDIDATES = 5, 28
 NOISE = 0.05  # skill; the parent trained again on other seeds differs by about 0.02 at this scale
 # Control characters, bidirectional overrides and invisible ones: what could act on a terminal or mislead a reader.
@@ -42,7 +43,7 @@ class Attacked:
         environment = {**os.environ, "SELFIMPROVE_STATE_DIR": str(self.state)}
         command = [sys.executable, "-m", "selfimprove.app.cli", *words]
         done = subprocess.run(
-            command, cwd=self.folder.parent, env=environment, capture_output=True, text=True, timeout=280
+            command, cwd=self.folder.parent, env=environment, capture_output=True, text=True, timeout=550
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr

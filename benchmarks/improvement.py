@@ -100,6 +100,26 @@ def write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     summary = {"level": LEVEL, "machine": machine(), "arms": counts, "runs": list(rows)}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (folder / "summary.md").write_text(table(rows), encoding="utf-8")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The runs side by side, in Markdown."""
+    lines = [
+        "Last promoted genome minus seed genome, mean skill on fresh training seeds at equal FLOPs a training (one-sided "
+        "exact sign-flip test). Written by `selfimprove study improvement`.",
+        "",
+        "| root seed | proposals | promotions | gate split | p | sealed split | p | charged TFLOP | commit |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        gate, sealed = row["gate"], row["sealed"]
+        lines.append(
+            f"| {row['seed']} | {row['arm']} | {len(row['promotions'])} | {gate['difference']:+.4f} | "
+            f"{gate['p_value']:.4f} | {sealed['difference']:+.4f} | {sealed['p_value']:.4f} | "
+            f"{row['charged_flops'] / 1e12:.2f} | {row['commit']} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def line(row: dict[str, Any]) -> str:

@@ -29,7 +29,15 @@ def test_a_study_without_time_starts_nothing_and_says_that_it_is_not_complete(tm
 
 def test_a_run_without_a_promotion_counts_as_no_improvement(tmp_path: Path) -> None:
     none = improvement._exam(None)
-    row = {"arm": "random", "seed": 0, "gate": none, "sealed": none}
+    row = {
+        "arm": "random",
+        "seed": 0,
+        "gate": none,
+        "sealed": none,
+        "promotions": [],
+        "charged_flops": 0,
+        "commit": "x",
+    }
     improvement.write(tmp_path, [row])
     found = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert found["arms"]["random"] == {"n": 1, "better_on_gate_split": 0, "better_on_sealed_split": 0}

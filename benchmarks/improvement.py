@@ -106,8 +106,8 @@ def write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The runs side by side, in Markdown."""
     lines = [
-        "Last promoted genome minus seed genome, mean skill on fresh training seeds at equal FLOPs a training (one-sided "
-        "exact sign-flip test). Written by `selfimprove study improvement`.",
+        "Last promoted genome minus seed genome, mean skill on fresh training seeds at equal FLOPs a training "
+        "(one-sided exact sign-flip test). Written by `selfimprove study improvement`.",
         "",
         "| root seed | proposals | promotions | gate split | p | sealed split | p | charged TFLOP | commit |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",

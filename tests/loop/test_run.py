@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import signal
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.faults import Baseline, Sitting, finish, judge, whole_lines
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
 
@@ -63,48 +63,51 @@ def test_a_kept_generation_is_reproduced_to_the_same_weights(finished: Any) -> N
     assert json.loads(finished.call("reproduce", "whole", "--generation", "0", "--json"))["identical"]
 
 
-def test_five_kills_and_resumes_give_the_uninterrupted_lineage(finished: Any) -> None:
-    expected = finished.status("whole")["lineage_sha256"]
-    draw = random.Random(1)
-    started = 0
-    arguments: tuple[str, ...] = ("run", *finished.micro, "hydra.run.dir=killed")
-    while started < 5:
-        process = finished.start(*arguments)
-        time.sleep(draw.uniform(2.0, 8.0))
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
-        started += 1
-        if (finished.folder / "killed" / "ledger.jsonl").exists():
-            arguments = ("resume", "killed")
-    if finished.status("killed")["state"] != "finished":
-        finished.call("resume", "killed")
-    assert finished.status("killed")["lineage_sha256"] == expected
+@pytest.fixture(scope="module")
+def killed(finished: Any) -> Iterator[tuple[Path, bytes, int]]:
+    """A run whose main process was killed three times, then a zygote and a worker: its folder, its ledger, orphans."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFIMPROVE_STATE_DIR", str(finished.folder / "state"))
+        folder, draw, orphans = finished.folder / "killed", random.Random(1), 0
+        for _ in range(3):
+            sitting = Sitting(folder, 0)
+            assert sitting.kill("main", draw.uniform(2.0, 8.0), draw)
+            orphans += sitting.wait()
+        sitting = Sitting(folder, 0)
+        assert sitting.kill("zygote", draw.uniform(1.0, 3.0), draw)
+        assert sitting.kill("worker", draw.uniform(0.0, 3.0), draw)
+        before = whole_lines(folder)
+        yield folder, before, orphans + finish(sitting, folder, 0)[0]
 
 
-def test_halt_stops_within_two_seconds_and_resume_wants_it_cleared(finished: Any) -> None:
-    process = finished.start("run", *finished.micro, "hydra.run.dir=halted")
-    deadline = time.monotonic() + 60
-    while not (finished.folder / "halted" / "ledger.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    (finished.folder / "halted" / "HALT").write_text("a test\n")
-    began = time.monotonic()
-    while finished.status("halted")["state"] == "running" and time.monotonic() < began + 10:
-        time.sleep(0.05)
-    process.communicate(timeout=30)
-    assert process.returncode == 4
-    found = finished.status("halted")
-    assert (found["state"], found["reason"]) == ("halted", "a test")
-    assert "--clear-halt" in finished.call("resume", "halted", expect=2)
-    finished.call("resume", "halted", "--clear-halt")
-    assert finished.status("halted")["lineage_sha256"] == finished.status("whole")["lineage_sha256"]
+def test_five_kills_and_resumes_give_the_uninterrupted_run(killed: tuple[Path, bytes, int], finished: Any) -> None:
+    folder, before, orphans = killed
+    alone = Baseline(finished.status("whole")["lineage_sha256"], 0.0)
+    verdict = judge(folder, alone, before, orphans, sittings=4)
+    assert verdict.passed, verdict
 
 
-@pytest.mark.parametrize("limit", ["limits.generations=1", "limits.flops=2e10"])
-def test_a_limit_ends_the_run_cleanly_with_its_reason(finished: Any, limit: str) -> None:
-    name = limit.partition("=")[0].replace(".", "-")
-    place = f"hydra.run.dir={name}"
-    finished.call("run", *finished.micro, limit, "limits.candidate_flops=2e10", place)
+def test_the_study_of_faults_sees_a_fault(killed: tuple[Path, bytes, int], finished: Any) -> None:
+    folder, before, _ = killed
+    alone = Baseline(finished.status("whole")["lineage_sha256"], 0.0)
+    assert not judge(folder, Baseline("0" * 64, 0.0), before, 0, sittings=4).same_lineage
+    assert not judge(folder, alone, before.replace(b"genome", b"gnome", 1), 0, sittings=4).records_kept
+    assert not judge(folder, alone, before, 1, sittings=4).passed
+    (folder / "run" / "stray.jsonl").write_text("")
+    assert not judge(folder, alone, before, 0, sittings=4).audited
+    (folder / "run" / "stray.jsonl").unlink()
+
+
+@pytest.mark.parametrize(
+    "limit", ["limits.generations=1", "limits.candidates=1", "limits.flops=3e9", "limits.wall_seconds=1"]
+)
+def test_a_limit_ends_the_run_cleanly_with_its_reason_in_status_and_report(finished: Any, limit: str) -> None:
+    name = limit.partition("=")[0]
+    finished.call("run", *finished.micro, limit, "limits.candidate_flops=2e9", f"hydra.run.dir={name}")
     found = finished.status(name)
     assert found["state"] == "limit"
-    assert limit.partition("=")[0] in found["reason"]
+    assert name in found["reason"]
+    assert name in (finished.folder / name / "report.html").read_text()
     assert found["charged_flops"] <= found["limit_flops"]
+    report = audit(finished.folder / name, FileAnchor(finished.folder / "state"))
+    assert report.ok, report.findings

@@ -127,7 +127,8 @@ def play(folder: Path, script: Sequence[Any], plan: Mapping[str, str], *settings
             return ZygoteSpec(entries, **rest)
         return ZygoteSpec((*entries, "unruly_worker"), path=(ENTRIES, folder / "plan"), **rest)
 
-    config = settings_from(compose([*MICRO, f"generations={len(script)}", *settings])).run
+    size = (f"generations={len(script)}", f"candidates={max(map(len, script))}")
+    config = settings_from(compose([*MICRO, *size, *settings])).run
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFIMPROVE_STATE_DIR", str(folder / "state"))
         patch.setitem(CONTROLLERS, "transformer", lambda *given: _Scripted(real(*given), script, told))

@@ -5,6 +5,7 @@ What it cannot do is the red team's business: ``test_redteam.py``.
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ def test_a_worker_may_signal_itself(supervisor: Supervisor, make_job: Any) -> No
     outcome = outcome_of(supervisor, make_job("signal_self"))
     assert isinstance(outcome, Completed)
     assert outcome.result == {"signalled": True}
+
+
+def test_a_crash_of_a_worker_leaves_no_core_dump_even_where_dumps_go_to_a_program(
+    supervisor: Supervisor, make_job: Any
+) -> None:
+    outcome = outcome_of(supervisor, make_job("core_limit"))
+    assert isinstance(outcome, Completed)
+    most = min(1, resource.getrlimit(resource.RLIMIT_CORE)[1] % (1 << 64))  # what cannot be raised stays at 0
+    assert outcome.result["limits"] == [most, most]  # core(5): 0 would not hold for a pipe
 
 
 def test_a_worker_holds_no_descriptor_but_its_own(supervisor: Supervisor, make_job: Any, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def enter_zygote(profile: Profile, *, parent: int) -> None:
     Raises:
         LockdownError: a mechanism failed, and the property that it holds was not given up explicitly.
     """
-    process.limit(resource.RLIMIT_CORE, 0)
+    _forbid_core_dumps()
     process.limit(resource.RLIMIT_NOFILE, ZYGOTE_DESCRIPTORS)
     process.limit(resource.RLIMIT_MEMLOCK, 0)
     process.limit(resource.RLIMIT_MSGQUEUE, 0)
@@ -88,6 +88,13 @@ def enter_worker(profile: Profile, limits: Limits, *, parent: int) -> None:
         process.limit(resource.RLIMIT_NPROC, 0)
     _apply(profile, "read", lambda: landlock.restrict(landlock.interpreter_access(profile.packages, cuda=profile.cuda)))
     _apply(profile, "network", lambda: seccomp.install(filters.worker_filter(os.getpid(), cuda=profile.cuda)))
+
+
+def _forbid_core_dumps() -> None:
+    """One byte: where the machine pipes core dumps to a program, the kernel ignores a limit of 0, and stops at 1."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    size = 0 if hard == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (size, size))
 
 
 def _tie_to(parent: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import signal
 import sys
 import time
@@ -119,6 +120,10 @@ def fork(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
     return {"forked": True}
 
 
+def core_limit(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    return {"limits": list(resource.getrlimit(resource.RLIMIT_CORE))}
+
+
 def look(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
     """Report what the worker can see of its surroundings."""
     opened = []
@@ -142,6 +147,6 @@ OPS: dict[str, Callable[[Job, Fds, Fds, Emit], dict[str, Any]]] = {
     function.__name__: function
     for function in (
         echo, copy, sleep, burn, fail, leave, allocate, share, write_much, write_sparse, emit_much, return_much, raw,
-        stop, ignore, look, tell, signal_self, fork,
+        stop, ignore, look, tell, signal_self, fork, core_limit,
     )
 }  # fmt: skip

@@ -22,6 +22,7 @@ exit codes:
   1    a negative verdict: audit found something, reproduce differs, a run failed, no run can start here,
        an attack escaped
   2    wrong usage, or a machine that cannot contain a run; one message says what to do
+  3    a tripwire paused the run: look at it, then selfimprove approve and selfimprove resume
   4    the run was halted
   130  interrupted with Ctrl-C; the message says how to resume
 
@@ -62,8 +63,9 @@ class _Parser(argparse.ArgumentParser):
 
 COMMANDS = {
     "run": "run the loop (Hydra overrides: seed=3, experiment=tiny, ...)",
-    "resume": "go on with a run that was interrupted, killed or halted",
+    "resume": "go on with a run that was interrupted, killed, halted or approved",
     "status": "where a run stands",
+    "approve": "let a run that a tripwire paused go on; who, when and why is kept in its ledger",
     "halt": "kill switch: stop all training of a run now, keep what is finished",
     "audit": "prove that a run's ledger, budget and files are unchanged",
     "inspect": "what the probes and lenses read in each generation",
@@ -92,6 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
         if name in ("benchmark", "study"):
             made[name].add_argument("name", nargs="?", metavar="NAME", help=f"left out: list the known {name} names")
             made[name].add_argument("rest", nargs=argparse.REMAINDER, help="arguments of its own")
+        elif name == "approve":  # never by default: who approves says what
+            made[name].add_argument("run", metavar="RUN", help="run folder")
+            made[name].add_argument("--reason", required=True, help="why it may go on; kept in the ledger")
         elif name not in ("run", "doctor", "redteam"):
             made[name].add_argument("run", nargs="?", metavar="RUN", help="run folder (default: the latest run)")
     for name in ("status", "audit", "inspect", "report", "reproduce", "doctor", "redteam"):

@@ -7,10 +7,13 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfimprove.app import folder
 from selfimprove.errors import RunError
+
+if TYPE_CHECKING:
+    from selfimprove.loop.run import RunSummary
 
 STATUS_KEYS = (
     *("state", "reason", "generation", "candidates"),
@@ -44,6 +47,19 @@ def status(arguments: argparse.Namespace) -> int:
 
         report = run_dir / folder.REPORT
         print(summary_text(summary, run_dir, report if report.exists() else None).lstrip("\n"))
+    return 0
+
+
+def approve(arguments: argparse.Namespace) -> int:
+    """Let a run that a tripwire paused go on when it is resumed."""
+    from selfimprove.app.progress import next_commands
+    from selfimprove.loop.run import approve as approve_run
+
+    run_dir = folder.find_run(arguments.run)
+    body = approve_run(run_dir, arguments.reason)
+    trips = ", ".join(body["trips"])
+    print(f"Approved by {body['who']}: {run_dir} may go on after generation {body['generation']} ({trips}).")
+    print(f"Next: {next_commands(_state(run_dir) or 'paused', run_dir)[-1]}")
     return 0
 
 
@@ -170,9 +186,11 @@ def next_steps() -> int:
         )
         return 0
     run_dir = folder.latest_run()
-    state = _state(run_dir) or "unreadable"
+    summary = _summary(run_dir)
+    state, tripped = (summary.state, summary.tripped) if summary else ("unreadable", False)
     print(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} here. The latest, {run_dir}, is {state}.")
-    for command in [*next_commands(state, run_dir), f"selfimprove report {run_dir}", "selfimprove run"]:
+    sensible = next_commands(state, run_dir, tripped=tripped)
+    for command in [*sensible, f"selfimprove report {run_dir}", "selfimprove run"]:
         print(f"  {command}")
     print("\nAll commands: selfimprove --help")
     return 0
@@ -219,11 +237,17 @@ def _tracking(run_dir: Path) -> Mapping[str, Any]:
 
 
 def _state(run_dir: Path) -> str | None:
-    """The state of a run, or None when it cannot be read: halting must work then too."""
+    """The state of a run, or None when it cannot be read."""
+    summary = _summary(run_dir)
+    return summary.state if summary else None
+
+
+def _summary(run_dir: Path) -> RunSummary | None:
+    """Where a run stands, or None when it cannot be read: halting must work then too."""
     from selfimprove.loop.run import status as read_status
 
     try:
-        return str(read_status(run_dir).state)
+        return read_status(run_dir)
     except Exception:
         return None
 

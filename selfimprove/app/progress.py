@@ -45,6 +45,8 @@ class Summary(Protocol):
     def best_skill(self) -> float | None: ...
     @property
     def lineage_sha256(self) -> str: ...
+    @property
+    def tripped(self) -> bool: ...
 
 
 def console_handler(level: int | str = logging.NOTSET) -> logging.Handler:
@@ -92,6 +94,7 @@ class LiveProgress:
 
     def on_event(self, kind: str, body: Mapping[str, Any]) -> None:
         """Take in a record; the view is already up to date."""
+        _warn(kind, body)
         if kind == "progress":
             self._label = str(body.get("label", ""))
             self._update(int(body["done"]), int(body["total"]), float(body["share"]))
@@ -147,6 +150,7 @@ class PlainProgress:
     def on_event(self, kind: str, body: Mapping[str, Any]) -> None:
         """Take in a record; the view is already up to date."""
         view, now = self._view, self._clock()
+        _warn(kind, body)
         if self._started is None:
             self._started, self._done_before = now, view.generation
         if kind == "decision":
@@ -168,6 +172,15 @@ class PlainProgress:
         if gained <= 0 or done >= self._view.planned:
             return ""
         return f"; about {duration((now - self._started) / gained * (self._view.planned - done))} left"
+
+
+def _warn(kind: str, body: Mapping[str, Any]) -> None:
+    """What a person should see at once, however progress is shown."""
+    if kind == "tripwire":
+        for trip in body["trips"]:
+            log.warning("tripwire after generation %s: %s: %s", body["generation"], trip["name"], trip["reason"])
+    elif kind == "unattended":
+        log.warning("%s: %s; it is run again", body["key"], body["reason"])
 
 
 def status_line(view: RunView) -> str:
@@ -217,11 +230,14 @@ def summary_text(summary: Summary, run_dir: Path, report: Path | None, notes: tu
         ("report", str(report) if report else f"not written; try: selfimprove report {run_dir}"),
     ]
     lines = ["", *(f"  {name:<11} {value}" for name, value in rows), *(f"  {note}" for note in notes), ""]
-    return "\n".join(lines + [f"Next: {command}" for command in next_commands(summary.state, run_dir)])
+    commands = next_commands(summary.state, run_dir, tripped=summary.tripped)
+    return "\n".join(lines + [f"Next: {command}" for command in commands])
 
 
-def next_commands(state: str, run_dir: Path) -> list[str]:
-    """Commands that make sense now."""
+def next_commands(state: str, run_dir: Path, *, tripped: bool = False) -> list[str]:
+    """Commands that make sense now; ``tripped``: a tripwire waits for an approval."""
+    if tripped:
+        return [f'selfimprove approve {run_dir} --reason "..."', f"selfimprove resume {run_dir}"]
     if state == "paused":
         return [f"selfimprove resume {run_dir}"]
     if state == "halted":

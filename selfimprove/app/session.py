@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 HASTY_SECONDS = 1.0  # for tracking to finish, when a person wants to stop at once
 
-EXIT_OK, EXIT_NEGATIVE, EXIT_USER, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_NEGATIVE, EXIT_USER, EXIT_TRIPPED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
 # A limit that ends a run is the containment policy at work, not a failure.
 EXIT_OF_STATE = {
@@ -78,7 +78,7 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
                 note = tracker.close(patience).note
         report = write_report(run_dir)
     print(summary_text(summary, run_dir, report, (f"tracking    {note}",) if note else ()), flush=True)
-    return EXIT_OF_STATE[summary.state]
+    return EXIT_TRIPPED if summary.tripped else EXIT_OF_STATE[summary.state]
 
 
 def write_report(run_dir: Path) -> Path | None:

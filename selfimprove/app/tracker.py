@@ -34,6 +34,7 @@ class Recorder:
         self._view = RunView()
         self._run: Any = None
         self._finish: Mapping[str, Any] = {}
+        self._tripped: Mapping[str, Any] = {}
         self._offline = settings["mode"] != "online"
         self._fell_back = False
 
@@ -44,8 +45,14 @@ class Recorder:
             self._run = self._open(str(body["run_id"]))
         elif kind == "generation" and self._run is not None:
             self._run.log(metrics(self._view, int(body["generation"])))
+        elif kind == "tripwire" and body["trips"]:
+            self._tripped = body
+        elif kind == "approval":
+            self._tripped = {}
         elif kind == "finish":
             self._finish = body
+            if self._tripped and self._run is not None:  # not when it tripped: a resumed run hears its past again
+                self._alert(self._tripped)
 
     def close(self) -> str:
         """Write figures, table and summary; return a note for the person who ran it."""
@@ -65,6 +72,14 @@ class Recorder:
         if self._fell_back:
             return f"W&B could not be reached; kept offline, send it later with: wandb sync {folder}"
         return f"kept offline; send it with: wandb sync {folder}" if self._offline else "sent to W&B"
+
+    def _alert(self, tripwire: Mapping[str, Any]) -> None:
+        """Tell whoever follows the run from afar that it waits for a person."""
+        names = ", ".join(str(trip["name"]) for trip in tripwire["trips"])
+        reasons = "; ".join(f"{trip['name']}: {trip['reason']}" for trip in tripwire["trips"])
+        log.warning("tripwire after generation %s: %s", tripwire["generation"], reasons)
+        title = f"Tripwire after generation {tripwire['generation']}: {names}"
+        self._run.alert(title=title, text=f"{reasons}. It waits for: selfimprove approve", level="WARN")
 
     def _open(self, run_id: str) -> Any:
         import wandb

@@ -29,7 +29,7 @@ BUFFER_EVENTS = 2000
 _KINDS = frozenset(
     {
         *("run", "proposal", "denial", "charge", "outcome", "score"),
-        *("inspection", "confirmation", "decision", "generation", "finish"),
+        *("inspection", "confirmation", "decision", "generation", "tripwire", "approval", "finish"),
     }
 )
 _LEFT_OUT = frozenset({"seed_genome", "usage", "files", "signature", "result", "public_key"})

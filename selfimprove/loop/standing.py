@@ -98,6 +98,8 @@ def _state(run_dir: Path, entries: Sequence[Entry]) -> tuple[str, str]:
         return "halted", str(next(e.body["reason"] for e in reversed(entries) if e.kind == "halt"))
     if (tripped := pending(entries)) is not None:
         return "paused", why(tripped)
+    if entries[-1].kind == "approval":
+        return "paused", f"approved by {entries[-1].body['who']}; selfimprove resume goes on"
     return "paused", "interrupted; selfimprove resume goes on"
 
 

@@ -26,6 +26,7 @@ class RunSummary:
     limit_flops: int
     best_skill: float | None
     lineage_sha256: str
+    tripped: bool = False
 
 
 @dataclass(frozen=True)

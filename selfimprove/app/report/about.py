@@ -6,6 +6,7 @@ from datetime import datetime
 
 from selfimprove.app.report.records import Records, mapping, shown, text, texts
 from selfimprove.app.report.views import Charge, RunInfo, Sandbox
+from selfimprove.app.report.wires import trip_text
 
 
 def run_info(records: Records, charges: tuple[Charge, ...]) -> RunInfo:
@@ -46,6 +47,10 @@ def run_state(records: Records) -> tuple[str, str]:
             state, reason = text(line.body.get("state")) or "finished", given
         elif line.kind == "halt":
             state, reason = "halted", given or "the kill switch was used"
+        elif line.kind == "tripwire" and (tripped := trip_text(line.body)):
+            state, reason = "paused", f"tripwire after generation {shown(line.body.get('generation'))}: {tripped}"
+        elif line.kind == "approval":
+            state, reason = "paused", f"approved by {shown(line.body.get('who'))}: {given}; not resumed yet"
         elif line.kind in ("resume", "clear_halt"):
             state, reason = "running", "resumed; no finish record since"
     if not records.lines:

@@ -23,12 +23,19 @@ from selfimprove.app.report.records import (
 from selfimprove.app.report.rivals import THIS, run_rows
 from selfimprove.app.report.scores import read_curve, read_score
 from selfimprove.app.report.views import Charge, ControllerStep, Generation, Inspection, Instrument, Score
+from selfimprove.app.report.wires import read_waiting, read_wires, trip_text
 
-_EVENTS = ("recovery", "halt", "clear_halt", "resume", "finish")
+_EVENTS = ("recovery", "halt", "clear_halt", "resume", "tripwire", "approval", "unattended", "finish")
 
 
-def build_report(records: Records, baselines: Mapping[str, Records] | None = None) -> Report:
-    """Turn the records of one run, and of any baselines, into what the page shows."""
+def build_report(records: Records, baselines: Mapping[str, Records] | None = None, folder: str = "RUN") -> Report:
+    """Turn the records of one run, and of any baselines, into what the page shows.
+
+    Args:
+        records: of the run.
+        baselines: of other runs, by the name to show.
+        folder: the run folder as a person would type it.
+    """
     generations = tuple(filter(None, map(_generation, records.of("generation"))))
     scores = {spot: score for line in records.of("score") if (spot := place(line)) and (score := read_score(line.body))}
     seed_genome = _seed_genome(records)
@@ -47,12 +54,25 @@ def build_report(records: Records, baselines: Mapping[str, Records] | None = Non
         curve=read_curve(THIS, records),
         baselines=tuple(read_curve(label, lines) for label, lines in (baselines or {}).items()),
         runs=run_rows(records, baselines or {}),
-        events=tuple((line.kind, line.time, _reason(line)) for line in records.lines if line.kind in _EVENTS),
+        events=tuple((line.kind, line.time, _reason(line)) for line in records.lines if _is_event(line)),
         finals=read_finals(records),
+        wires=read_wires(records),
+        waiting=read_waiting(records, folder),
     )
 
 
+def _is_event(line: Record) -> bool:
+    """Whether a record belongs in the list of events: a tripwire's only if it tripped."""
+    return line.kind in _EVENTS and (line.kind != "tripwire" or trip_text(line.body) != "")
+
+
 def _reason(line: Record) -> str:
+    if line.kind == "tripwire":
+        return f"after generation {shown(line.body.get('generation'))}: {trip_text(line.body)}"
+    if line.kind == "approval":
+        return f"by {shown(line.body.get('who'))}: {shown(line.body.get('reason'))}"
+    if line.kind == "unattended":
+        return f"{shown(line.body.get('key'))}: {shown(line.body.get('reason'))}"
     parts = [shown(line.body[key]) for key in ("state", "reason") if line.body.get(key)]
     if line.kind == "resume" and (entries := integer(line.body.get("entries"))) is not None:
         return f"after {entries} ledger records"

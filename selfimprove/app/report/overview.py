@@ -20,6 +20,7 @@ from selfimprove.app.report.views import (
     RunRow,
     Score,
 )
+from selfimprove.app.report.wires import Waiting, WireRow
 
 Item = TypeVar("Item")
 
@@ -48,6 +49,8 @@ class Report:
     runs: tuple[RunRow, ...] = ()
     events: tuple[tuple[str, str, str], ...] = ()
     finals: tuple[Comparison, ...] = ()
+    wires: tuple[WireRow, ...] = ()
+    waiting: Waiting | None = None
 
     @property
     def numbers(self) -> tuple[int, ...]:

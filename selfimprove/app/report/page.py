@@ -42,7 +42,7 @@ def write_report(run_dir: Path, baselines: Mapping[str, Path] | None = None) -> 
         RunError: a ledger cannot be read, or the page cannot be written.
     """
     compared = {name: read_records(folder) for name, folder in (baselines or {}).items()}
-    page = render(build_report(read_records(run_dir), compared))
+    page = render(build_report(read_records(run_dir), compared, str(run_dir)))
     path = run_dir / FILE_NAME
     draft = path.with_name(f".{FILE_NAME}.{os.getpid()}.part")
     try:

@@ -21,19 +21,27 @@ class Disk:
     """Gives what is written below a folder so many bytes of room, then says that it is full.
 
     As a real one does, it takes the part of a write that still fits. Workers and W&B are other processes: not limited.
+
+    Args:
+        folder: what lies below it is limited.
+        room: bytes.
+        after: the room begins to shrink with the first write that holds this.
     """
 
-    def __init__(self, folder: Path, room: int) -> None:
+    def __init__(self, folder: Path, room: int, after: bytes = b"") -> None:
         self.folder = folder
         self.room = room
+        self.after = after
+        self.shrinks = not after
 
     def write(self, descriptor: int, data: Any) -> int:
         if not os.readlink(f"/proc/self/fd/{descriptor}").startswith(f"{self.folder}/"):
             return _write(descriptor, data)
-        taken = min(self.room, len(data))
+        self.shrinks = self.shrinks or self.after in bytes(data)
+        taken = min(self.room, len(data)) if self.shrinks else len(data)
         if not taken:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.room -= taken
+        self.room -= taken * self.shrinks
         return _write(descriptor, bytes(data)[:taken])
 
 
@@ -71,14 +79,14 @@ def test_a_disk_that_fills_up_in_mid_run_loses_nothing_and_resume_goes_on(
     elsewhere: Path, finished: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "write", Disk(elsewhere / "full", 1_500_000).write)
+        patch.setattr(os, "write", Disk(elsewhere / "full", 600_000, after=b'"kind":"reference"').write)
         assert main(["run", *finished.micro, "hydra.run.dir=full"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1, said
     assert "free space on the one that holds" in said
     assert "selfimprove resume full" in said
     before = records(elsewhere / "full")
-    assert any(record["kind"] == "score" for record in before)
+    assert any(record["kind"] == "reference" for record in before)
     assert main(["resume", "full"]) == 0
     after = records(elsewhere / "full")
     assert after[: len(before)] == before

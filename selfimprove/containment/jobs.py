@@ -92,12 +92,14 @@ class Crashed:
         usage: what it used until then.
         zygote_died: the zygote under it died, so the job itself is not to blame.
         killed: a SIGKILL that the supervisor did not send ended it: a person, or the kernel short of memory.
+        unattended: so did the dead-man's switch, because the supervisor was silent.
     """
 
     reason: str
     usage: Usage
     zygote_died: bool = False
     killed: bool = False
+    unattended: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sysconfig
@@ -63,7 +64,9 @@ def environment(spec: ZygoteSpec, visible_devices: str | None) -> dict[str, str]
 class ZygoteHandle:
     """A live zygote. Start it from the main thread only: its parent-death signal follows the starting thread."""
 
-    def __init__(self, name: str, spec: ZygoteSpec, backend: SandboxBackend, started: float) -> None:
+    def __init__(
+        self, name: str, spec: ZygoteSpec, backend: SandboxBackend, started: float, heartbeat_seconds: float
+    ) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("a zygote must be started from the main thread")
         self.name = name
@@ -78,18 +81,25 @@ class ZygoteHandle:
         self.max_rss_bytes = 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._errors = descriptors.error_file(ERROR_BYTES)
+        heart, self._pulse = os.pipe()
+        os.set_blocking(self._pulse, False)  # one that does not listen must not hold its supervisor up
         try:
-            self._process = self._spawn(backend, theirs)
+            self._process = self._spawn(backend, theirs, heart, heartbeat_seconds)
         except BaseException:
             self._control.close()
             os.close(self._errors)
+            os.close(self._pulse)
             raise
         finally:
             theirs.close()
+            os.close(heart)
         self.pidfd = os.pidfd_open(self._process.pid)
 
-    def _spawn(self, backend: SandboxBackend, control: socket.socket) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, backend: SandboxBackend, control: socket.socket, heart: int, heartbeat_seconds: float
+    ) -> subprocess.Popen[bytes]:
         arguments = ["--control", str(control.fileno()), "--parent", str(os.getpid())]
+        arguments += ["--heart", str(heart), "--heartbeat", str(heartbeat_seconds)]
         arguments += [argument for entry in self.spec.entries for argument in ("--entry", entry)]
         arguments += [argument for path in self.spec.path for argument in ("--path", os.fspath(path.resolve()))]
         arguments += ["--cuda"] if self.spec.device == "cuda" else []
@@ -101,7 +111,7 @@ class ZygoteHandle:
             stderr=self._errors,
             env=environment(self.spec, os.environ.get("CUDA_VISIBLE_DEVICES")),
             cwd="/",
-            pass_fds=(control.fileno(),),
+            pass_fds=(control.fileno(), heart),
             start_new_session=True,  # the terminal's Ctrl-C is for the supervisor alone
         )
 
@@ -137,6 +147,11 @@ class ZygoteHandle:
             os.close(fd)
         return None
 
+    def beat(self) -> None:
+        """Give a sign of life, which its workers depend on."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._pulse, b".")
+
     def errors(self) -> str:
         """Return the end of what it wrote to standard error."""
         return descriptors.read_errors(self._errors)
@@ -150,7 +165,12 @@ class ZygoteHandle:
         if self.stage is Stage.DEAD:
             return
         self.kill()
+        if not self.spec.fork:  # it has a guard in its process group, which becomes ours to reap when it is dead
+            os.killpg(self.pid, signal.SIGKILL)
         _, status, usage = os.wait4(self._process.pid, 0)
+        with contextlib.suppress(ChildProcessError):
+            while not self.spec.fork:
+                os.waitid(os.P_PGID, self.pid, os.WEXITED)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         self.exit_status = status
         self.cpu_seconds = usage.ru_utime + usage.ru_stime
@@ -161,7 +181,7 @@ class ZygoteHandle:
         """Bury it and release its descriptors."""
         self.bury()
         self._control.close()
-        for fd in (self.pidfd, self._errors):
+        for fd in (self.pidfd, self._errors, self._pulse):
             if fd >= 0:
                 os.close(fd)
-        self.pidfd = self._errors = -1
+        self.pidfd = self._errors = self._pulse = -1

@@ -22,12 +22,20 @@ class Nursery:
         specs: the roles, by name.
         backend: how they are contained.
         clock: seconds that only grow.
+        heartbeat_seconds: the longest silence of the supervisor that their workers survive.
     """
 
-    def __init__(self, specs: Mapping[str, ZygoteSpec], backend: SandboxBackend, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, ZygoteSpec],
+        backend: SandboxBackend,
+        clock: Callable[[], float],
+        heartbeat_seconds: float,
+    ) -> None:
         self._specs = dict(specs)
         self._backend = backend
         self._clock = clock
+        self._heartbeat_seconds = heartbeat_seconds
         self._handles: dict[str, ZygoteHandle] = {}
         self._deaths: Counter[str] = Counter()
 
@@ -63,7 +71,8 @@ class Nursery:
             self._handles.pop(name).close()
             zygote = None
         if zygote is None:
-            zygote = self._handles[name] = ZygoteHandle(name, self.spec(name), self._backend, self._clock())
+            zygote = ZygoteHandle(name, self.spec(name), self._backend, self._clock(), self._heartbeat_seconds)
+            self._handles[name] = zygote
         return zygote
 
     def check_warm_up(self) -> None:

@@ -108,10 +108,13 @@ class Proofs:
     def judge(self, zygote: ZygoteHandle, outcome: Outcome) -> None:
         """Let the zygote serve, or bury it and raise SandboxUnavailable as `Canary.judge` does.
 
-        A canary whose zygote died under it proves nothing: the next zygote of the role is put to the test.
+        A canary whose zygote died under it, or that was killed because the supervisor was silent, proves nothing: the
+        next zygote of the role is put to the test.
         """
         with contextlib.closing(self._canaries.pop(zygote.name)) as canary:
-            if isinstance(outcome, Crashed) and outcome.zygote_died:
+            if isinstance(outcome, Crashed) and (outcome.zygote_died or outcome.unattended):
+                if outcome.unattended:
+                    zygote.bury()
                 return
             try:
                 self.held[zygote.name] = canary.judge(outcome, self._backend.degraded)

@@ -2,7 +2,8 @@
 
 The supervisor never imports torch and never runs a candidate's model. Everything that a worker says is hostile input.
 A worker runs only once the supervisor holds its pidfd, so that there is no moment in which it cannot be killed; if the
-supervisor itself dies, the kernel kills its zygotes and they take their workers along.
+supervisor itself dies, the kernel kills its zygotes and they take their workers along. If it lives and does not look
+after its workers, being stopped or stuck, their zygotes miss its heartbeat and kill them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Invalid, 
 from selfimprove.containment.launcher import Stage, ZygoteHandle
 from selfimprove.containment.nursery import Nursery
 from selfimprove.containment.proof import Proofs
+from selfimprove.containment.pulse import HEARTBEAT_SECONDS, Pulse
 from selfimprove.containment.sandbox import process
 from selfimprove.containment.sandbox.backend import SandboxBackend, ZygoteSpec
 from selfimprove.containment.worker import ExitReport, WorkerHandle
@@ -50,6 +52,8 @@ class Supervisor:
         halt_file: the kill switch: once this file exists, every worker is killed within a poll.
         should_stop: asked at every poll; once true, no further job starts.
         clock: seconds that only grow.
+        heartbeat_seconds: the longest that a worker lives while nobody looks after it.
+        on_unattended: called with a job's key and a reason when its worker died of that.
     """
 
     def __init__(
@@ -61,10 +65,14 @@ class Supervisor:
         halt_file: Path | None,
         should_stop: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        on_unattended: Callable[[str, str], None] = lambda key, reason: None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers: got {workers}; allowed: at least 1")
-        self._nursery = Nursery(zygotes, backend, clock)
+        self._pulse = Pulse(heartbeat_seconds)
+        self._on_unattended = on_unattended
+        self._nursery = Nursery(zygotes, backend, clock, heartbeat_seconds)
         self._workers = workers
         self._halt_file = halt_file
         self._should_stop = should_stop
@@ -115,7 +123,8 @@ class Supervisor:
     ) -> Iterator[tuple[int, Outcome]]:
         """Run jobs, each in its own worker; yields (index, outcome) as they end, in whatever order that is.
 
-        Jobs start in order. Consume the iterator promptly: nothing is metered while the caller holds an outcome.
+        Jobs start in order. Consume the iterator promptly: nothing is metered while the caller holds an outcome, and
+        held for longer than ``heartbeat_seconds`` it costs the other workers their lives.
         Closing the iterator early, or an exception from the caller, kills what is running.
 
         Args:
@@ -165,7 +174,10 @@ class Supervisor:
                     break  # stopped before anything was started
                 self._step(on_event)
                 for worker in self._ended_workers(canaries=False):
-                    yield worker.index, self._finish(worker)
+                    outcome = self._finish(worker)
+                    if isinstance(outcome, Crashed) and outcome.unattended:
+                        self._on_unattended(worker.job.key, outcome.reason)
+                    yield worker.index, outcome
             if stopping or self._should_stop():
                 raise Interrupted("run jobs", remedy="finished work is kept; resume to go on")
         finally:
@@ -200,6 +212,7 @@ class Supervisor:
             poll.register(fd, select.POLLIN)
         ready = [fd for fd, _ in poll.poll(seconds * 1000)]
         now = self._clock()
+        self._pulse.beat(now, self._nursery.alive, self._running.values())
         for fd in ready:
             if fd in events:
                 worker = events[fd]
@@ -264,6 +277,7 @@ class Supervisor:
 
     def _start(self, index: int, job: Job, zygote: ZygoteHandle) -> None:
         self._numbers += 1
+        zygote.beat()
         self._running[self._numbers] = WorkerHandle(self._numbers, index, job, zygote, self._clock())
         zygote.workers += 1
 

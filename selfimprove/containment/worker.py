@@ -56,6 +56,7 @@ class WorkerHandle:
         self.let_go = 0.0  # when it was told to start; 0 = not yet
         self.last_heard = now
         self.died_at: float | None = None
+        self.unattended_seconds = 0.0  # how long it just went without a heartbeat, if long enough to die of it
         self._reader = hostile.FrameReader()
         self._protocol_error: str | None = None
         self._cpu_seconds = 0.0
@@ -232,6 +233,9 @@ class WorkerHandle:
             return self._judge_failure(self._reader.failure, usage)
         if code == -signal.SIGXCPU:
             return Exceeded("cpu_seconds", usage.cpu_seconds, self.job.limits.cpu_seconds, usage)
+        if code == -signal.SIGKILL and not self.killed and self.unattended_seconds:
+            silence = f"the supervisor was silent for {self.unattended_seconds:.1f} s"
+            return Crashed(f"{silence}, and nothing runs without its heartbeat", usage, killed=True, unattended=True)
         if code != 0:
             return Crashed(self._cause_of_death(code), usage, killed=code == -signal.SIGKILL and not self.killed)
         if self._reader.result is None:

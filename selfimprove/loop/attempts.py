@@ -2,7 +2,8 @@
 
 A candidate that raises, overruns or breaks the protocol has shown what it is worth. One whose process was killed from
 outside, or whose zygote died under it, has shown nothing: what happened says something about the machine, and must not
-decide a lineage. Alone, because the likeliest killer is a kernel that ran out of memory for several at once.
+decide a lineage. Alone, because the likeliest killer is a kernel that ran out of memory for several at once. What the
+dead-man's switch killed is never the job's doing, however often it happens: that is run until it ends by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from selfimprove.containment.supervisor import Crashed, Job, Outcome, Supervisor
+from selfimprove.errors import LimitReached
 
 
 def attempt(
@@ -25,27 +27,45 @@ def attempt(
         supervisor: runs them.
         jobs: what to run.
         on_start: called with a job's index just before each of its attempts.
-        on_killed: called with the index of a job that was killed in its first attempt. It books what is lost, or
-            returns False: then there is no second attempt, and the first one's outcome stands.
+        on_killed: called with the index of a job that is to be run again. It books what is lost, or returns False:
+            then there is no further attempt, and the outcome stands.
 
     Raises:
+        LimitReached: what the dead-man's switch killed cannot be run again, because nothing more may be lost.
         What ``Supervisor.run`` and the callbacks raise.
     """
+
+    def again(index: int, outcome: Outcome) -> bool:
+        if on_killed is None or on_killed(index):
+            return True
+        if _unattended(outcome):
+            operation = f"run {jobs[index].key} again after the supervisor was silent"
+            raise LimitReached(operation, "no FLOPs that may be lost", "", "raise limits.lost_flops")
+        return False
+
     killed: list[int] = []
     for index, outcome in supervisor.run(jobs, on_start=on_start):
-        if _blameless(outcome) and (on_killed is None or on_killed(index)):
+        if _blameless(outcome) and again(index, outcome):
             killed.append(index)
         else:
             yield index, outcome
     for index in sorted(killed):
 
-        def again(_: int, index: int = index) -> None:
+        def start(_: int, index: int = index) -> None:
             if on_start is not None:
                 on_start(index)
 
-        for _, outcome in supervisor.run([jobs[index]], on_start=again):
-            yield index, outcome
+        ended = False
+        while not ended:
+            for _, outcome in supervisor.run([jobs[index]], on_start=start):
+                ended = not (_unattended(outcome) and again(index, outcome))
+                if ended:
+                    yield index, outcome
 
 
 def _blameless(outcome: Outcome) -> bool:
     return isinstance(outcome, Crashed) and (outcome.killed or outcome.zygote_died)
+
+
+def _unattended(outcome: Outcome) -> bool:
+    return isinstance(outcome, Crashed) and outcome.unattended

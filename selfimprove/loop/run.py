@@ -85,7 +85,10 @@ def run(
         def stop() -> bool:
             return should_stop() or time.monotonic() > deadline
 
-        with _supervisor(config, run_dir, backend, stop) as supervisor:
+        def unattended(key: str, reason: str) -> None:
+            journal.record("unattended", {"key": key, "reason": reason})
+
+        with _supervisor(config, run_dir, backend, stop, unattended) as supervisor:
             supervisor.warm("torch")
             supervisor.warm("lens")
             bench = _bench(config, run_dir, journal, supervisor)
@@ -218,14 +221,19 @@ def _first_record(config: RunConfig, backend: SandboxBackend, data: bytes) -> di
 
 
 def _supervisor(
-    config: RunConfig, run_dir: Path, backend: SandboxBackend, should_stop: Callable[[], bool]
+    config: RunConfig,
+    run_dir: Path,
+    backend: SandboxBackend,
+    should_stop: Callable[[], bool],
+    on_unattended: Callable[[str, str], None],
 ) -> Supervisor:
     zygotes = {"torch": ZygoteSpec((ENTRY, "selfimprove.controller.worker")), "lens": ZygoteSpec(("interp.worker",))}
     if config.device == "cuda":
         zygotes["cuda"] = ZygoteSpec((ENTRY,), device="cuda", fork=False)
     return Supervisor(
-        zygotes, backend=backend, workers=config.workers, halt_file=run_dir / HALT, should_stop=should_stop
-    )
+        zygotes, backend=backend, workers=config.workers, halt_file=run_dir / HALT, should_stop=should_stop,
+        heartbeat_seconds=config.containment.heartbeat_seconds, on_unattended=on_unattended,
+    )  # fmt: skip
 
 
 def _bench(config: RunConfig, run_dir: Path, journal: Journal, supervisor: Supervisor) -> Bench:

@@ -36,8 +36,8 @@ _ABSENT = frozenset({"clone3", "openat2"})
 
 _SERVE = _calls(
     """
-    wait4 waitid sendmsg recvmsg pidfd_open seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self
-    capset setrlimit prctl tgkill openat open
+    wait4 waitid sendmsg recvmsg pidfd_open pidfd_send_signal seccomp landlock_create_ruleset landlock_add_rule
+    landlock_restrict_self capset setrlimit prctl tgkill openat open
     """
 )
 
@@ -68,7 +68,7 @@ _COMMON_CONDITIONS = {
 
 
 def zygote_filter() -> Filter:
-    """Return the filter of a zygote: it imports, forks, passes descriptors to its supervisor, and reaps.
+    """Return the filter of a zygote: it imports, forks, passes descriptors to its supervisor, kills, and reaps.
 
     Opening for writing is left to Landlock here, because imports open ``/dev/null``.
     """

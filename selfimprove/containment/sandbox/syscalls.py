@@ -131,6 +131,7 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "sendmsg": (46, 211),
     "recvmsg": (47, 212),
     "pidfd_open": (434, 434),
+    "pidfd_send_signal": (424, 424),
     "seccomp": (317, 277),
     "landlock_create_ruleset": (444, 444),
     "landlock_add_rule": (445, 445),

@@ -3,7 +3,7 @@
 Run as ``python -m selfimprove.containment.sandbox.zygote``. It locks itself down, imports the entry modules, calls
 ``warm_up()`` of each, and serves: for every job it forks a child that locks itself down in full and calls
 ``run(job, inputs, outputs, emit)`` of the job's entry. A zygote never sees a job: the payload travels in a descriptor
-that only the child reads.
+that only the child reads. When the supervisor gives no heartbeat, a zygote kills its children (see ``heartbeat``).
 
 With ``--once`` (for CUDA, which does not survive a fork) the same process serves a single job and ends.
 """
@@ -18,6 +18,7 @@ import importlib.util
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from typing import Any, NoReturn
 
 import selfimprove
 from selfimprove.containment.sandbox import lockdown, process, wire
+from selfimprove.containment.sandbox.heartbeat import Heart, post_guard
 
 CANARY = "selfimprove.containment.sandbox.canary"
 MESSAGE_CHARACTERS = 2000
@@ -60,10 +62,13 @@ class Request:
 
 
 class Zygote:
-    """The serving loop and what it needs: control socket, modules, the way its workers are locked down."""
+    """The serving loop and what it needs: control socket, heart, modules, the way its workers are locked down."""
 
-    def __init__(self, control: socket.socket, profile: lockdown.Profile | None, size: process.OwnSize) -> None:
+    def __init__(
+        self, control: socket.socket, heart: Heart, profile: lockdown.Profile | None, size: process.OwnSize
+    ) -> None:
         self.control = control
+        self.heart = heart
         self.profile = profile
         self.size = size
         self.modules: dict[str, ModuleType] = {}
@@ -79,17 +84,20 @@ class Zygote:
         gc.freeze()  # a collection in a child would copy every page that it marks
 
     def serve(self) -> None:
-        """Fork a worker per job until the supervisor hangs up."""
+        """Fork a worker per job until the supervisor hangs up; kill them all when it has been silent for too long."""
         while True:
             poll = select.poll()
-            poll.register(self.control, select.POLLIN)
-            for pidfd in self.children:
-                poll.register(pidfd, select.POLLIN)
-            for fd, _ in poll.poll():
+            for watched in (self.control.fileno(), self.heart.fd, *self.children):
+                poll.register(watched, select.POLLIN)
+            patience = self.heart.patience if self.children else 0.0
+            for fd, _ in poll.poll(patience * 1000 if patience > 0 else None):
                 if fd in self.children:
                     self._reap(fd)
-                elif not self._accept():
+                elif not (self.heart.listen() if fd == self.heart.fd else self._accept()):
                     return
+            if self.heart.patience <= 0:
+                for pidfd in self.children:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def serve_once(self) -> None:
         """Run a single job in this very process: no fork, same lock-down."""
@@ -106,6 +114,7 @@ class Zygote:
         data, descriptors = wire.receive(self.control, wire.MAX_DESCRIPTORS)
         if not data:
             return False
+        self.heart.note()
         request = Request.parse(data, descriptors)
         parent = os.getpid()
         pid = os.fork()
@@ -207,6 +216,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--path", action="append", default=[], type=Path)
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--heart", type=int, required=True)
+    parser.add_argument("--heartbeat", type=float, required=True)
     parser.add_argument("--cuda", action="store_true")
     parser.add_argument("--once", action="store_true")
     parser.add_argument("--bare", action="store_true")
@@ -218,8 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Lock down, warm up, serve. Returns the exit code."""
     options = _options(arguments)
     started = time.monotonic()
-    process.close_descriptors({0, 1, 2, options.control})
-    control = socket.socket(fileno=options.control)
+    process.close_descriptors({0, 1, 2, options.control, options.heart})
+    control, heart = socket.socket(fileno=options.control), Heart(options.heart, options.heartbeat)
     size = process.OwnSize()
     sys.path[:0] = [os.fspath(path) for path in options.path]
     tempfile.tempdir = "/nonexistent"  # libraries ask where it is at import; a worker has none
@@ -232,7 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folders = (*package_folders(options.entry), *options.path)
             profile = lockdown.Profile(folders, cuda=options.cuda, unenforced=frozenset(options.unenforced))
             lockdown.enter_zygote(profile, parent=options.parent)
-        zygote = Zygote(control, profile, size)
+        if options.once:
+            post_guard(heart)
+        zygote = Zygote(control, heart, profile, size)
         stage = "warm-up"
         zygote.warm_up(options.entry)
     except Exception as error:

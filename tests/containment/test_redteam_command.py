@@ -159,11 +159,13 @@ def test_chosen_attacks_are_reported_row_by_row(capsys: pytest.CaptureFixture[st
     assert found["counts"] == {"attacks": 3, "contained": 3, "escaped": 0, "inconclusive": 0}
 
 
+@pytest.mark.usefixtures("no_process_left")
 def test_an_escape_is_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["redteam", "--backend", "none", "--only", "network/udp4"]) == 1
+    assert main(["redteam", "--backend", "none", "--only", "network/udp4", "--only", "survival/daemonize"]) == 1
     said = capsys.readouterr().out
     assert "ESCAPED  network/udp4: send a UDP datagram" in said
-    assert "NOT OK: 1 attacks" in said
+    assert "ESCAPED  survival/daemonize: leave a process behind" in said
+    assert "NOT OK: 2 attacks" in said
 
 
 def test_an_unknown_choice_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:

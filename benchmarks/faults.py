@@ -150,8 +150,7 @@ def finish(sitting: Sitting, folder: Path, root: int) -> tuple[int, int]:
 
 def judge(folder: Path, alone: Baseline, before: bytes, orphans: int, sittings: int) -> Verdict:
     """Compare a resumed run with the one left alone."""
-    run = folder / "run"
-    anchor = FileAnchor(state_dir())
+    run, anchor = folder / "run", FileAnchor(state_dir())
     try:
         found, entries = status(run), read(run / LEDGER_NAME, anchor)
     except SelfImproveError:
@@ -187,7 +186,7 @@ class Baseline:
         """
         folder, started = work / f"alone-{root}", time.monotonic()
         orphans = Sitting(folder, root).wait()
-        seconds = time.monotonic() - started - (ORPHAN_SECONDS if orphans else 0)
+        seconds = time.monotonic() - started
         if orphans or not _is_finished(folder):
             raise RuntimeError(f"the run of seed {root}, left alone:\n{(folder / 'output.txt').read_text()}")
         return cls(status(folder / "run").lineage_sha256, seconds)

@@ -104,6 +104,21 @@ def test_once_too_much_was_lost_nothing_more_is_granted() -> None:
         budget.reserve("a", "search", 1)
 
 
+def test_what_may_be_lost_is_known_before_it_is() -> None:
+    budget = Budget(100, 50)
+    budget.reserve("a", "search", 30)
+    budget.reserve("b", "search", 30)
+    assert budget.may_lose("a")
+    budget.lose("a")
+    assert not budget.may_lose("b")
+    assert not budget.overdrawn
+
+
+def test_finished_work_of_a_dead_sitting_is_charged_to_its_own_account() -> None:
+    charge = Budget(100, 0).honor("a", "confirm", 40)
+    assert (charge.account, charge.flops, charge.total) == ("confirm", 40, 40)
+
+
 @pytest.mark.parametrize("amount", [-1, 1.0, True, "1"])
 def test_only_whole_numbers_are_reserved(amount: Any) -> None:
     with pytest.raises(ValueError, match="whole number"):

@@ -92,6 +92,13 @@ def test_the_last_permit_is_the_one_that_the_budget_still_covers(ask: Any, budge
     assert budget.left == 200
 
 
+def test_a_run_that_lost_too_much_is_denied_with_that_reason(ask: Any, budget: Budget) -> None:
+    budget.abandon("earlier", "search", 10**15)
+    denial = ask(Price())
+    assert isinstance(denial, Denial)
+    assert denial.limit == "lost_flops"
+
+
 @pytest.mark.parametrize("name", ["generations", "candidates", "wall_seconds", "denied_edits", "disk_bytes"])
 def test_a_run_stops_where_its_own_limit_is_passed(name: str) -> None:
     bound = getattr(Limits(), name)

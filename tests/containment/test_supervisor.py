@@ -287,6 +287,22 @@ def test_a_killed_zygote_takes_its_worker_along_and_is_replaced_once(make_superv
     assert isinstance(outcomes[1], Completed)
 
 
+def test_a_worker_killed_from_outside_is_told_from_one_that_the_supervisor_killed(
+    make_supervisor: Any, make_job: Any
+) -> None:
+    def kill(index: int, event: dict[str, Any]) -> None:
+        for worker in grandchildren():
+            worker.kill()
+
+    with make_supervisor(workers=1) as supervisor:
+        supervisor.prove()
+        [(_, outcome)] = supervisor.run([make_job("burn")], on_event=kill)
+        [(_, exceeded)] = supervisor.run([make_job("burn", limits={"wall_seconds": 0.3})])
+    assert isinstance(outcome, Crashed)
+    assert outcome.killed
+    assert isinstance(exceeded, Exceeded)
+
+
 @pytest.mark.usefixtures("no_process_left")
 def test_a_zygote_that_dies_twice_in_a_batch_is_a_clear_error(make_supervisor: Any, make_job: Any) -> None:
     def kill(index: int, event: dict[str, Any]) -> None:

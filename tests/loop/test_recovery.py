@@ -1,0 +1,124 @@
+"""Second attempts, the clock of several sittings, and permits that a dead sitting left open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfimprove.archive.ledger import Entry, Ledger
+from selfimprove.containment.budget import Budget
+from selfimprove.containment.keys import SigningKey
+from selfimprove.containment.supervisor import Completed, Crashed, Job, JobLimits, Outcome, Usage
+from selfimprove.loop.attempts import attempt
+from selfimprove.loop.journal import Journal
+from selfimprove.loop.recovery import elapsed_seconds, settle_open
+
+LIMITS = JobLimits(1, 1, 1, 1, 1)
+DONE = Completed({}, {}, Usage())
+KILLED = Crashed("killed by SIGKILL", Usage(), killed=True)
+ORPHANED = Crashed("its zygote died", Usage(), zygote_died=True)
+RAISED = Crashed("ValueError", Usage())
+
+
+class Scripted:
+    """Stands where the supervisor stands; gives each job its next outcome and notes what ran together."""
+
+    def __init__(self, outcomes: Mapping[str, Sequence[Outcome]]) -> None:
+        self.outcomes = {key: list(found) for key, found in outcomes.items()}
+        self.batches: list[list[str]] = []
+
+    def run(self, jobs: Sequence[Job], on_start: Callable[[int], None] | None = None) -> Iterator[tuple[int, Outcome]]:
+        self.batches.append([job.key for job in jobs])
+        for index, job in enumerate(jobs):
+            if on_start is not None:
+                on_start(index)
+            yield index, self.outcomes[job.key].pop(0)
+
+
+def attempted(
+    outcomes: Mapping[str, Sequence[Outcome]], may_lose: bool = True
+) -> tuple[dict[str, Outcome], list[list[str]], list[str]]:
+    """(outcome by key, keys that ran together, keys in the order in which they started)."""
+    supervisor, started = Scripted(outcomes), []
+    keys = list(outcomes)
+    jobs = [Job(key, "torch", "entry", {}, {}, (), LIMITS) for key in keys]
+    found = dict(
+        attempt(
+            supervisor,  # type: ignore[arg-type]
+            jobs,
+            on_start=lambda index: started.append(keys[index]),
+            on_killed=lambda _: may_lose,
+        )
+    )
+    return {keys[index]: outcome for index, outcome in found.items()}, supervisor.batches, started
+
+
+@pytest.mark.parametrize("fate", [KILLED, ORPHANED])
+def test_killed_jobs_are_run_again_one_by_one_after_the_others(fate: Outcome) -> None:
+    found, batches, started = attempted({"a": [fate, DONE], "b": [DONE], "c": [fate, DONE]})
+    assert found == {"a": DONE, "b": DONE, "c": DONE}
+    assert batches == [["a", "b", "c"], ["a"], ["c"]]
+    assert started == ["a", "b", "c", "a", "c"]  # each attempt asks for a permit of its own
+
+
+def test_the_second_death_is_the_outcome() -> None:
+    assert attempted({"a": [KILLED, KILLED]})[0] == {"a": KILLED}
+
+
+def test_a_job_that_crashed_by_itself_has_one_attempt() -> None:
+    assert attempted({"a": [RAISED]})[:2] == ({"a": RAISED}, [["a"]])
+
+
+def test_nothing_is_run_again_that_the_account_of_lost_work_does_not_cover() -> None:
+    assert attempted({"a": [KILLED]}, may_lose=False)[:2] == ({"a": KILLED}, [["a"]])
+
+
+def entry(kind: str, second: float) -> Entry:
+    return Entry(0, f"2026-01-01T00:00:{second:09.6f}Z", kind, {}, "", "", "")
+
+
+@pytest.mark.parametrize(
+    ("history", "seconds"),
+    [
+        ([], 0),
+        ([("run", 10)], 0),
+        ([("run", 10), ("score", 12.5)], 2.5),
+        ([("run", 10), ("score", 12), ("resume", 30), ("score", 31)], 3),  # nothing ran in between
+        ([("run", 10), ("score", 12), ("recovery", 30), ("resume", 30.5), ("score", 31)], 2.5),
+        ([("run", 10), ("score", 5), ("resume", 30), ("score", 33)], 3),  # the clock was set back
+    ],
+)
+def test_wall_time_adds_up_over_the_sittings(history: list[tuple[str, float]], seconds: float) -> None:
+    assert elapsed_seconds([entry(*place) for place in history]) == pytest.approx(seconds)
+
+
+class Silent:
+    def on_event(self, kind: str, body: Mapping[str, Any]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("key", "effect", "account"),
+    [
+        ("g001/c00/s0@1/3", None, "lost"),
+        ("g001/c00/s0@1/3", ("stage", {"key": "g001/c00/s0", "stage": "1/9"}), "lost"),
+        ("g001/c00/s0@1/3", ("stage", {"key": "g001/c00/s0", "stage": "1/3"}), "search"),
+        ("g001/c00/s0@1/3", ("outcome", {"key": "g001/c00/s0"}), "search"),
+        ("g001/ask", ("controller", {"generation": 1}), "lost"),
+        ("g001/ask", ("ask", {"generation": 1}), "search"),
+        ("g001/tell", ("controller", {"generation": 1}), "search"),
+    ],
+)
+def test_an_open_permit_is_charged_if_its_effect_is_on_record_and_lost_if_not(
+    key: str, effect: tuple[str, dict[str, Any]] | None, account: str, tmp_path: Path
+) -> None:
+    with Ledger.create(tmp_path / "ledger.jsonl", SigningKey.generate(), None, {"run_id": "r"}) as ledger:
+        journal = Journal(ledger, Silent())
+        journal.record("permit", {"key": key, "account": "search", "flops": 7})
+        if effect is not None:
+            journal.record(*effect)
+        settle_open(journal, Budget(100, 10))
+        settle_open(journal, Budget(100, 10))  # a second time there is nothing left to settle
+        assert journal.all("charge") == [{"key": key, "account": account, "flops": 7, "total": 7}]

@@ -11,6 +11,7 @@ from selfimprove.archive.canonical import canonical
 from selfimprove.archive.checkpoint import store
 from selfimprove.archive.files import make_folder, write_atomic
 from selfimprove.containment.supervisor import Completed, Job
+from selfimprove.errors import LedgerError
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.slots import Bench, Slot, describe
@@ -93,11 +94,10 @@ class Examination:
         inputs = {"checkpoint": self.bench.run_dir / checkpoint["path"]}
         job = Job(f"g{n:03d}/inspect", "lens", INSPECTOR, payload, inputs, (), self.bench.limits())
         outcome = self.bench.run_one(job)
-        record: dict[str, Any] = {"status": "failed", "instruments": {}, "summary": {}, "coverage": 0.0}
-        if isinstance(outcome, Completed) and isinstance(outcome.result.get("instruments"), dict):
-            record |= outcome.result
-        else:
-            record["reason"] = describe(outcome)[1]
+        answer = _readable(outcome.result) if isinstance(outcome, Completed) else None
+        reason = describe(outcome)[1] or "the answer has not the form of an inspection"
+        failed = {"status": "failed", "instruments": {}, "summary": {}, "coverage": 0.0, "reason": reason}
+        record: dict[str, Any] = answer if answer is not None else failed
         path = self.bench.run_dir / "inspections" / f"{_name(n, index)}.json"
         data = canonical(record) + b"\n"
         make_folder(path.parent)
@@ -107,6 +107,29 @@ class Examination:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.bench.run_dir).as_posix()
+
+
+def _readable(answer: dict[str, Any]) -> dict[str, Any] | None:
+    """An inspection worker's answer, reduced to what an inspection consists of; None where it has not that form.
+
+    The worker holds a checkpoint that is not trusted: it may add no field to a record, nor end the run with one that
+    the ledger cannot hold.
+    """
+    found = {name: answer.get(name) for name in ("schema", "status", "coverage", "instruments", "summary")}
+    status, coverage, instruments = found["status"], found["coverage"], found["instruments"]
+    if not (isinstance(status, str) and isinstance(coverage, int | float) and isinstance(found["summary"], dict)):
+        return None
+    if not (isinstance(instruments, dict) and all(map(_is_verdict, instruments.values()))):
+        return None
+    try:
+        canonical(found)
+    except LedgerError:
+        return None
+    return found
+
+
+def _is_verdict(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("verdict", "reason"))
 
 
 def _name(n: int, index: int) -> str:

@@ -147,6 +147,20 @@ def test_the_bare_command_says_how_to_go_on(cli, finished):
     assert "selfimprove inspect runs/micro/first" in out
 
 
+def test_the_bare_command_says_what_a_tripped_run_waits_for(cli, fake, finished, monkeypatch):
+    tripped = fake.RunSummary("paused", "tripwire", 1, 2, 3, 10, 0.5, "ab" * 32, tripped=True)
+    monkeypatch.setattr(fake, "status", lambda run_dir: tripped)
+    for words in ((), ("status",)):
+        assert 'selfimprove approve runs/micro/first --reason "..."' in cli(*words).out
+
+
+def test_an_approval_names_its_run_and_its_reason(cli, finished):
+    for words in (("approve",), ("approve", "micro/first"), ("approve", "--reason", "seen")):
+        answer = cli(*words)
+        assert answer.code == 2
+        assert "required" in answer.err
+
+
 def test_the_bare_command_works_beside_a_broken_run(cli, finished):
     (finished / "ledger.jsonl").write_text("x\n")
     answer = cli()

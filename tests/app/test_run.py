@@ -108,6 +108,14 @@ def test_the_exit_code_says_how_the_run_ended(cli, fake, monkeypatch, state, cod
     assert f"{state}: because" in answer.out
 
 
+def test_a_tripped_run_ends_with_a_code_of_its_own_and_says_what_goes_on(cli, fake, monkeypatch):
+    tripped = fake.RunSummary("paused", "tripwire", 1, 2, 3, 10, 0.5, "ab" * 32, tripped=True)
+    monkeypatch.setattr(fake, "run", lambda *a, **k: tripped)
+    answer = cli(*MICRO)
+    assert answer.code == 3
+    assert "Next: selfimprove approve " in answer.out
+
+
 def test_a_report_that_fails_does_not_hide_how_the_run_ended(cli, fake, monkeypatch):
     def broken(run_dir):
         raise OSError(errno.ENOSPC, "full")

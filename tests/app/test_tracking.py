@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from selfimprove.app import tracking
+from selfimprove.app.tracker import Recorder, main
 from selfimprove.app.tracking import Tracker, TrackingConfig, start_tracking
 
 READER = Path(sys.executable).with_name("wandb")
@@ -136,3 +139,58 @@ def test_genomes_and_signatures_stay_out_of_the_tracker(tmp_path):
     tracker.on_event("progress", {"done": 1})
     tracker.on_event("generation", {"generation": 1})
     assert tracker.close(seconds=10).note.startswith("2 lines")  # settings and the generation
+
+
+class Played:
+    """A W&B run that only remembers what it was told."""
+
+    def __init__(self):
+        self.alerts = []
+
+    def log(self, row):
+        pass
+
+    def alert(self, **told):
+        self.alerts.append(told)
+
+
+def trip(generation):
+    reason = "the champion gained 0.5000 of skill in one generation, more than 0.4"
+    trips = [{"name": "gain", "value": 0.5, "bound": 0.4, "reason": reason}]
+    return ("tripwire", {"generation": generation, "readings": [], "trips": trips})
+
+
+RUN = ("run", {"run_id": "r", "experiment": "e", "config": {}})
+PAUSE = ("finish", {"state": "paused", "reason": "tripwire"})
+
+
+@pytest.mark.parametrize(
+    ("records", "alerts"),
+    [
+        ([RUN, trip(1), PAUSE], 1),
+        ([RUN, ("tripwire", {"generation": 1, "readings": [], "trips": []}), PAUSE], 0),
+        ([RUN, trip(1), ("approval", {"generation": 1}), PAUSE], 0),  # a later sitting hears of it again
+        ([RUN, trip(1), ("approval", {"generation": 1}), trip(2), PAUSE], 1),
+    ],
+)
+def test_a_run_that_a_tripwire_pauses_raises_one_alert_a_sitting(monkeypatch, records, alerts):
+    played = Played()
+    monkeypatch.setattr(Recorder, "_open", lambda self, run_id: played)
+    recorder = Recorder({"mode": "offline"})
+    for kind, body in records:
+        recorder.record(kind, body)
+    assert len(played.alerts) == alerts
+    assert all("Tripwire after generation" in told["title"] and "0.5000" in told["text"] for told in played.alerts)
+
+
+def test_an_alert_that_fails_costs_only_itself(monkeypatch, capfd):
+    played = Played()
+    monkeypatch.setattr(played, "alert", lambda **told: 1 / 0)
+    monkeypatch.setattr(Recorder, "_open", lambda self, run_id: played)
+    monkeypatch.setattr(Recorder, "close", lambda self: f"closed after {self._finish['state']}")
+    monkeypatch.setattr("selfimprove.app.tracker.threading", Mock())  # its last resort ends the whole process
+    lines = b"".join(json.dumps(dict(zip(("kind", "body"), told, strict=True))).encode() + b"\n"
+                     for told in (("settings", {"mode": "offline"}), RUN, trip(1), PAUSE))  # fmt: skip
+    monkeypatch.setattr("sys.stdin", Mock(buffer=io.BytesIO(lines)))
+    assert main() == 0
+    assert "closed after paused" in capfd.readouterr().out

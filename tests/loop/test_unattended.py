@@ -1,0 +1,125 @@
+"""A real run whose supervisor is stopped in the middle of a training: nothing trains on, and nobody is blamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from selfimprove.archive.anchor import FileAnchor
+from selfimprove.archive.audit import audit
+
+NAME = "unattended"
+HEARTBEAT = 2.0  # seconds
+SLACK = 10.0  # seconds that a busy machine may take to do what is due
+
+
+@dataclass(frozen=True)
+class Story:
+    """What became of the workers while the supervisor stood still, and of the run afterwards."""
+
+    folder: Path
+    workers: int
+    left: list[psutil.Process]
+    stood_still: bool
+    output: str
+
+    def bodies(self, kind: str) -> list[dict[str, Any]]:
+        lines = (self.folder / "ledger.jsonl").read_text().splitlines()
+        return [record["body"] for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def story(finished: Any) -> Story:
+    place, folder = finished, finished.folder / NAME
+    heartbeat = f"containment.heartbeat_seconds={HEARTBEAT}"
+    process = place.start("run", *place.micro, heartbeat, f"hydra.run.dir={NAME}")
+    main = psutil.Process(process.pid)
+    try:
+        held = hold_in_training(main, process, folder / "ledger.jsonl")
+        process.send_signal(signal.SIGSTOP)
+        workers = workers_of(main)
+        assert held in workers
+        deadline = time.monotonic() + HEARTBEAT + SLACK
+        while workers_of(main) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        left, stood_still = workers_of(main), main.status() == psutil.STATUS_STOPPED
+        time.sleep(HEARTBEAT)
+        process.send_signal(signal.SIGCONT)
+        output, _ = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    return Story(folder, len(workers), left, stood_still, output)
+
+
+def hold_in_training(main: psutil.Process, process: subprocess.Popen[str], ledger: Path) -> psutil.Process:
+    """Stop one worker while its permit is open: a training of this scale would be over before anything is done."""
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline and process.poll() is None:
+        for worker in workers_of(main) if is_training(ledger) else ():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "selfimprove.training.worker" not in worker.cmdline():
+                    continue  # the canary of another zygote
+                worker.suspend()
+                time.sleep(0.2)
+                if is_training(ledger) and worker.status() == psutil.STATUS_STOPPED:
+                    return worker
+                worker.resume()
+        time.sleep(0.01)
+    raise TimeoutError("no worker was seen to train")
+
+
+def is_training(ledger: Path) -> bool:
+    data = ledger.read_bytes() if ledger.exists() else b""
+    return data.count(b'"kind":"permit"') > data.count(b'"kind":"charge"')
+
+
+def workers_of(main: psutil.Process) -> list[psutil.Process]:
+    """The workers that are not dead; the children of the supervisor are zygotes, or W&B's process."""
+    found = []
+    for zygote in main.children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "zygote" in " ".join(zygote.cmdline()):
+                found += [worker for worker in zygote.children() if worker.status() != psutil.STATUS_ZOMBIE]
+    return found
+
+
+def test_no_worker_outlives_one_heartbeat_of_a_stopped_supervisor(story: Story) -> None:
+    assert story.workers >= 1
+    assert not story.left
+    assert story.stood_still
+
+
+def test_the_ledger_and_the_terminal_say_what_happened_to_whom(story: Story) -> None:
+    found = story.bodies("unattended")
+    assert found
+    for body in found:
+        assert "the supervisor was silent for" in body["reason"]
+        assert f"{body['key']}: the supervisor was silent" in story.output
+
+
+def test_what_was_cut_off_is_lost_and_permitted_again(story: Story) -> None:
+    permits = story.bodies("permit")
+    cut = {body["key"] for body in story.bodies("unattended")} & {body["key"] for body in permits}
+    assert cut
+    assert {body["key"] for body in story.bodies("charge") if body["account"] == "lost"} >= cut
+    assert {body["key"] for body in permits if body["reissue"]} >= cut
+
+
+def test_no_candidate_is_blamed(story: Story, finished: Any) -> None:
+    assert {body["status"] for body in story.bodies("outcome")} == {"completed"}
+    assert finished.status(NAME)["lineage_sha256"] == finished.status("whole")["lineage_sha256"]
+
+
+def test_the_run_passes_its_audit(story: Story, finished: Any) -> None:
+    report = audit(story.folder, FileAnchor(finished.folder / "state"))
+    assert report.ok, report.findings

@@ -75,6 +75,10 @@ TYPED = [
     Case("run -m seed=1,2 generatons=3", ("generatons", "did you mean 'generations'?")),
     Case("status", ("runs", "selfimprove run")),
     Case("resume nowhere", ("nowhere", "selfimprove run")),
+    *(
+        Case(f"{command} nowhere", ("nowhere", "selfimprove run"))
+        for command in ("status", "halt", "audit", "inspect", "report", "reproduce --generation 1")
+    ),
     Case("study improvment", ("improvment", "did you mean 'improvement'?")),
     Case("benchmark", ("benchmark", "nothing")),
 ]

@@ -21,7 +21,7 @@ from selfimprove.errors import DiskError, RunError
 
 log = logging.getLogger(__name__)
 
-HASTY_SECONDS = 1.0  # for tracking to finish, when a person wants to stop at once
+HASTY_SECONDS = 0.3  # for tracking to finish, when a person wants to stop at once
 
 EXIT_OK, EXIT_NEGATIVE, EXIT_USER, EXIT_TRIPPED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ import pytest
 
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
+
+pytestmark = pytest.mark.timeout(600)  # six sittings, one after the other
 
 NAME = "stopped"
 TORN = b'{"body":{"account":"search","flops":15'
@@ -166,6 +169,12 @@ def halt_by_signal(sitting: Sitting) -> None:
     sitting.main.send_signal(signal.SIGUSR1)
 
 
+def kill(sitting: Sitting) -> None:
+    sitting.process.kill()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        sitting.worker.resume()  # it may be so young that it has yet to ask to die with its parent
+
+
 @pytest.fixture(scope="module")
 def story(finished: Any) -> Story:
     place, folder = finished, finished.folder / NAME
@@ -176,7 +185,7 @@ def story(finished: Any) -> Story:
     halt_seconds = confirmed - (folder / "HALT").stat().st_mtime
     refusal = place.call("resume", NAME, expect=2)
     by_signal = Sitting(place, "resume", NAME, "--clear-halt").end(halt_by_signal)
-    killed = Sitting(place, "resume", NAME, "--clear-halt").end(lambda sitting: sitting.process.kill())
+    killed = Sitting(place, "resume", NAME, "--clear-halt").end(kill)
     tear(folder / "ledger.jsonl")
     place.call("resume", NAME)
     return Story(folder, first, twice, halted, halt_seconds, refusal, by_signal, killed, place.status(NAME))

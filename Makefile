@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # Any Python from 3.11 to 3.13; choose another one with: make setup PYTHON=/path/to/python
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 ARGS ?=
+# Test files at once; what they share is a file's own business
+JOBS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -35,7 +37,7 @@ run: setup ## Run the default experiment, a few minutes on two cores (ARGS="key=
 	$(BIN)/selfimprove run $(ARGS)
 
 test: setup ## All tests (ARGS="-k name ...")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(BIN)/python -m ruff check .

@@ -55,7 +55,7 @@ class InspectionConfig:
     """Lower end of the 95% Wilson interval of halt compliance that a promotion needs."""
     stage_sequences: int = 48
     """Sequences a family that the checkpoint of a training's stage is read on, before the next stage is permitted."""
-    stage_retention_floor: float = 0.5
+    stage_retention_floor: float = 0.1
     """Upper end of the same interval, at a third of the training, below which it is stopped there."""
 
 

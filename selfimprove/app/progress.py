@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLAIN_SECONDS = 15.0  # at most one progress line in this many seconds when the output is no terminal
+LEAST_DONE = 0.2  # of a generation: less of it, with the start of the workers in it, says nothing about speed
 
 
 class Summary(Protocol):
@@ -169,7 +170,7 @@ class PlainProgress:
     def _seconds_left(self, now: float, done: float) -> str:
         assert self._started is not None
         gained = done - self._done_before
-        if gained <= 0 or done >= self._view.planned:
+        if gained < LEAST_DONE or done >= self._view.planned:
             return ""
         return f"; about {duration((now - self._started) / gained * (self._view.planned - done))} left"
 

@@ -59,7 +59,7 @@ def approve(arguments: argparse.Namespace) -> int:
     body = approve_run(run_dir, arguments.reason)
     trips = ", ".join(body["trips"])
     print(f"Approved by {body['who']}: {run_dir} may go on after generation {body['generation']} ({trips}).")
-    print(f"Next: {next_commands(_state(run_dir) or 'paused', run_dir)[-1]}")
+    print(f"Next: {next_commands('paused', run_dir)[-1]}")
     return 0
 
 
@@ -67,18 +67,16 @@ def halt(arguments: argparse.Namespace) -> int:
     """Kill switch: the file comes first, so that nothing can keep it from being seen."""
     run_dir = folder.find_run(arguments.run)
     switch = run_dir / folder.HALT
-    existed = switch.exists()
     try:
         folder.write_halt(run_dir, arguments.reason)
     except OSError as error:
         raise folder.explain(error, f"write {switch}") from error
-    before = _state(run_dir)
-    if before in ENDED and not existed:
-        switch.unlink(missing_ok=True)
-        raise RunError("halt run", str(run_dir), "a run that has not ended", f"it is {before}: nothing is left to stop")
     deadline = time.monotonic() + HALT_SECONDS
     while (state := _state(run_dir)) == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
+    if state in ENDED:  # before the switch was there, or before anybody looked at it
+        switch.unlink(missing_ok=True)
+        raise RunError("halt run", str(run_dir), "a run that has not ended", f"it is {state}: nothing is left to stop")
     if state == "running":
         print(f"Halt of {run_dir} is requested and not confirmed yet. Check: selfimprove status {run_dir}")
     else:

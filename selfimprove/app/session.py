@@ -55,9 +55,10 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
         note, patience = "", CLOSE_SECONDS
         try:
             with _progress(view, signals) as progress:
-                observers = Observers([_Fold(view), progress, *([tracker] if tracker else [])])
+                told = [tracker] if tracker else []
                 if resume:
-                    _replay(run_dir, observers)
+                    _replay(run_dir, Observers([_Fold(view), *told]))
+                observers = Observers([_Fold(view), progress, *told])
                 summary = run(
                     settings.run,
                     run_dir,
@@ -115,15 +116,10 @@ def _progress(view: RunView, signals: StopSignals) -> LiveProgress | PlainProgre
 
 
 def _replay(run_dir: Path, observers: Observers) -> None:
-    """Tell the observers of a resumed run what happened before; decisions are old news, so nothing is logged."""
-    quiet = logging.getLogger("selfimprove.app.progress")
-    quiet.disabled = True
-    try:
-        for kind, body in folder.records(run_dir):
-            if kind != "finish":
-                observers.on_event(kind, body)
-    finally:
-        quiet.disabled = False
+    """Tell what happened before a run is resumed to those who keep it; progress is of this sitting alone."""
+    for kind, body in folder.records(run_dir):
+        if kind != "finish":
+            observers.on_event(kind, body)
 
 
 @contextmanager

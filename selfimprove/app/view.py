@@ -17,7 +17,7 @@ class CandidateRow:
     index: int
     edits: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
-    status: str = "valid"  # valid, invalid, duplicate, denied, failed, scored, promoted, rejected
+    status: str = "valid"  # valid, invalid, duplicate, denied, stopped, failed, scored, promoted, rejected
     genome: str = ""
     skill: float | None = None
     retention: float | None = None
@@ -96,8 +96,9 @@ def _charge(view: RunView, body: Body) -> None:
 def _outcome(view: RunView, body: Body) -> None:
     row = view.candidates.get(_place(str(body["key"])))
     if row is not None and body["status"] != "completed" and row.status == "valid":
-        row.status, row.reason = "failed", str(body.get("reason", ""))
-        view.failed += 1
+        row.status = "stopped" if body["status"] == "stopped" else "failed"
+        row.reason = str(body.get("reason", ""))
+        view.failed += row.status == "failed"
 
 
 def _score(view: RunView, body: Body) -> None:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
+from typing import Protocol
 
-from selfimprove.archive.ledger import Entry
 from selfimprove.containment.budget import Budget
 from selfimprove.loop.journal import Journal
 
@@ -39,7 +39,19 @@ def _is_done(journal: Journal, key: str) -> bool:
     return journal.find("stage", slot, stage) is not None or journal.find("outcome", slot) is not None
 
 
-def elapsed_seconds(entries: Iterable[Entry]) -> float:
+class Timed(Protocol):
+    """A record with its kind and the time at which it was written, in ISO 8601."""
+
+    @property
+    def kind(self) -> str:
+        """What it records."""
+
+    @property
+    def time(self) -> str:
+        """When."""
+
+
+def elapsed_seconds(entries: Iterable[Timed]) -> float:
     """Wall time of the sittings so far, each from its first record to its last; a clock set back counts as nothing.
 
     The time that a tripped run waits for its approval is no sitting.

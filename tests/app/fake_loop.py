@@ -5,6 +5,7 @@ As a script it is the command line with this loop in place of the real one: ``py
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,19 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfimprove.errors import LedgerError, RunError
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    state: str
-    reason: str
-    generation: int
-    candidates: int
-    charged_flops: int
-    limit_flops: int
-    best_skill: float | None
-    lineage_sha256: str
-    tripped: bool = False
+from selfimprove.loop.standing import RunSummary, is_running
 
 
 @dataclass(frozen=True)
@@ -40,6 +29,14 @@ class Reproduction:
 class _Writer:
     def __init__(self, run_dir, observer):
         self.path, self.observer, self.flops = run_dir / "ledger.jsonl", observer, 0
+        self.lock = self.path.open("a")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.lock.close()
 
     def add(self, kind, **body):
         with self.path.open("a", encoding="utf-8") as ledger:
@@ -55,7 +52,12 @@ def run(config, run_dir, observer, *, resume=False, clear_halt=False, should_sto
     """Write a run of `config.generations` generations; stops after a candidate when asked to."""
     if (run_dir / "HALT").exists() and not clear_halt:
         raise RunError("resume", str(run_dir), "a run that is not halted", "--clear-halt")
-    writer = _Writer(run_dir, observer)
+    with _Writer(run_dir, observer) as writer:
+        _write(config, run_dir, writer, resume, should_stop)
+    return status(run_dir)
+
+
+def _write(config, run_dir, writer, resume, should_stop):
     if resume:
         (run_dir / "HALT").unlink(missing_ok=True)
         writer.flops = status(run_dir).charged_flops
@@ -73,7 +75,7 @@ def run(config, run_dir, observer, *, resume=False, clear_halt=False, should_sto
         for index in range(config.candidates):
             time.sleep(float(os.environ.get("FAKE_STEP", "0")))
             _candidate(writer, generation, index)
-            observer.on_event(
+            writer.observer.on_event(
                 "progress",
                 {
                     "generation": generation,
@@ -85,14 +87,12 @@ def run(config, run_dir, observer, *, resume=False, clear_halt=False, should_sto
                 },
             )
             if should_stop():
-                writer.add("finish", state="paused", reason="asked to stop")
-                return status(run_dir)
+                return
             if (run_dir / "HALT").exists():
                 writer.add("halt", reason=(run_dir / "HALT").read_text().strip())
-                return status(run_dir)
+                return
         _end(writer, generation, config.candidates)
     writer.add("finish", state="finished", reason="")
-    return status(run_dir)
 
 
 def _candidate(writer, generation, index):
@@ -133,7 +133,9 @@ def _end(writer, generation, candidates):
 
 def status(run_dir):
     """Fold the records."""
-    state, reason, generation, candidates, charged, limit, best = "running", "", 0, 0, 0, 0, None
+    state, reason = ("running", "") if is_running(run_dir) else ("paused", "interrupted")
+    open_end = state, reason
+    generation, candidates, charged, limit, best = 0, 0, 0, 0, None
     for line in (run_dir / "ledger.jsonl").read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
@@ -151,7 +153,7 @@ def status(run_dir):
         elif kind in ("finish", "halt"):
             state, reason = body.get("state", "halted"), body["reason"]
         elif kind == "resume":
-            state, reason = "running", ""
+            state, reason = open_end
     return RunSummary(state, reason, generation, candidates, charged, limit, best, "ab" * 32)
 
 

@@ -34,6 +34,15 @@ def test_the_view_counts_what_was_denied_and_what_failed():
     assert (view.denied, view.failed, len(view.candidates)) == (2, 1, 3)
 
 
+def test_a_candidate_that_was_stopped_at_a_stage_is_not_counted_as_failed():
+    view = RunView()
+    body = {"generation": 1, "index": 0, "edits": ["e"], "kinds": ["recipe"], "status": "valid", "genome": None}
+    view.apply("proposal", body)
+    view.apply("outcome", {"key": "g001/c00/s0", "status": "stopped", "reason": "kept 0 of 48"})
+    row = view.candidates[1, 0]
+    assert (row.status, row.reason, view.failed) == ("stopped", "kept 0 of 48", 0)
+
+
 def test_the_view_attributes_charges_to_candidates():
     view = RunView()
     place = {"generation": 1, "index": 5}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import re
@@ -281,7 +282,7 @@ def test_runs_of_very_different_length_are_compared_on_a_log_axis(tmp_path: Path
 def test_a_run_cut_off_anywhere_still_gives_a_whole_page(tmp_path: Path, keep: int) -> None:
     page = _render(fixture.full_run(), tmp_path, keep)
     assert Page(page).stack == []
-    assert "no finish record" in page or keep == 0
+    assert "selfimprove resume goes on" in page or keep == 0
     assert not re.search(r"\bnan\b", page, flags=re.IGNORECASE)
 
 
@@ -293,13 +294,17 @@ def test_a_run_with_no_promotion_says_that_the_seed_is_still_champion(tmp_path: 
     assert "There is nothing to compare" in page
 
 
-def test_a_halted_run_shows_why_and_a_resumed_one_is_running_again(tmp_path: Path) -> None:
+def test_a_halted_run_shows_why_and_a_resumed_one_runs_while_a_process_holds_its_ledger(tmp_path: Path) -> None:
     writer = fixture.full_run()
     writer.lines = [line for line in writer.lines if line["kind"] != "finish"]
     writer.add("halt", reason="a person asked")
     assert 'state-halted">halted</span> a person asked' in _render(writer, tmp_path)
     writer.add("clear_halt", reason="checked")
-    assert 'state-running">running</span>' in _render(writer, tmp_path)
+    folder = writer.write(tmp_path)
+    with (folder / "ledger.jsonl").open("rb") as ledger:
+        fcntl.flock(ledger, fcntl.LOCK_EX)
+        assert 'state-running">running</span>' in write_report(folder).read_text(encoding="utf-8")
+    assert 'state-paused">paused</span> interrupted' in write_report(folder).read_text(encoding="utf-8")
 
 
 def test_unknown_records_and_malformed_fields_do_no_harm(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_trip_waits_until_it_is_approved() -> None:
     [
         ((), ("paused", REASON)),
         ((APPROVAL,), ("paused", "approved by ada")),
-        ((APPROVAL, Record("resume", {"entries": 9})), ("running", "")),
+        ((APPROVAL, Record("resume", {"entries": 9})), ("paused", "interrupted")),
     ],
 )
 def test_the_state_follows_trip_approval_and_resume(more: tuple[Record, ...], words: tuple[str, str]) -> None:

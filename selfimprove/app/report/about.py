@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from selfimprove.app.report.records import Records, mapping, shown, text, texts
 from selfimprove.app.report.views import Charge, RunInfo, Sandbox
 from selfimprove.app.report.wires import trip_text
+from selfimprove.loop.recovery import elapsed_seconds
 
 
 def run_info(records: Records, charges: tuple[Charge, ...]) -> RunInfo:
@@ -25,7 +24,7 @@ def run_info(records: Records, charges: tuple[Charge, ...]) -> RunInfo:
         reason=reason,
         started=times[0] if times else "",
         ended=times[-1] if times else "",
-        seconds=_seconds(times[0], times[-1]) if times else None,
+        seconds=_seconds(records),
         charged=max((charge.total for charge in charges), default=0) or sum(charge.flops for charge in charges),
         limits=limits,
         sandbox=tuple(Sandbox(name, shown(how), name in degraded or not how) for name, how in sandbox.items()),
@@ -39,8 +38,9 @@ def run_info(records: Records, charges: tuple[Charge, ...]) -> RunInfo:
 
 
 def run_state(records: Records) -> tuple[str, str]:
-    """The state after the last record that changes it. Without one the run is going on, or its process was killed."""
-    state, reason = "running", "no finish record: the run is going on, or its process was killed"
+    """The state after the last record that changes it. Without one the run is going on if a process writes to it."""
+    open_end = ("running", "") if records.under_way else ("paused", "interrupted; selfimprove resume goes on")
+    state, reason = open_end
     for line in records.lines:
         given = text(line.body.get("reason"))
         if line.kind == "finish":
@@ -52,14 +52,15 @@ def run_state(records: Records) -> tuple[str, str]:
         elif line.kind == "approval":
             state, reason = "paused", f"approved by {shown(line.body.get('who'))}: {given}; not resumed yet"
         elif line.kind in ("resume", "clear_halt"):
-            state, reason = "running", "resumed; no finish record since"
+            state, reason = open_end
     if not records.lines:
         reason = "the ledger holds no record yet"
     return state, reason
 
 
-def _seconds(start: str, end: str) -> float | None:
+def _seconds(records: Records) -> float | None:
+    """Wall time of all sittings, as the loop counts it; None where a time cannot be read."""
     try:
-        return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+        return elapsed_seconds(line for line in records.lines if line.time)
     except (ValueError, TypeError):
         return None

@@ -42,10 +42,10 @@ def read_comparison(value: object, alpha: float, split: str) -> Comparison | Non
 def read_confirmations(records: Records) -> tuple[Confirmation, ...]:
     """Every comparison of a candidate with its parent, in ledger order."""
     promoted = {place(line) for line in records.of("decision") if line.body.get("promoted") is True}
-    found = []
+    found, alpha = [], _alpha(records)
     for line in records.of("confirmation"):
         generation = integer(line.body.get("generation"))
-        pair = read_comparison(line.body, _alpha(records), "gate")
+        pair = read_comparison(line.body, alpha, "gate")
         if generation is not None and pair is not None:
             index = integer(line.body.get("index"))
             found.append(Confirmation(generation, index, pair, place(line) in promoted))

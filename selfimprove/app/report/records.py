@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from selfimprove.errors import RunError
+from selfimprove.loop.standing import is_running
 
 LEDGER = "ledger.jsonl"
 
@@ -41,10 +42,17 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """All readable lines of one ledger, in order, and how many lines could not be read."""
+    """All readable lines of one ledger, in order.
+
+    Attributes:
+        lines: the lines.
+        unreadable: how many more could not be read.
+        under_way: whether a process was writing to it.
+    """
 
     lines: tuple[Record, ...]
     unreadable: int = 0
+    under_way: bool = False
 
     def of(self, kind: str) -> tuple[Record, ...]:
         """The records of one kind, in ledger order."""
@@ -70,7 +78,7 @@ def read_records(run_dir: Path) -> Records:
         ) from error
     lines = [_record(line) for line in content.splitlines() if line.strip()]
     readable = tuple(line for line in lines if line is not None)
-    return Records(readable, unreadable=len(lines) - len(readable))
+    return Records(readable, unreadable=len(lines) - len(readable), under_way=is_running(run_dir))
 
 
 def _record(line: bytes) -> Record | None:

@@ -2,7 +2,8 @@
 
 Each run ends with its own exam: the genome promoted last against the seed genome, at equal FLOPs a training, on 8 fresh
 training seeds, on the gate split and, once, on the sealed split. This study runs the arms, reads that record from each
-ledger and tabulates it. Runs live under ``runs/study-improvement`` and are resumed where they stopped.
+ledger and tabulates it. Runs live under ``runs/study-improvement`` and are resumed where they stopped; what the summary
+already holds is kept as it was measured, with its commit. Remove the summary to measure anew.
 """
 
 from __future__ import annotations
@@ -36,19 +37,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides of every run")
     chosen = parser.parse_args(arguments)
     started = time.monotonic()
-    rows = []
-    for seed in chosen.seeds:
-        for arm in chosen.arms:
+    rows = measured(chosen.results)
+    wanted = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms]
+    for arm, seed in wanted:
+        if (arm, seed) not in rows:
             folder = chosen.runs / f"{arm}-seed{seed}"
             late = time.monotonic() - started > 60 * chosen.minutes
             if not finish(folder, [f"controller={arm}", f"seed={seed}", *chosen.overrides], start=not late):
                 print(f"{arm} seed {seed}: not finished; run the study again to go on", flush=True)
                 continue
-            rows.append(row_of(folder, arm, seed))
-            write(chosen.results, rows)
-            print(line(rows[-1]), flush=True)
-    complete = len(rows) == len(chosen.seeds) * len(chosen.arms)
-    return 0 if complete else 3
+            rows[arm, seed] = row_of(folder, arm, seed)
+            write(chosen.results, list(rows.values()))
+        print(line(rows[arm, seed]), flush=True)
+    return 0 if rows.keys() >= set(wanted) else 3
+
+
+def measured(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """The rows of an earlier sitting, by arm and root seed."""
+    path = folder / "summary.json"
+    if not path.exists():
+        return {}
+    return {(row["arm"], row["seed"]): row for row in json.loads(path.read_text(encoding="utf-8"))["runs"]}
 
 
 def finish(folder: Path, overrides: Sequence[str], *, start: bool) -> bool:
@@ -89,6 +98,7 @@ def row_of(folder: Path, arm: str, seed: int) -> dict[str, Any]:
 
 def write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The table so far, with how many root seeds of each arm reached the level."""
+    rows = sorted(rows, key=lambda row: (row["seed"], ARMS.index(row["arm"])))
     counts = {
         arm: {
             "n": len(mine := [row for row in rows if row["arm"] == arm]),

@@ -19,6 +19,9 @@ def test_a_finished_run_is_tabulated_from_its_ledger_and_not_run_again(finished:
     assert row["lineage_sha256"] == finished.status("whole")["lineage_sha256"]
     assert row["charged_flops"] == finished.status("whole")["charged_flops"]
     assert (tmp_path / "transformer-seed0" / "ledger.jsonl").read_bytes() == before
+    shutil.rmtree(tmp_path / "transformer-seed0")
+    assert improvement.main([*arguments, "--minutes", "-1"]) == 0, "what was measured is kept without its run"
+    assert improvement.measured(tmp_path / "out") == {("transformer", 0): row}
 
 
 def test_a_study_without_time_starts_nothing_and_says_that_it_is_not_complete(tmp_path: Path) -> None:

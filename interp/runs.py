@@ -7,8 +7,6 @@ checked against the hash that the ledger gives for it.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +19,7 @@ from torch import Tensor
 from interp.bench import Bench, Plan
 from interp.checkpoint import load_model
 from interp.hooked import HookedModel, to_hooked
+from selfimprove.archive.records import LEDGER_NAME, records
 from selfimprove.errors import InvalidCheckpoint, RunError
 from selfimprove.genome.genome import Genome
 from selfimprove.nets.transformer import Transformer
@@ -28,7 +27,6 @@ from selfimprove.seeds import derive
 from selfimprove.tasks.suite import TaskSuite
 from selfimprove.training.protocol import tasks_from_json
 
-LEDGER = "ledger.jsonl"
 EXAMPLES = 8  # sequences of each family in `Generation.tokens`
 
 
@@ -99,15 +97,15 @@ def load_generation(run_dir: str | Path, generation: int) -> Generation:
         InvalidCheckpoint: a file that is not what the ledger says it is.
     """
     run_dir = Path(run_dir)
-    records = list(_records(run_dir))
-    run = _last(records, "run", lambda body: True)
+    found = _records(run_dir)
+    run = _last(found, "run", lambda body: True)
     if run is None:
         raise RunError("open run", str(run_dir), "a ledger that begins with a run record")
-    record = _last(records, "checkpoint", lambda body: body["generation"] == generation)
+    record = _last(found, "checkpoint", lambda body: body["generation"] == generation)
     if record is None:
-        kept = sorted({body["generation"] for kind, body in records if kind == "checkpoint"})
+        kept = sorted({body["generation"] for kind, body in found if kind == "checkpoint"})
         raise RunError("load generation", generation, f"generations with a checkpoint: {kept}")
-    genome = _genome(records, run, record["genome"])
+    genome = _genome(found, run, record["genome"])
     suite = TaskSuite(tasks_from_json(run["config"]["tasks"]))
     data = _checked(run_dir, record)
     network = load_model(data, genome.architecture, vocab_size=suite.config.vocab_size, context=suite.config.context)
@@ -115,7 +113,7 @@ def load_generation(run_dir: str | Path, generation: int) -> Generation:
     def same(body: dict[str, Any]) -> bool:
         return (body["generation"], body["index"]) == (generation, record["index"])
 
-    inspection, proposal, decision = (_last(records, kind, same) for kind in ("inspection", "proposal", "decision"))
+    inspection, proposal, decision = (_last(found, kind, same) for kind in ("inspection", "proposal", "decision"))
     return Generation(
         run_dir=run_dir,
         number=generation,
@@ -138,7 +136,7 @@ def latest_run(start: str | Path = ".") -> Path:
     """
     start = Path(start).resolve()
     for folder in (start, *start.parents):
-        if (folder / "runs" / "latest" / LEDGER).is_file():
+        if (folder / "runs" / "latest" / LEDGER_NAME).is_file():
             return (folder / "runs" / "latest").resolve()
     raise RunError("find the latest run", str(start), "a folder in or under one with runs/latest", "make one: make run")
 
@@ -148,33 +146,25 @@ def generations(run_dir: str | Path) -> tuple[int, ...]:
     return tuple(sorted({body["generation"] for kind, body in _records(Path(run_dir)) if kind == "checkpoint"}))
 
 
-def _records(run_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Kind and body of every ledger line; a torn last line, which a crash may leave, is passed over."""
-    path = run_dir / LEDGER
-    if not path.is_file():
-        raise RunError("open run", str(run_dir), f"a folder with {LEDGER}", "list the runs with: ls runs/*")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-            yield entry["kind"], entry["body"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            if number == len(lines):
-                return
-            raise RunError(f"read {LEDGER} line {number}", line[:80], "a JSON entry", "selfimprove audit") from error
+def _records(run_dir: Path) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        return list(records(run_dir))
+    except OSError as error:
+        raise RunError(
+            "open run", str(run_dir), f"a folder with {LEDGER_NAME}", "list the runs with: ls runs/*"
+        ) from error
 
 
-def _last(records: list[tuple[str, dict[str, Any]]], kind: str, wanted: Any) -> dict[str, Any] | None:
-    return next((body for k, body in reversed(records) if k == kind and wanted(body)), None)
+def _last(found: list[tuple[str, dict[str, Any]]], kind: str, wanted: Any) -> dict[str, Any] | None:
+    return next((body for k, body in reversed(found) if k == kind and wanted(body)), None)
 
 
-def _genome(records: list[tuple[str, dict[str, Any]]], run: dict[str, Any], sha256: str) -> Genome:
-    known = [run["seed_genome"], *(body["genome"] for kind, body in records if kind == "genome")]
-    for data in known:
-        genome = Genome.from_json(data)
-        if genome.sha256 == sha256:
-            return genome
-    raise RunError("load genome", sha256, f"one of the {len(known)} genomes in the ledger")
+def _genome(found: list[tuple[str, dict[str, Any]]], run: dict[str, Any], sha256: str) -> Genome:
+    recorded = (body["genome"] for kind, body in found if kind == "genome" and body["sha256"] == sha256)
+    genome = Genome.from_json(next(recorded, run["seed_genome"]))
+    if genome.sha256 != sha256:
+        raise RunError("load genome", sha256, "a genome in the ledger", "selfimprove audit")
+    return genome
 
 
 def _checked(run_dir: Path, record: dict[str, Any]) -> bytes:

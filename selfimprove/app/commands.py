@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfimprove.app import folder
+from selfimprove.archive.records import LEDGER_NAME
 from selfimprove.errors import RunError
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def _recorded_config(run_dir: Path) -> Mapping[str, Any]:
             config: Mapping[str, Any] = body["config"]
             return config
         break
-    where = str(run_dir / folder.LEDGER)
+    where = str(run_dir / LEDGER_NAME)
     raise RunError("resume", where, "a ledger that begins with a run record", "selfimprove audit shows what is damaged")
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from selfimprove.app.schema import listing, suggest
+from selfimprove.archive.records import LEDGER_NAME as LEDGER
+from selfimprove.archive.records import records as archived
 from selfimprove.errors import ConfigError, RunError, UserError
 
 RUNS = Path("runs")  # below the current folder; hydra.run.dir can place a single run elsewhere
 LATEST = "latest"
-LEDGER = "ledger.jsonl"
 HALT = "HALT"
 REPORT = "report.html"
 
@@ -103,26 +103,13 @@ def point_latest(run_dir: Path, runs: Path = RUNS) -> None:
 def records(run_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """``(kind, body)`` of every record, for showing; this checks nothing, ``audit`` does.
 
-    A last line without a newline is a torn write and is skipped.
-
     Raises:
-        RunError: a complete line that is not a record.
+        RunError: the ledger cannot be read, or holds a complete line that is not a record.
     """
     try:
-        lines = (run_dir / LEDGER).read_bytes().split(b"\n")
+        yield from archived(run_dir)
     except OSError as error:
         raise explain(error, f"read {run_dir / LEDGER}") from error
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            record = json.loads(line)
-            kind, body = record["kind"], record["body"]
-            if not isinstance(kind, str) or not isinstance(body, dict):
-                raise TypeError("kind or body")
-        except (ValueError, KeyError, TypeError) as error:
-            where = f"{run_dir / LEDGER}, line {number}"
-            remedy = "selfimprove audit shows what is damaged"
-            raise RunError("read", where, "one JSON record a line", remedy) from error
-        yield kind, body
 
 
 def explain(error: OSError, operation: str, place: str = "", then: str = "") -> UserError:

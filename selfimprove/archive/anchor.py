@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from selfimprove.archive.canonical import canonical, parse
 from selfimprove.archive.files import disk_error, is_plain_name, make_folder, write_atomic
+from selfimprove.canonical import canonical, parse
 from selfimprove.errors import LedgerError
 
 

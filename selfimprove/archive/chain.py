@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from selfimprove.archive.canonical import canonical, parse
+from selfimprove.canonical import canonical, parse
 from selfimprove.errors import LedgerError
 
 GENESIS = "0" * 64  # `previous` of the first entry

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from selfimprove.archive.canonical import canonical, parse
 from selfimprove.archive.files import disk_error, is_plain_name, make_folder, write_atomic
+from selfimprove.canonical import canonical, parse
 from selfimprove.errors import InvalidCheckpoint, LedgerError
 
 HEADER_CAP = 1 << 20  # bytes

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from selfimprove.archive.canonical import parse
 from selfimprove.archive.chain import Entry
 from selfimprove.archive.files import LEFTOVER, read_regular
 from selfimprove.archive.findings import Finding
+from selfimprove.canonical import parse
 from selfimprove.errors import LedgerError
 
 CONFIG_NAME = "config.json"

@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from selfimprove.archive.anchor import Anchor, AnchorRecord
-from selfimprove.archive.canonical import canonical, parse
 from selfimprove.archive.chain import GENESIS, Entry, Scan, digest, encode, is_torn, message, scan
 from selfimprove.archive.files import (
     LEFTOVER,
@@ -30,11 +29,12 @@ from selfimprove.archive.files import (
     read_regular,
     write_atomic,
 )
+from selfimprove.archive.records import LEDGER_NAME
+from selfimprove.canonical import canonical, parse
 from selfimprove.errors import LedgerError, RunError
 
 __all__ = ["LEDGER_NAME", "Entry", "Ledger", "Signer", "read", "utc_now"]
 
-LEDGER_NAME = "ledger.jsonl"
 RECOVERED = "recovered"
 _REMEDY = "run `selfimprove audit` for every finding; restore the run folder from a copy, or start a new run"
 

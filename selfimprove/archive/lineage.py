@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfimprove.archive.canonical import canonical
 from selfimprove.archive.chain import Entry
+from selfimprove.canonical import canonical
 from selfimprove.errors import LedgerError
 
 SEED_INDEX = -1  # the seed comes before every candidate of its generation

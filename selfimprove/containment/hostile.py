@@ -9,8 +9,6 @@ from typing import Any, Final, NoReturn
 
 from selfimprove.containment.sandbox import wire
 
-EVENT_BYTES: Final = 64 * 1024
-RESULT_BYTES: Final = 8 * 1024 * 1024
 TOTAL_EVENT_BYTES: Final = 64 * 1024 * 1024
 DEPTH: Final = 32
 VALUES: Final = 200_000  # parsing so many takes a fifth of a second, in which nobody is watched
@@ -115,9 +113,6 @@ def _clean_value(value: Any, depth: int) -> Any:
     return value
 
 
-_CAPS: Final = {wire.EVENT: EVENT_BYTES, wire.RESULT: RESULT_BYTES, wire.FAILURE: EVENT_BYTES}
-
-
 class FrameReader:
     """Cuts a worker's byte stream into frames, and refuses a stream that breaks the rules.
 
@@ -148,7 +143,7 @@ class FrameReader:
         event: bytes | None = None
         while len(self._buffer) >= position + wire.HEADER.size:
             kind, length = wire.HEADER.unpack_from(self._buffer, position)
-            cap = _CAPS.get(kind)
+            cap = wire.FRAME_BYTES.get(kind)
             if cap is None:
                 raise ProtocolError("a frame of unknown kind")
             if length > cap:
@@ -168,7 +163,7 @@ class FrameReader:
             frames += 1
         del self._buffer[:position]
         if event is not None:
-            self.event = parse_object(event, EVENT_BYTES)
+            self.event = parse_object(event, wire.FRAME_BYTES[wire.EVENT])
         return frames
 
     def _take(self, kind: bytes, body: bytes, cap: int) -> None:

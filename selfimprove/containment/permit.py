@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Protocol, final
 
-import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from selfimprove.errors import SelfImproveError
+from selfimprove.canonical import canonical
+from selfimprove.errors import LedgerError, SelfImproveError
 
 DOMAIN: Final = b"selfimprove-permit\n"  # keeps a signature from being valid for a ledger entry under the same key
 
@@ -67,7 +67,7 @@ class Permit:
         """Return the bytes that are signed."""
         body = asdict(self)
         del body["signature"]
-        return DOMAIN + rfc8785.dumps(body)
+        return DOMAIN + canonical(body)
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields, signature included."""
@@ -107,7 +107,7 @@ def verify(permit: Permit, claim: Claim, *, public_key_hex: str, now: float) -> 
     try:
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key_hex))
         public.verify(bytes.fromhex(permit.signature), permit.message())
-    except (InvalidSignature, ValueError, rfc8785.CanonicalizationError):
+    except (InvalidSignature, ValueError, LedgerError):
         raise PermitRefused("verify a permit", permit.key, "a permit signed by this installation") from None
     for name in ("run_id", "key", "genome_sha256", "stage"):
         granted, claimed = getattr(permit, name), getattr(claim, name)

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
-import rfc8785
-
+from selfimprove.canonical import canonical
 from selfimprove.errors import InvalidGenome
 from selfimprove.genome.expression import Expression, cross_entropy, parse
 
@@ -146,7 +145,7 @@ class Genome:
 
     def canonical(self) -> str:
         """RFC 8785 JSON of ``effective``: what the hash is taken over."""
-        return rfc8785.dumps(self.effective).decode()
+        return canonical(self.effective).decode()
 
     @cached_property
     def sha256(self) -> str:

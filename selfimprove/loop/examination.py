@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selfimprove.archive.canonical import canonical
 from selfimprove.archive.checkpoint import store
 from selfimprove.archive.files import make_folder, write_atomic
+from selfimprove.canonical import canonical
 from selfimprove.containment.supervisor import Completed, Job
 from selfimprove.errors import LedgerError
 from selfimprove.genome.edits import Edit

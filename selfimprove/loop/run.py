@@ -14,10 +14,10 @@ from typing import Any
 
 import selfimprove
 from selfimprove.archive.anchor import FileAnchor
-from selfimprove.archive.canonical import canonical
 from selfimprove.archive.checkpoint import tensors_sha256
 from selfimprove.archive.files import make_folder, write_atomic
 from selfimprove.archive.ledger import LEDGER_NAME, Ledger, read
+from selfimprove.canonical import canonical
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.keys import SigningKey, state_dir
 from selfimprove.containment.permit import PermitBook

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import save
 
 from selfimprove.archive.anchor import FileAnchor
-from selfimprove.archive.canonical import canonical
 from selfimprove.archive.checkpoint import store
 from selfimprove.archive.ledger import LEDGER_NAME, Ledger
+from selfimprove.canonical import canonical
 
 SEED_GENOME = {"schema": 1, "architecture": {"width": 64}}
 

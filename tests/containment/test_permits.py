@@ -50,6 +50,14 @@ def test_a_permit_survives_the_round_trip_through_json(book: PermitBook) -> None
     assert Permit.from_json(permit.to_json()) == permit
 
 
+def test_a_permit_may_grant_more_than_a_double_can_hold(book: PermitBook) -> None:
+    flops = 2**53 + 1
+    permit = book.issue(CLAIM, account="search", flops=flops, tokens=1, steps=1, lifetime_seconds=60, reissue=False)
+    with pytest.raises(PermitRefused, match="signed"):
+        book.spend(replace(permit, flops=flops - 1), CLAIM)
+    book.spend(permit, CLAIM)
+
+
 def test_a_permit_can_be_spent_once(book: PermitBook) -> None:
     permit = issue(book)
     book.spend(permit, CLAIM)

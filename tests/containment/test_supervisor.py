@@ -65,6 +65,12 @@ def test_inputs_are_read_and_outputs_come_back_as_bytes(supervisor: Supervisor, 
     assert outcome.outputs == {"a": b"FIRST", "b": b"SECOND"}
 
 
+def test_an_exceptions_longest_message_arrives_whatever_it_is_written_in(supervisor: Supervisor, make_job: Any) -> None:
+    outcome = outcome_of(supervisor, make_job("fail", message="\U0001f9ea" * 5000))
+    assert isinstance(outcome, Crashed)
+    assert outcome.reason.startswith("ValueError: \U0001f9ea")
+
+
 def test_an_exception_is_a_crash_with_its_type_and_message(supervisor: Supervisor, make_job: Any) -> None:
     outcome = outcome_of(supervisor, make_job("fail", message="bad \x1b[31mred\x07\nnews\u202e"))
     assert isinstance(outcome, Crashed)

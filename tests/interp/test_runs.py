@@ -98,6 +98,9 @@ def test_a_torn_last_line_is_passed_over_and_a_broken_one_is_named(run_dir: Path
     whole = ledger.read_text()
     ledger.write_text(whole + '{"kind": "chec')
     assert load_generation(run_dir, 3).number == 3
+    separated = whole.replace("recipe.learning_rate=0.003", "a\u2028b\x85c")  # line ends to some, not in JSON lines
+    ledger.write_text(separated, encoding="utf-8")
+    assert load_generation(run_dir, 3).edits == ("a\u2028b\x85c",)
     ledger.write_text("not json\n" + whole)
     with pytest.raises(RunError, match="line 1"):
         load_generation(run_dir, 3)

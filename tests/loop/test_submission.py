@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfimprove.archive.canonical import canonical, parse
+from selfimprove.canonical import canonical, parse
 from selfimprove.controller.adversary import ATTEMPTS
 from selfimprove.controller.proposer import Proposal
 from selfimprove.genome.edits import Edit, parse_edit

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfimprove.archive.records import LEDGER_NAME as LEDGER
 from selfimprove.errors import RunError
 from selfimprove.loop.standing import is_running
-
-LEDGER = "ledger.jsonl"
 
 _JOB_KEY = re.compile(r"g(\d{1,6})(?:/c(\d{1,6}))?(?:/|$)")
 

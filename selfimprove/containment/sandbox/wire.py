@@ -20,6 +20,7 @@ EVENT = b"E"
 RESULT = b"R"
 FAILURE = b"F"
 HEADER = struct.Struct(">cI")
+FRAME_BYTES = {EVENT: 64 * 1024, RESULT: 8 * 1024 * 1024, FAILURE: 64 * 1024}  # most, by kind
 
 
 def send(control: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:

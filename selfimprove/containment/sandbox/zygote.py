@@ -35,8 +35,6 @@ from selfimprove.containment.sandbox.heartbeat import Heart, post_guard
 
 CANARY = "selfimprove.containment.sandbox.canary"
 MESSAGE_CHARACTERS = 2000
-EVENT_BYTES = 64 * 1024
-RESULT_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -161,9 +159,9 @@ class Zygote:
                 return 0
             os.close(go)
             result = _call(self.modules[request.entry], request, payload, events, named)
-            _report(events, wire.RESULT, result, RESULT_BYTES)
+            _report(events, wire.RESULT, result)
         except BaseException as error:
-            _report(events, wire.FAILURE, _describe(error), MESSAGE_CHARACTERS * 8)
+            _report(events, wire.FAILURE, _describe(error))
             return 1
         return 0
 
@@ -175,7 +173,7 @@ def _call(module: ModuleType, request: Request, payload: int, events: int, named
     outputs = dict(zip(request.outputs, named[len(inputs) :], strict=True))
 
     def emit(event: dict[str, Any]) -> None:
-        _report(events, wire.EVENT, event, EVENT_BYTES)
+        _report(events, wire.EVENT, event)
 
     result: dict[str, Any] = module.run(job, inputs, outputs, emit)
     if not isinstance(result, dict):
@@ -183,10 +181,10 @@ def _call(module: ModuleType, request: Request, payload: int, events: int, named
     return result
 
 
-def _report(events: int, kind: bytes, message: Mapping[str, Any], cap: int) -> None:
+def _report(events: int, kind: bytes, message: Mapping[str, Any]) -> None:
     body = json.dumps(message, allow_nan=False, separators=(",", ":")).encode()
-    if len(body) > cap:
-        raise ValueError(f"a message of {len(body)} bytes; allowed: {cap}")
+    if len(body) > wire.FRAME_BYTES[kind]:
+        raise ValueError(f"a message of {len(body)} bytes; allowed: {wire.FRAME_BYTES[kind]}")
     wire.write_frame(events, kind, body)
 
 

@@ -8,7 +8,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfimprove.archive.canonical import canonical, parse
+from selfimprove.canonical import canonical, parse
 from selfimprove.errors import LedgerError
 
 LARGEST = 2**53 - 1

@@ -1,0 +1,32 @@
+"""The ledger's records as they stand, for whoever shows or studies a run; ``audit`` and ``ledger.read`` check them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from selfimprove.errors import RunError
+
+LEDGER_NAME = "ledger.jsonl"
+
+
+def records(run_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """``(kind, body)`` of every record, in order. A last line without a newline is a torn write and is skipped.
+
+    Raises:
+        OSError: the ledger cannot be read.
+        RunError: a complete line that is not a record.
+    """
+    path = run_dir / LEDGER_NAME
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            record = json.loads(line)
+            kind, body = record["kind"], record["body"]
+            if not isinstance(kind, str) or not isinstance(body, dict):
+                raise TypeError("kind or body")
+        except (ValueError, KeyError, TypeError) as error:
+            remedy = "selfimprove audit shows what is damaged"
+            raise RunError("read", f"{path}, line {number}", "one JSON record a line", remedy) from error
+        yield kind, body

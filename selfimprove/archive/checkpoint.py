@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from selfimprove.archive.files import disk_error, is_plain_name, make_folder, write_atomic
+from selfimprove.archive.files import is_plain_name, make_folder, write_atomic
 from selfimprove.canonical import canonical, parse
 from selfimprove.errors import InvalidCheckpoint, LedgerError
 
@@ -123,31 +123,6 @@ def tensors_sha256(data: bytes) -> str:
         hashed.update(canonical([name, "F32", list(part.shape)]) + b"\n")
         hashed.update(view[start + part.begin : start + part.end])
     return hashed.hexdigest()
-
-
-def arrays(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float32]]:
-    """Ingest ``data`` and return its tensors by name, as read-only views of ``data``.
-
-    Raises:
-        InvalidCheckpoint: as :func:`ingest`.
-    """
-    ingest(data, shapes)
-    start, slices = _layout(data)
-    return _arrays(data, start, slices)
-
-
-def load(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float32]]:
-    """:func:`arrays` of a stored file.
-
-    Raises:
-        RunError: the file cannot be read.
-        InvalidCheckpoint: as :func:`ingest`.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise disk_error("read the checkpoint", Path(path), error) from error
-    return arrays(data, shapes)
 
 
 def _layout(data: bytes) -> tuple[int, dict[str, _Slice]]:

@@ -106,11 +106,6 @@ def read(history: Sequence[Facts], wires: Tripwires) -> tuple[Reading, ...]:
     )
 
 
-def trips(history: Sequence[Facts], wires: Tripwires) -> tuple[Reading, ...]:
-    """The wires that tripped in the last of these generations; see ``read``."""
-    return tuple(reading for reading in read(history, wires) if reading.tripped)
-
-
 def _gain(now: Facts, wires: Tripwires) -> Reading:
     reason = f"the champion gained {now.gain:.4f} of skill in one generation, more than {wires.gain:g}"
     return Reading("gain", now.gain, wires.gain, reason if now.gain > wires.gain else "")

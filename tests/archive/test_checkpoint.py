@@ -15,10 +15,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import load as library_load
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 from selfimprove.archive import files
-from selfimprove.archive.checkpoint import HEADER_CAP, arrays, ingest, load, store, tensors_sha256
+from selfimprove.archive.checkpoint import HEADER_CAP, ingest, store, tensors_sha256
 from selfimprove.errors import InvalidCheckpoint, LedgerError, RunError
 
 SHAPES: dict[str, tuple[int, ...]] = {"a": (3, 4), "b": (5,)}
@@ -39,10 +39,8 @@ def changed(name: str, **fields: Any) -> bytes:
 
 
 class TestWhatIsAccepted:
-    def test_a_file_of_the_library_is_read_as_the_library_reads_it(self) -> None:
-        data = save({"a": np.ones((3, 4), np.float32), "b": np.arange(5, dtype=np.float32)})
-        for name, array in arrays(data, SHAPES).items():
-            np.testing.assert_array_equal(array, library_load(data)[name])
+    def test_a_file_of_the_library_is_accepted(self) -> None:
+        ingest(save({"a": np.ones((3, 4), np.float32), "b": np.arange(5, dtype=np.float32)}), SHAPES)
 
     def test_empty_metadata_and_padding_are_harmless(self) -> None:
         ingest(pack(json.dumps({**GOOD, "__metadata__": {}}).encode() + b"   "), SHAPES)
@@ -50,14 +48,10 @@ class TestWhatIsAccepted:
     def test_scalars_and_tensors_without_elements_are_tensors(self) -> None:
         tensors = {"scalar": np.array(2, np.float32), "empty": np.zeros((0, 4), np.float32)}
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        assert float(arrays(save(tensors), shapes)["scalar"]) == 2.0
+        ingest(save(tensors), shapes)
 
     def test_a_genome_without_tensors_has_an_empty_file(self) -> None:
         ingest(pack({}, b""), {})
-
-    def test_loaded_arrays_cannot_be_written_to(self) -> None:
-        with pytest.raises(ValueError, match="read-only"):
-            arrays(pack(GOOD), SHAPES)["a"][0, 0] = 1
 
 
 HOSTILE: dict[str, bytes] = {
@@ -159,9 +153,10 @@ def test_a_flipped_byte_is_refused_or_is_another_finite_tensor(position: int, ma
     data = bytearray(pack(GOOD))
     data[position] ^= mask
     try:
-        found = arrays(bytes(data), SHAPES)
+        ingest(bytes(data), SHAPES)
     except InvalidCheckpoint:
         return
+    found = library_load(bytes(data))
     assert {name: array.shape for name, array in found.items()} == SHAPES
     assert all(np.isfinite(array).all() for array in found.values())
 
@@ -190,7 +185,7 @@ class TestStoring:
         stored = store(tmp_path / "deep" / "er", "g001.c05", data, {"genome_sha256": "x", "seed": 2**62})
         assert stored.path.name == "g001.c05.safetensors"
         assert stored.manifest.name == "g001.c05.json"
-        np.testing.assert_array_equal(load(stored.path, SHAPES)["b"], np.arange(12, 17, dtype=np.float32))
+        np.testing.assert_array_equal(load_file(stored.path)["b"], np.arange(12, 17, dtype=np.float32))
         text = stored.manifest.read_bytes()
         assert hashlib.sha256(text).hexdigest() == stored.manifest_sha256
         manifest = json.loads(text)
@@ -240,7 +235,3 @@ class TestStoring:
         with pytest.raises(RunError):
             store(tmp_path, "x", pack(GOOD), {})
         assert victim.read_text() == "precious"
-
-    def test_a_missing_file_is_a_user_error(self, tmp_path: Path) -> None:
-        with pytest.raises(RunError, match=r"none\.safetensors"):
-            load(tmp_path / "none.safetensors", SHAPES)

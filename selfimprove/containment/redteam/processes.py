@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +49,3 @@ def descendants(pid: int) -> list[int]:
 def children(pid: int) -> list[Process]:
     """Return the direct children of a process, dead ones included."""
     return [process for process in _all() if process.parent == pid]
-
-
-def ended(pidfd: int) -> bool:
-    """True once the process behind a pidfd is dead."""
-    return bool(select.select([pidfd], [], [], 0)[0])

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from selfimprove.containment import metering
 from selfimprove.containment.redteam import processes
 from selfimprove.containment.redteam.attack import DENIED, KILLED, REFUSED, TrustedAttack
 from selfimprove.containment.redteam.machine import LIGHT, LONELY, PLAIN, TRAINING
@@ -85,9 +86,9 @@ def _family(lonely: subprocess.Popen[str]) -> list[int]:
 def _survivors(pidfds: list[int]) -> int:
     """How many are alive after a while; those are ended."""
     deadline = time.monotonic() + _DEATH_SECONDS
-    while time.monotonic() < deadline and not all(processes.ended(pidfd) for pidfd in pidfds):
+    while time.monotonic() < deadline and not all(metering.is_dead(pidfd) for pidfd in pidfds):
         time.sleep(0.02)
-    alive = [pidfd for pidfd in pidfds if not processes.ended(pidfd)]
+    alive = [pidfd for pidfd in pidfds if not metering.is_dead(pidfd)]
     for pidfd in alive:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     for pidfd in pidfds:

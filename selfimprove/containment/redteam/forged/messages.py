@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from selfimprove.containment.hostile import FrameReader, ProtocolError, clean_line, parse_object
+from selfimprove.containment.hostile import FrameReader, clean_line, parse_object
 from selfimprove.containment.redteam.attack import TrustedAttack
 from selfimprove.containment.sandbox import wire
-from selfimprove.errors import InvalidEdit
 from selfimprove.genome.edits import apply, parse_edit
 from selfimprove.genome.expression import parse
 from selfimprove.genome.genome import Genome, seed_genome
@@ -92,7 +91,6 @@ _STRICT = "strict JSON: no such numbers, no double keys, 32 levels"
 _CLEAN = "text of a worker is cleaned before anybody sees it"
 _PATHS = "every path that can be edited is known; all others are refused"
 _PARSER = "expressions have a grammar of their own; nothing is executed"
-_PROTOCOL = (ProtocolError, InvalidEdit)
 
 ATTACKS = (
     TrustedAttack("not_a_number", "send a number that is none", _message(b'{"loss": NaN}'), _read, _read_naively,

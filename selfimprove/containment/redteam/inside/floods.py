@@ -18,7 +18,6 @@ _FILES = 2000
 _FOLDERS = 500
 _TIMERS = 50
 _PIECES = 80
-_WATCHES = 50
 
 
 def threads(cell: Cell) -> bool:

@@ -88,7 +88,7 @@ def halt(arguments: argparse.Namespace) -> int:
 
 def audit(arguments: argparse.Namespace) -> int:
     """Prove the chain, the signatures, the budget arithmetic and every stored hash."""
-    from selfimprove.app.view import count
+    from selfimprove.app.units import count
     from selfimprove.archive.anchor import FileAnchor
     from selfimprove.archive.audit import audit as examine
     from selfimprove.containment.keys import state_dir

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from selfimprove.app.signals import STOPPING
-from selfimprove.app.view import RunView, count, flops_text
+from selfimprove.app.units import count, duration, flops
+from selfimprove.app.view import RunView
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -202,25 +203,13 @@ def best_so_far(view: RunView) -> float | None:
     return view.best_skill if view.best_skill is not None else max(scores, default=None)
 
 
-def duration(seconds: float) -> str:
-    """Whole seconds, minutes or hours.
-
-    >>> duration(75), duration(4000)
-    ('1 min 15 s', '1 h 6 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def summary_text(summary: Summary, run_dir: Path, report: Path | None, notes: tuple[str, ...] = ()) -> str:
     """The closing block: what happened, where the report is, what to type next."""
     skill = "none yet"
     if summary.best_skill is not None:
         skill = f"{summary.best_skill:.4f}, the champion's (0 = uniform guess, 1 = perfect)"
     used = summary.charged_flops / summary.limit_flops if summary.limit_flops else 0.0
-    budget = f"{flops_text(summary.charged_flops)} of {flops_text(summary.limit_flops)} charged ({used:.0%})"
+    budget = f"{flops(summary.charged_flops)} of {flops(summary.limit_flops)} charged ({used:.0%})"
     rows = [
         ("state", summary.state + (f": {summary.reason}" if summary.reason else "")),
         ("done", f"{count(summary.generation, 'generation')}, {count(summary.candidates, 'candidate')}"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 Body = Mapping[str, Any]
+
+_JOB_KEY = re.compile(r"g(\d{1,6})(?:/c(\d{1,6}))?(?:/|$)")
 
 
 @dataclass
@@ -88,13 +91,13 @@ def _denial(view: RunView, body: Body) -> None:
 
 def _charge(view: RunView, body: Body) -> None:
     view.charged_flops = int(body["total"])
-    row = view.candidates.get(_place(str(body["key"])))
+    row = _row(view, body)
     if row is not None:
         row.flops += int(body["flops"])
 
 
 def _outcome(view: RunView, body: Body) -> None:
-    row = view.candidates.get(_place(str(body["key"])))
+    row = _row(view, body)
     if row is not None and body["status"] != "completed" and row.status == "valid":
         row.status = "stopped" if body["status"] == "stopped" else "failed"
         row.reason = str(body.get("reason", ""))
@@ -136,12 +139,18 @@ def _generation(view: RunView, body: Body) -> None:
     view.charged_flops = int(body.get("charged_flops", view.charged_flops))
 
 
-def _place(key: str) -> tuple[int, int]:
-    """``g003/c05/s1`` -> (3, 5); (-1, -1) for work that belongs to no single candidate."""
-    parts = key.split("/")
-    if len(parts) > 1 and parts[0][:1] == "g" and parts[1][:1] == "c" and parts[0][1:].isdigit():
-        return (int(parts[0][1:]), int(parts[1][1:])) if parts[1][1:].isdigit() else (-1, -1)
-    return (-1, -1)
+def job_place(key: str) -> tuple[int | None, int | None]:
+    """Generation and candidate index named by a job key such as ``g003/c05/s1``; None for what it does not name."""
+    found = _JOB_KEY.match(key)
+    if found is None:
+        return None, None
+    return int(found.group(1)), None if found.group(2) is None else int(found.group(2))
+
+
+def _row(view: RunView, body: Body) -> CandidateRow | None:
+    """The candidate that a job's record is about; None for work that belongs to no single candidate."""
+    generation, index = job_place(str(body["key"]))
+    return None if generation is None or index is None else view.candidates.get((generation, index))
 
 
 _HANDLERS = {
@@ -156,24 +165,3 @@ _HANDLERS = {
     "decision": _decision,
     "generation": _generation,
 }
-
-
-def flops_text(flops: float) -> str:
-    """A FLOP count with its prefix.
-
-    >>> flops_text(2_500_000_000_000)
-    '2.50 TFLOP'
-    """
-    for prefix, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
-        if flops >= size:
-            return f"{flops / size:.2f} {prefix}FLOP"
-    return f"{flops:.0f} FLOP"
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """A number with its noun.
-
-    >>> count(1, "generation"), count(2, "entry", "entries")
-    ('1 generation', '2 entries')
-    """
-    return f"{number} {one if number == 1 else many or one + 's'}"

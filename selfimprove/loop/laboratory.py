@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from selfimprove.archive.lineage import SEED_INDEX
-from selfimprove.containment.policy import Used, check_run
+from selfimprove.containment.policy import check_run
 from selfimprove.errors import RunFailed
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop.admission import Admission
+from selfimprove.loop.clock import Clock
 from selfimprove.loop.comparison import Paired, compare
 from selfimprove.loop.controlling import Controlling
 from selfimprove.loop.examination import Examination
@@ -34,11 +34,10 @@ class Laboratory:
 
     Args:
         bench: workers, accounts and memory.
-        started: monotonic time at which this sitting began.
-        elapsed: seconds that earlier sittings took.
+        clock: the time that the run has used.
     """
 
-    def __init__(self, bench: Bench, versions: Mapping[str, str], *, started: float, elapsed: float) -> None:
+    def __init__(self, bench: Bench, versions: Mapping[str, str], clock: Clock) -> None:
         self.bench = bench
         self.config = bench.config
         self.journal = bench.journal
@@ -46,8 +45,7 @@ class Laboratory:
         self.controlling = Controlling(bench, self.space)
         self._admission = Admission(bench, self.space)
         self._examination = Examination(bench, versions)
-        self._started = started
-        self._elapsed = elapsed
+        self.clock = clock
 
     # -- where the run stands ----------------------------------------------------------------------------------------
 
@@ -68,18 +66,14 @@ class Laboratory:
         """Record a validated genome, once."""
         self.bench.register(genome)
 
-    def seconds(self) -> float:
-        """Wall time of the run so far, earlier sittings included."""
-        return self._elapsed + time.monotonic() - self._started
-
     def check_limits(self, n: int) -> None:
         """Stop before a generation for which a limit of the whole run leaves no room; one that began goes on."""
         if self.journal.find("ask", n) is not None:
             return
-        used = Used(
+        used = replace(
+            self.clock.used(),
             generations=n,
             candidates=n * self.config.candidates,
-            wall_seconds=self.seconds(),
             denied_edits=refused(self.journal.all("proposal"), self.journal.all("denial")),
             disk_bytes=_folder_bytes(self.bench.run_dir),
         )
@@ -258,20 +252,28 @@ class Laboratory:
         denied = [b for b in self.journal.all("denial") if b["generation"] == n]
         scored = [b for b in self.journal.all("score") if b["generation"] == n]
         promoted = any(b["promoted"] for b in self.journal.all("decision") if b["generation"] == n)
-        valid = sum(b["status"] == "valid" for b in proposals)
+        valid = {b["index"] for b in proposals if b["status"] == "valid"}
+        unscored = valid - {b["index"] for b in (*denied, *scored)}
+        stopped = sum(self._was_stopped(n, index) for index in unscored)
         return {
             "generation": n,
             "champion": self.champion().sha256,
             "best_skill": self.best_skill(),
             "charged_flops": self.bench.budget.total,
             "proposals": len(proposals),
-            "valid": valid,
+            "valid": len(valid),
             "denied": len(denied),
             **propensities(proposals, denied),
-            "failed": valid - len(denied) - len(scored),
+            "stopped": stopped,
+            "failed": len(unscored) - stopped,
             "promoted": promoted,
-            "elapsed_seconds": round(self.seconds(), 3),
+            "elapsed_seconds": round(self.clock.wall_seconds(), 3),
         }
+
+    def _was_stopped(self, n: int, index: int) -> bool:
+        """Whether a candidate ended at a stage, by decision, and not by anything that went wrong."""
+        mine = (b for b in self.journal.all("outcome") if b["key"].startswith(f"g{n:03d}/c{index:02d}/"))
+        return {b["status"] for b in mine} - {"completed"} == {"stopped"}
 
     def best_skill(self) -> float | None:
         """The champion's mean skill: on the gate split where it was confirmed, else the seed's on the search split."""

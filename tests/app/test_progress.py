@@ -9,7 +9,7 @@ from rich.console import Console
 
 from selfimprove.app import device
 from selfimprove.app.observing import Observers
-from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler, duration
+from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler
 from selfimprove.app.tracker import metrics
 from selfimprove.app.view import RunView
 from selfimprove.errors import ConfigError
@@ -64,7 +64,7 @@ def test_the_time_left_is_estimated_from_this_sitting_alone(caplog):
     clock.now = 60.0
     view.apply("generation", generation(2))
     plain.on_event("generation", generation(2))
-    assert caplog.messages[-1].endswith("best skill 0.250; budget left 50%; about 2 min 0 s left")
+    assert caplog.messages[-1].endswith("best skill 0.250; budget left 50%; about 2 min 00 s left")
 
 
 def test_plain_progress_does_not_flood_the_log(caplog):
@@ -143,11 +143,6 @@ def test_log_lines_are_never_wrapped_when_the_output_is_no_terminal(monkeypatch)
     monkeypatch.setattr("rich.get_console", lambda: console)
     console_handler().emit(logging.LogRecord("n", logging.INFO, "f", 1, "x" * 200, (), None))
     assert len(console.file.getvalue().splitlines()) == 1
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (75, "1 min 15 s"), (4000, "1 h 6 min")])
-def test_durations_are_readable(seconds, text):
-    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from selfimprove.app.report.colors import ink, sequential
 from selfimprove.app.report.data import build_report
-from selfimprove.app.report.records import Record, Records, integer, job_place, number, texts
+from selfimprove.app.report.records import Record, Records, integer, number, texts
 from selfimprove.app.report.scores import read_retention
 from selfimprove.app.report.svg import Scale, element, nice_step, px
-from selfimprove.app.report.text import breakable, brief_edit, duration, edit_lines, flops, p_text, size
+from selfimprove.app.report.text import breakable, brief_edit, edit_lines, p_text
+from selfimprove.app.units import duration, flops, size
+from selfimprove.app.view import job_place
 
 
 @pytest.mark.parametrize("value", [None, True, "1", float("nan"), float("inf"), 10**400, [1], {}])
@@ -101,7 +103,7 @@ def test_a_brief_edit_drops_what_shape_and_color_already_say() -> None:
 
 def test_quantities_read_the_way_a_person_writes_them() -> None:
     assert flops(2_360_000_000_000) == "2.36 TFLOP"
-    assert duration(3725) == "1 h 02 min"
+    assert [duration(seconds) for seconds in (5, 75, 3725)] == ["5 s", "1 min 15 s", "1 h 02 min"]
     assert (size(2147483648), size(67108864), size(100)) == ("2 GiB", "64 MiB", "100 B")
     assert p_text(0.00390625) == "p = 0.0039"
     assert p_text(0.00001) == "p < 0.0001"

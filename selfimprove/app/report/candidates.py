@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from selfimprove.app.report.records import Record, Records, job_place, place, shown, text, texts
+from selfimprove.app.report.records import Record, Records, place, shown, text, texts
 from selfimprove.app.report.views import Candidate, Charge, Denial, Fate, Outcome, Score
+from selfimprove.app.view import job_place
 
 _Place = tuple[int, int]
 

@@ -12,7 +12,6 @@ from selfimprove.app.report.records import (
     Record,
     Records,
     integer,
-    job_place,
     mapping,
     number,
     numbers,
@@ -24,6 +23,7 @@ from selfimprove.app.report.rivals import THIS, run_rows
 from selfimprove.app.report.scores import read_curve, read_score
 from selfimprove.app.report.views import Charge, ControllerStep, Generation, Inspection, Instrument, Score
 from selfimprove.app.report.wires import read_waiting, read_wires, trip_text
+from selfimprove.app.view import job_place
 
 _EVENTS = ("recovery", "halt", "clear_halt", "resume", "tripwire", "approval", "unattended", "finish")
 

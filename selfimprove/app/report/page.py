@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from selfimprove.app import units
 from selfimprove.app.report import evidence, finals, progress, spending, text, tree
 from selfimprove.app.report.data import build_report
 from selfimprove.app.report.overview import Report
@@ -65,7 +66,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        flops=text.flops,
+        flops=units.flops,
         decimal=text.decimal,
         signed=text.signed,
         p=text.p_text,
@@ -134,7 +135,7 @@ def _facts(report: Report) -> dict[str, Any]:
         "best": max(skills, default=None),
         "champion": lineage[-1].name if lineage else None,
         "sealed": next((pair for pair in report.finals if pair.split == "sealed"), None),
-        "duration": text.duration(report.run.seconds),
+        "duration": units.duration(report.run.seconds),
         "scored": len(skills),
         "fates": {fate: sum(1 for c in report.candidates if c.fate == fate) for fate in FATES},
         "seeds": next((c.score.seeds for c in report.candidates if c.score and c.score.seeds), None),
@@ -173,9 +174,9 @@ def _limits(report: Report) -> list[tuple[str, str, str]]:
     used: dict[str, str] = {
         "generations": str(len(report.generations)),
         "candidates": str(len(report.candidates)),
-        "flops": text.flops(report.run.charged),
-        "lost_flops": text.flops(report.spent.get("lost", 0)),
-        "wall_seconds": text.duration(report.run.seconds),
+        "flops": units.flops(report.run.charged),
+        "lost_flops": units.flops(report.spent.get("lost", 0)),
+        "wall_seconds": units.duration(report.run.seconds),
         "denied_edits": str(denied),
     }
     return [(name, used.get(name, ""), _limit_text(name, bound)) for name, bound in report.run.limits.items()]
@@ -184,10 +185,10 @@ def _limits(report: Report) -> list[tuple[str, str, str]]:
 def _limit_text(name: str, bound: object) -> str:
     if isinstance(bound, int | float) and not isinstance(bound, bool):
         if "flops" in name:
-            return text.flops(float(bound))
+            return units.flops(float(bound))
         if name.endswith("seconds"):
-            return text.duration(float(bound))
+            return units.duration(float(bound))
         if name.endswith("bytes"):
-            return text.size(bound)
+            return units.size(bound)
         return f"{bound:,}"
     return shown(bound)

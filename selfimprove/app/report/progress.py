@@ -8,8 +8,9 @@ from markupsafe import Markup
 
 from selfimprove.app.report.overview import Report, thin
 from selfimprove.app.report.svg import Frame, drawing, element, frame, join, label, line, path, px, tip, whole_ticks
-from selfimprove.app.report.text import decimal, flop_unit, flops
+from selfimprove.app.report.text import decimal
 from selfimprove.app.report.views import Candidate, Curve, Score
+from selfimprove.app.units import flop_unit, flops
 
 LOG_RATIO = 20.0  # spread of final spending between runs from which the axis turns logarithmic
 WIDTH, HEIGHT = 1320.0, 380.0

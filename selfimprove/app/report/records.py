@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ from typing import Any
 from selfimprove.archive.records import LEDGER_NAME as LEDGER
 from selfimprove.errors import RunError
 from selfimprove.loop.standing import is_running
-
-_JOB_KEY = re.compile(r"g(\d{1,6})(?:/c(\d{1,6}))?(?:/|$)")
 
 
 @dataclass(frozen=True)
@@ -141,14 +138,6 @@ def numbers(value: object) -> tuple[float | None, ...]:
         single = number(value)
         return () if single is None else (single,)
     return tuple(number(item) for item in value)
-
-
-def job_place(key: str) -> tuple[int | None, int | None]:
-    """Generation and candidate index named by a job key such as ``g003/c05/s1``; None for what it does not name."""
-    found = _JOB_KEY.match(key)
-    if found is None:
-        return None, None
-    return int(found.group(1)), None if found.group(2) is None else int(found.group(2))
 
 
 def place(line: Record) -> tuple[int, int] | None:

@@ -8,8 +8,8 @@ from selfimprove.app.report.about import run_state
 from selfimprove.app.report.comparisons import read_finals
 from selfimprove.app.report.records import Records, integer, mapping, number, shown
 from selfimprove.app.report.scores import read_curve
-from selfimprove.app.report.text import flops
 from selfimprove.app.report.views import RunRow
+from selfimprove.app.units import flops
 
 THIS = "this run"
 MOST_DIFFERENCES = 6

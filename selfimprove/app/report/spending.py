@@ -23,8 +23,9 @@ from selfimprove.app.report.svg import (
     tip,
     whole_ticks,
 )
-from selfimprove.app.report.text import decimal, flop_unit, flops, percent
+from selfimprove.app.report.text import decimal, percent
 from selfimprove.app.report.views import ACCOUNTS, FATES, KINDS, Candidate
+from selfimprove.app.units import flop_unit, flops
 
 Segment = tuple[str, float, str]  # name, size, class of its colour
 

@@ -81,8 +81,10 @@ def run(
     from interp.inspection import inspect
     from selfimprove.genome.genome import Genome
     from selfimprove.tasks.suite import TaskSuite
+    from selfimprove.training.gpu import cap_memory
     from selfimprove.training.protocol import tasks_from_json
 
+    cap_memory(job)
     suite = TaskSuite(tasks_from_json(job["suite"]))
     genome = Genome.from_json(job["genome"])
     data = _read(inputs["checkpoint"])

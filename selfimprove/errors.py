@@ -80,7 +80,13 @@ class LedgerError(SelfImproveError):
 
 
 class SandboxUnavailable(SelfImproveError):
-    """A containment property that cannot be enforced on this machine."""
+    """A containment property that cannot be enforced on this machine; ``prop`` where it is known to be one alone."""
+
+    def __init__(
+        self, operation: str, value: object = None, limit: str = "", remedy: str = "", *, prop: str = ""
+    ) -> None:
+        self.prop = prop
+        super().__init__(operation, value, limit, remedy)
 
 
 class Stopped(SelfImproveError):

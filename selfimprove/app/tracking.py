@@ -32,7 +32,7 @@ _KINDS = frozenset(
         *("inspection", "confirmation", "decision", "generation", "tripwire", "approval", "finish"),
     }
 )
-_LEFT_OUT = frozenset({"seed_genome", "usage", "files", "signature", "result", "public_key"})
+_LEFT_OUT = frozenset({"seed_genome", "usage", "spent", "files", "signature", "result", "public_key"})
 
 # The tracker is the one child that may see the researcher's W&B login and the way to the network.
 _ENVIRONMENT = frozenset(

@@ -18,6 +18,7 @@ class JobLimits:
         memory_bytes: memory that the job may add to what its warm zygote holds.
         output_bytes: size of all outputs together.
         silence_seconds: longest pause between two signs of life (``emit``).
+        gpu_memory_bytes: of a CUDA worker, as the driver counts it: its context included. Without effect on the CPU.
     """
 
     wall_seconds: float
@@ -25,6 +26,7 @@ class JobLimits:
     memory_bytes: int
     output_bytes: int
     silence_seconds: float
+    gpu_memory_bytes: int = 8 * 2**30
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -57,11 +59,27 @@ class Job:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a worker used, measured from outside. Never part of a lineage: clocks differ between replays."""
+    """What a worker used, measured from outside. Never part of a lineage: clocks differ between replays.
+
+    A GPU is held for as long as the CUDA worker lives, whether it computes or not.
+    """
 
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
+    gpu_seconds: float = 0.0
+    max_gpu_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Processor time and GPU time of many workers together, in seconds."""
+
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+    def __add__(self, other: Spent | Usage) -> Spent:
+        return Spent(self.cpu_seconds + other.cpu_seconds, self.gpu_seconds + other.gpu_seconds)
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,7 @@ class Crashed:
         zygote_died: the zygote under it died, so the job itself is not to blame.
         killed: a SIGKILL that the supervisor did not send ended it: a person, or the kernel short of memory.
         unattended: so did the dead-man's switch, because the supervisor was silent.
+        lost_property: the containment property whose lock-down failed, if that is why; a worker's own word.
     """
 
     reason: str
@@ -100,6 +119,7 @@ class Crashed:
     zygote_died: bool = False
     killed: bool = False
     unattended: bool = False
+    lost_property: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass, fields
 from typing import Protocol
 
+from selfimprove.containment import gpu
 from selfimprove.containment.budget import ACCOUNTS, LOST, Budget
 from selfimprove.containment.permit import Claim, Permit, PermitBook
 from selfimprove.errors import LimitReached
@@ -31,8 +32,14 @@ class Limits:
     """Training tokens of one candidate."""
     wall_seconds: float = 3600.0
     """Wall time of the whole run, in seconds."""
+    cpu_seconds: float = 7200.0
+    """Processor time of all workers of the run together, in seconds."""
+    gpu_seconds: float = 3600.0
+    """Time that workers of the run held a GPU, all together, in seconds."""
     memory_bytes: int = 2 * 2**30
     """Memory that one worker may add to its warm zygote, in bytes."""
+    gpu_memory_bytes: int = 8 * 2**30
+    """GPU memory of one worker as the driver counts it, in bytes; up to 1 GiB of it is for CUDA itself."""
     lost_flops: int = 10**12
     """FLOPs lost to deaths of the supervisor."""
     denied_edits: int = 10_000
@@ -90,9 +97,10 @@ class Denial:
     bound: float | None = None
 
 
-def assess(quote: Priced, limits: Limits) -> Denial | None:
+def assess(quote: Priced, limits: Limits, *, device: str = "cpu") -> Denial | None:
     """Compare one candidate's quote with the limits on candidates; None if it is within all of them.
 
+    On ``cuda`` it must fit on the GPU, where it trains, and still in host memory, where it is scored and inspected.
     Numbers that are not positive integers deny: a price that makes no sense buys nothing.
     """
     prices = {name: getattr(quote, name) for name in ("parameters", "flops", "tokens", "steps", "memory_bytes")}
@@ -110,6 +118,10 @@ def assess(quote: Priced, limits: Limits) -> Denial | None:
         bound = getattr(limits, limit)
         if value > bound:
             return Denial(f"{value} is over limits.{limit} = {bound}", limit, value, bound)
+    share = gpu.allocator_bytes(limits.gpu_memory_bytes)
+    if device == "cuda" and quote.memory_bytes > share:
+        reason = f"{quote.memory_bytes} is over the allocator's share of limits.gpu_memory_bytes, which is {share}"
+        return Denial(reason, "gpu_memory_bytes", quote.memory_bytes, share)
     return None
 
 
@@ -124,6 +136,7 @@ def decide(
     known_genomes: Container[str],
     lifetime_seconds: float = 3600.0,
     reissue: bool = False,
+    device: str = "cpu",
 ) -> Permit | Denial:
     """Grant a permit and reserve its FLOPs, or deny.
 
@@ -137,12 +150,13 @@ def decide(
         known_genomes: hashes of the genomes that the run has validated; any other is denied.
         lifetime_seconds: how long the permit stays valid if it is not spent.
         reissue: the job had a permit, and its work was lost.
+        device: where it will train.
     """
     if claim.genome_sha256 not in known_genomes:
         return Denial("its genome was never validated by this run")
     if account not in ACCOUNTS:
         return Denial(f"{account!r} is no account that work is paid from")
-    refused = assess(quote, limits)
+    refused = assess(quote, limits, device=device)
     if refused is not None:
         return refused
     if budget.overdrawn:
@@ -167,6 +181,8 @@ class Used:
     generations: int = 0
     candidates: int = 0
     wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
     denied_edits: int = 0
     disk_bytes: int = 0
 
@@ -179,8 +195,12 @@ def check_run(limits: Limits, used: Used) -> None:
     Raises:
         LimitReached: names the limit.
     """
-    for field in fields(used):
-        value, bound = getattr(used, field.name), getattr(limits, field.name)
-        if value > bound:
-            spent, most = (f"{n:,.2f}" if isinstance(n, float) else f"{n:,}" for n in (value, bound))
-            raise LimitReached(f"go on with limits.{field.name}", spent, f"at most {most}", "what is finished is kept")
+    if (name := first_passed(limits, used)) is not None:
+        amounts = getattr(used, name), getattr(limits, name)
+        spent, most = (f"{n:,.2f}" if isinstance(n, float) else f"{n:,}" for n in amounts)
+        raise LimitReached(f"go on with limits.{name}", spent, f"at most {most}", "what is finished is kept")
+
+
+def first_passed(limits: Limits, used: Used) -> str | None:
+    """The first limit of a run that is passed, by name."""
+    return next((f.name for f in fields(used) if getattr(used, f.name) > getattr(limits, f.name)), None)

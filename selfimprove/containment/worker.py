@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from selfimprove.containment import descriptors, hostile, metering
+from selfimprove.containment import descriptors, gpu, hostile, metering
 from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Invalid, Job, Outcome, Usage
 from selfimprove.containment.launcher import ZygoteHandle
 
@@ -18,7 +18,9 @@ READ_BYTES: Final = 128 * 1024  # most bytes taken from one worker before the ot
 WORKER_ERROR_BYTES: Final = 16 * 1024
 
 _MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
-_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc", "CUDA out of memory")
+_ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc")
+_GPU_MEMORY_ERROR = "OutOfMemoryError"  # torch's, of the allocator on a device
+_GPU_MEMORY_WORDS = "CUDA out of memory"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class WorkerHandle:
         self._protocol_error: str | None = None
         self._cpu_seconds = 0.0
         self._rss_bytes = 0
+        self._gpu_bytes = 0
         self._private_at_start = 0
         self._pid = 0
         self._wall_seconds = 0.0
@@ -90,9 +93,19 @@ class WorkerHandle:
             inputs = [lend(descriptors.open_input(path)) for path in self.job.inputs.values()]
             self._outputs = {name: own(descriptors.output_file()) for name in self.job.outputs}
             write_only = [lend(descriptors.write_only(fd)) for fd in self._outputs.values()]
-            payload = lend(descriptors.payload_file(self.job.payload))
+            payload = lend(descriptors.payload_file(self._payload()))
             handed = [go_read, payload, events_write, self._errors, *inputs, *write_only]
             self.zygote.send(self._request(), handed)
+
+    def _payload(self) -> dict[str, Any]:
+        """The job's payload; a CUDA worker is told its limit too, for its own allocator to refuse what is above."""
+        if not self._on_gpu:
+            return self.job.payload
+        return self.job.payload | {"gpu_memory_bytes": gpu.allocator_bytes(self.job.limits.gpu_memory_bytes)}
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.zygote.spec.device == "cuda"
 
     def _request(self) -> dict[str, Any]:
         limits = self.job.limits
@@ -167,19 +180,26 @@ class WorkerHandle:
                 self.close_events()
         return taken > 0
 
-    def measure(self, now: float) -> None:
-        """Compare what it uses with its limits, from outside; an overrun kills it."""
+    def measure(self, now: float, on_gpu: Mapping[int, int]) -> None:
+        """Compare what it uses with its limits, from outside; an overrun kills it.
+
+        Args:
+            now: the time.
+            on_gpu: bytes of GPU memory by process id.
+        """
         limits = self.job.limits
         if not self.let_go or self.killed or self.died_at is not None:
             return
         cpu_seconds, resident = metering.cpu_and_resident(self._pid)
         self._cpu_seconds, self._rss_bytes = max(self._cpu_seconds, cpu_seconds), max(self._rss_bytes, resident)
+        self._wall_seconds, self._gpu_bytes = now - self.let_go, max(self._gpu_bytes, on_gpu.get(self._pid, 0))
         added = max(0, metering.private_bytes(self._pid) - self._private_at_start)
         written = sum(os.fstat(fd).st_size for fd in self._outputs.values())
         for name, value, bound in (
             ("wall_seconds", now - self.let_go, limits.wall_seconds),
             ("cpu_seconds", self._cpu_seconds, limits.cpu_seconds),
             ("memory_bytes", added, limits.memory_bytes),
+            ("gpu_memory_bytes", self._gpu_bytes, limits.gpu_memory_bytes),
             ("output_bytes", written, limits.output_bytes),
             ("silence_seconds", now - self.last_heard, limits.silence_seconds),
         ):
@@ -197,16 +217,20 @@ class WorkerHandle:
         """Reap it ourselves if its zygote died first and it became our child."""
         if self.pidfd >= 0 and self.exit is None:
             with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)  # its number is its own until it is reaped
+                self._cpu_seconds = max(self._cpu_seconds, metering.cpu_and_resident(self._pid)[0])
                 os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
 
     @property
     def usage(self) -> Usage:
-        """What it used: the larger of what was seen from outside and what the reaper reported."""
+        """What it used so far: the larger of what was seen from outside and what the reaper reported."""
         report = self.exit or ExitReport(0)
         return Usage(
             wall_seconds=self._wall_seconds,
             cpu_seconds=max(self._cpu_seconds, report.cpu_seconds),
             max_rss_bytes=max(self._rss_bytes, report.max_rss_bytes),
+            gpu_seconds=self._wall_seconds if self._on_gpu else 0.0,
+            max_gpu_bytes=self._gpu_bytes,
         )
 
     def outcome(self, now: float) -> Outcome:
@@ -246,12 +270,16 @@ class WorkerHandle:
     def _judge_failure(self, failure: dict[str, Any], usage: Usage) -> Outcome:
         kind, message = (hostile.clean_line(str(failure.get(key, ""))) for key in ("type", "message"))
         code, limits = failure.get("errno"), self.job.limits
+        if self._on_gpu and (kind == _GPU_MEMORY_ERROR or _GPU_MEMORY_WORDS in message):
+            used = max(limits.gpu_memory_bytes, usage.max_gpu_bytes)
+            return Exceeded("gpu_memory_bytes", used, limits.gpu_memory_bytes, usage)
         if kind in _MEMORY_ERRORS or code == errno.ENOMEM or any(words in message for words in _ALLOCATOR_WORDS):
             used = max(limits.memory_bytes, usage.max_rss_bytes)  # how much it asked for, nobody knows
             return Exceeded("memory_bytes", used, limits.memory_bytes, usage)
         if code == errno.EFBIG:
             return Exceeded("output_bytes", limits.output_bytes, limits.output_bytes, usage)
-        return Crashed(f"{kind}: {message}" if message else kind, usage)
+        prop = hostile.clean_line(str(failure.get("property") or ""))
+        return Crashed(f"{kind}: {message}" if message else kind, usage, lost_property=prop)
 
     def _cause_of_death(self, code: int) -> str:
         how = f"exit code {code}"

@@ -148,7 +148,7 @@ class Admission:
             value = priced.flops_per_step
             reason = f"one step costs {value} FLOPs, more than allowance_flops = {allowance}"
             return {"reason": reason, "limit": "allowance_flops", "value": value, "bound": allowance}
-        denial = assess(priced, self.config.limits)
+        denial = assess(priced, self.config.limits, device=self.config.device)
         if denial is not None:
             return asdict(denial)
         verdict = screened[genome.objective.expression.text]

@@ -38,6 +38,7 @@ def grant(bench: Bench, key: str, account: str, genome: str, stage: str, priced:
         book=bench.book,
         known_genomes=bench.known_genomes,
         reissue=again,
+        device=bench.config.device,
     )
     if isinstance(permit, Denial):
         raise LimitReached(f"permit {key}", permit.reason, str(permit.bound or ""), "raise the limit that it names")

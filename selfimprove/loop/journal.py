@@ -37,6 +37,14 @@ IDENTITY: dict[str, tuple[str, ...]] = {
 }
 """What makes a record of each kind the same record. Kinds that are not here may repeat."""
 
+METERED = frozenset(
+    {
+        *("ask", "screen", "stage", "reading", "outcome", "evaluation", "inspection", "controller"),
+        *("charge", "unattended", "halt", "finish"),
+    }
+)
+"""Kinds that follow a worker's doing, or end a sitting: they say what all workers spent until then."""
+
 Body = dict[str, Any]
 
 
@@ -48,11 +56,18 @@ class Observer(Protocol):
 
 
 class Journal:
-    """Looks effects up by identity; appends what is new and tells the observer."""
+    """Looks effects up by identity; appends what is new and tells the observer.
 
-    def __init__(self, ledger: Ledger, observer: Observer) -> None:
+    Args:
+        ledger: what is remembered.
+        observer: is told.
+        reading: what is spent so far, to be added to every metered record.
+    """
+
+    def __init__(self, ledger: Ledger, observer: Observer, reading: Callable[[], Body] = dict) -> None:
         self._ledger = ledger
         self._observer = observer
+        self._reading = reading
         self._known: dict[tuple[object, ...], Body] = {}
         for entry in ledger.entries:
             self._remember(entry.kind, entry.body)
@@ -72,7 +87,7 @@ class Journal:
 
     def record(self, kind: str, body: Body) -> Body:
         """Append a record; returns the body as a reader will see it."""
-        written = self._ledger.append(kind, body).body
+        written = self._ledger.append(kind, body | self._reading() if kind in METERED else body).body
         self._remember(kind, written)
         self._observer.on_event(kind, written)
         return written

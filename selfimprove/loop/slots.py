@@ -90,6 +90,7 @@ class Bench:
             memory_bytes=self.config.limits.memory_bytes,
             output_bytes=output_bytes,
             silence_seconds=contained.job_silence_seconds,
+            gpu_memory_bytes=self.config.limits.gpu_memory_bytes,
         )
 
 

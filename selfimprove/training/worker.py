@@ -24,6 +24,7 @@ from selfimprove.tasks.evaluator import evaluate
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 from selfimprove.training.data import training_batches
 from selfimprove.training.engine import BatchSource, train
+from selfimprove.training.gpu import cap_memory
 from selfimprove.training.protocol import MEMORY, WEIGHTS, tasks_from_json
 
 PULSE_SECONDS = 1.0
@@ -51,6 +52,7 @@ def warm_up() -> None:
 def run(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Emit) -> dict[str, Any]:
     """Do one job; see ``selfimprove.training.protocol`` for the ops."""
     torch.set_num_threads(1)
+    cap_memory(job)
     return _OPS[job["op"]](job, inputs, outputs, emit)
 
 

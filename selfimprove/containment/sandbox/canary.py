@@ -6,11 +6,13 @@ is harmless if it succeeds: it opens a socket without sending, signals with sign
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import resource
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +30,12 @@ def warm_up() -> None:
 def run(
     job: dict[str, Any], inputs: dict[str, int], outputs: dict[str, int], emit: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Try every attempt; returns ``held`` and ``escaped``, each property with the refusal or the way out."""
+    """Try every attempt; returns ``held`` and ``escaped``, each property with the refusal or the way out.
+
+    A job with an ``overrun`` tries that alone.
+    """
+    if "overrun" in job:
+        return _overrun(job, emit)
     held: dict[str, str] = {}
     escaped: dict[str, str] = {}
     attempts: list[tuple[str, Callable[[], object]]] = [
@@ -45,7 +52,7 @@ def run(
         ("signal", lambda: signal.pidfd_send_signal(os.pidfd_open(os.getppid()), 0)),
         ("parent_death", _forget_parent),
         ("cpu", _raise_cpu_limit),
-        ("memory", lambda: _allocate(job["memory_bytes"])),
+        *([("memory", lambda: _allocate(job["memory_bytes"]))] if job["memory_bytes"] else []),
         ("disk", lambda: _write_beyond(outputs["disk"], job["file_bytes"] * 4)),
         ("exec", _fork),
         ("exec", lambda: _become_another_program(escaped)),
@@ -104,10 +111,46 @@ def _raise_cpu_limit() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (hard + 1000, hard + 1000))
 
 
-def _allocate(size: int | None) -> None:
-    if size is None:  # CUDA: the driver reserves address space without end, so the supervisor watches what is used
-        raise MemoryError
+def _allocate(size: int) -> None:
     mmap.mmap(-1, size * 4).close()
+
+
+def _overrun(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Go over a limit that nothing refuses and only the supervisor watches. To come back is to have escaped."""
+    taken, problem = None, ""
+    try:
+        taken = _TAKE[job["overrun"]](job["bytes"])
+    except (OSError, MemoryError, AttributeError) as error:
+        problem = f": {error}"[:200]
+    deadline = time.monotonic() + job["patience_seconds"]
+    while time.monotonic() < deadline:
+        emit({"overrun": job["overrun"]})
+        time.sleep(0.05)
+    del taken
+    return {"held": {}, "escaped": {"memory": f"nothing ended it over {job['overrun']}{problem}"}}
+
+
+def _fill_memory(size: int) -> object:
+    return bytearray(b"x") * size
+
+
+def _fill_gpu(size: int) -> object:
+    """Take GPU memory from the driver itself, past every library with a limit of its own."""
+    cuda = ctypes.CDLL("libcuda.so.1")
+    device, context, pointer = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64()
+    for call, arguments in (
+        (cuda.cuInit, (ctypes.c_uint(0),)),
+        (cuda.cuDeviceGet, (ctypes.byref(device), ctypes.c_int(0))),
+        (cuda.cuDevicePrimaryCtxRetain, (ctypes.byref(context), device)),
+        (cuda.cuCtxSetCurrent, (context,)),
+        (cuda.cuMemAlloc_v2, (ctypes.byref(pointer), ctypes.c_size_t(size))),
+    ):
+        if code := call(*arguments):
+            raise OSError(f"{call.__name__} gave CUDA error {code}")
+    return cuda
+
+
+_TAKE: dict[str, Callable[[int], object]] = {"memory_bytes": _fill_memory, "gpu_memory_bytes": _fill_gpu}
 
 
 def _fork() -> None:

@@ -10,7 +10,7 @@ import pytest
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.keys import SigningKey
 from selfimprove.containment.permit import Claim, Permit, PermitBook
-from selfimprove.containment.policy import Denial, Limits, Used, check_run, decide
+from selfimprove.containment.policy import Denial, Limits, Used, assess, check_run, decide
 from selfimprove.errors import LimitReached
 
 GENOME = "cd" * 32
@@ -71,6 +71,16 @@ def test_a_candidate_over_a_limit_is_denied_by_name(price: Price, limit: str, as
     assert budget.reserved == 0
 
 
+def test_on_a_gpu_a_candidate_must_fit_beside_what_cuda_takes_for_itself(ask: Any, budget: Budget) -> None:
+    limits = replace(LIMITS, memory_bytes=10**12, gpu_memory_bytes=3 * 2**30)
+    fits, too_large = Price(memory_bytes=2 * 2**30), Price(memory_bytes=2 * 2**30 + 1)
+    assert assess(fits, limits, device="cuda") is None
+    assert assess(too_large, limits) is None  # where there is no GPU the limit has nothing to say
+    denial = assess(too_large, limits, device="cuda")
+    assert denial is not None
+    assert (denial.limit, denial.value, denial.bound) == ("gpu_memory_bytes", 2 * 2**30 + 1, 2 * 2**30)
+
+
 @pytest.mark.parametrize("field", ["parameters", "flops", "tokens", "steps", "memory_bytes"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, float("nan"), True, None, "9"])
 def test_a_price_that_is_no_positive_whole_number_is_denied(field: str, value: Any, ask: Any) -> None:
@@ -99,7 +109,10 @@ def test_a_run_that_lost_too_much_is_denied_with_that_reason(ask: Any, budget: B
     assert denial.limit == "lost_flops"
 
 
-@pytest.mark.parametrize("name", ["generations", "candidates", "wall_seconds", "denied_edits", "disk_bytes"])
+@pytest.mark.parametrize(
+    "name",
+    ["generations", "candidates", "wall_seconds", "cpu_seconds", "gpu_seconds", "denied_edits", "disk_bytes"],
+)
 def test_a_run_stops_where_its_own_limit_is_passed(name: str) -> None:
     bound = getattr(Limits(), name)
     check_run(Limits(), Used(**{name: bound}))

@@ -159,6 +159,32 @@ def test_an_input_that_is_a_link_is_refused(supervisor: Supervisor, make_job: An
         list(supervisor.run([make_job("echo", inputs={"in": tmp_path / "link"})]))
 
 
+def test_the_time_of_every_worker_is_added_up_however_it_ended(make_supervisor: Any, make_job: Any) -> None:
+    ends = {
+        "completed": make_job("echo"), "crashed": make_job("fail", message="x"),
+        "exceeded": make_job("burn", limits={"cpu_seconds": 0.2}),
+    }  # fmt: skip
+    with make_supervisor(workers=1) as supervisor:
+        supervisor.prove()
+        spent = supervisor.spent
+        assert spent.cpu_seconds > 0  # the canary's
+        for job in ends.values():
+            outcome = outcome_of(supervisor, job)
+            now = supervisor.spent
+            assert now.cpu_seconds - spent.cpu_seconds == pytest.approx(outcome.usage.cpu_seconds)
+            assert now.gpu_seconds == 0
+            spent = now
+        live: list[float] = []
+        list(
+            supervisor.run(
+                [make_job("burn", limits={"cpu_seconds": 0.3})],
+                on_event=lambda *_: live.append(supervisor.spent.cpu_seconds),
+            )
+        )
+        assert live == sorted(live)
+        assert spent.cpu_seconds < live[-1] <= supervisor.spent.cpu_seconds  # it counts while it runs
+
+
 # -- several jobs ------------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +348,16 @@ def test_a_zygote_that_dies_twice_in_a_batch_is_a_clear_error(make_supervisor: A
 def test_an_entry_that_cannot_be_warmed_up_is_a_clear_error(make_supervisor: Any) -> None:
     broken = ZygoteSpec(("containment_broken",), path=(ENTRIES,))
     with make_supervisor(zygotes={"test": broken}) as supervisor, pytest.raises(RunError, match="no such luck"):
+        supervisor.prove()
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_a_zygote_with_a_second_thread_is_not_forked(make_supervisor: Any) -> None:
+    threaded = ZygoteSpec(("containment_threads",), path=(ENTRIES,))
+    with (
+        make_supervisor(zygotes={"test": threaded}) as supervisor,
+        pytest.raises(RunError, match=r"fork workers from zygote test: got 2 threads; allowed: 1"),
+    ):
         supervisor.prove()
 
 

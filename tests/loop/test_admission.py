@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,12 @@ class Silent:
     def on_event(self, kind: str, body: Mapping[str, Any]) -> None: ...
 
 
-def admission(folder: Path, supervisor: Inline) -> Admission:
+def admission(folder: Path, supervisor: Inline, config: RunConfig = CONFIG) -> Admission:
     key = SigningKey.generate()
     journal = Journal(Ledger.create(folder / "ledger.jsonl", key, None, {"run_id": "r"}), Silent())
-    budget = Budget(CONFIG.limits.flops, CONFIG.limits.lost_flops)
-    bench = Bench(CONFIG, folder, journal, supervisor, budget, PermitBook("r", key), "r", set())  # type: ignore[arg-type]
-    return Admission(bench, Space(CONFIG.space))
+    budget = Budget(config.limits.flops, config.limits.lost_flops)
+    bench = Bench(config, folder, journal, supervisor, budget, PermitBook("r", key), "r", set())  # type: ignore[arg-type]
+    return Admission(bench, Space(config.space))
 
 
 def outcomes(found: Admission, n: int, *texts: str) -> list[tuple[str, str]]:
@@ -95,6 +96,19 @@ def test_a_step_that_costs_more_than_the_whole_allowance_is_denied_in_these_word
     assert (denial["limit"], denial["bound"]) == ("allowance_flops", CONFIG.allowance_flops)
     assert denial["value"] > denial["bound"]
     assert "one step costs" in denial["reason"]
+
+
+@pytest.mark.parametrize(
+    "limit", ["candidate_flops", "parameters", "tokens", "memory_bytes", "checkpoint_bytes", "gpu_memory_bytes"]
+)
+def test_a_candidate_over_a_limit_is_denied_before_anything_is_spent_on_it(tmp_path: Path, limit: str) -> None:
+    config = replace(CONFIG, limits=replace(CONFIG.limits, **{limit: 100}))
+    found = admission(tmp_path, Inline(), replace(config, device="cuda") if limit == "gpu_memory_bytes" else config)
+    outcomes(found, 1, "recipe.batch=32")
+    [denial] = found.journal.all("denial")
+    assert denial["limit"] == limit
+    assert denial["value"] > denial["bound"]
+    assert not found.journal.all("permit")
 
 
 @pytest.mark.parametrize("answer", [{}, {"results": 3}, {"results": {"x": 1}}])

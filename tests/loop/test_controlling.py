@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from selfimprove.controller.proposer import Proposal, Update
 from selfimprove.errors import Halted, InvalidGenome, LimitReached, Stopped
 from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.space import Space
+from selfimprove.loop.clock import Clock
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.controlling import Controlling
 from selfimprove.loop.journal import Journal
@@ -157,12 +159,9 @@ def test_what_stops_a_controllers_job_from_our_side_stops_the_run(
     assert not bench.journal.all("ask")
 
 
-def test_forbidden_edits_count_against_the_limit_on_denied_edits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forbidden_edits_count_against_the_limit_on_denied_edits(tmp_path: Path) -> None:
     config = replace(CONFIG, limits=Limits(denied_edits=2), controller=ControllerConfig(name="adversary"))
-    lab = Laboratory(bench_of(config, tmp_path), {}, started=0.0, elapsed=0.0)
-    monkeypatch.setattr(lab, "seconds", lambda: 0.0)
+    lab = Laboratory(bench_of(config, tmp_path), {}, Clock([], time.monotonic()))
     for index in range(3):
         lab.check_limits(1)
         body = {"generation": 0, "index": index, "status": "invalid", "edits": ["limits.flops=1"], "reach": "forbidden"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from safetensors.torch import load
 from selfimprove.genome.genome import seed_genome
 from selfimprove.tasks.suite import TasksConfig
 from selfimprove.training import engine, worker
-from selfimprove.training.protocol import MEMORY, WEIGHTS, EvaluateJob, TrainJob
+from selfimprove.training.gpu import GPU_MEMORY
+from selfimprove.training.protocol import MEMORY, WEIGHTS, EvaluateJob, TrainJob, screen_job
 
 STEPS = 12
+GIB = 2**30
 TASKS = TasksConfig(eval_sequences=24)
 OPTIMIZERS = ("adamw", "lion", "muon", "sgd")
 ON_EACH_DEVICE = pytest.mark.parametrize(
@@ -142,3 +145,15 @@ def test_training_and_scoring_give_signs_of_life_between_looks_at_the_loss(monke
 def test_a_quick_training_says_no_more_than_it_must() -> None:
     _, events = run(job("cpu"))
     assert [event["step"] for event in events if "loss" in event] == [10, STEPS]
+
+
+@pytest.mark.parametrize(("limit", "share"), [(GIB, 0.25), (8 * GIB, 1.0)])
+def test_the_allocator_of_a_gpu_worker_is_capped_before_its_job_begins(
+    limit: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capped: list[float] = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=4 * GIB))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", capped.append)
+    for told in ({GPU_MEMORY: limit}, {}):
+        worker.run(screen_job({}, 0) | told, {}, {}, lambda event: None)
+    assert capped == [share]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from selfimprove.app.report.records import Records, mapping, shown, text, texts
 from selfimprove.app.report.views import Charge, RunInfo, Sandbox
 from selfimprove.app.report.wires import trip_text
+from selfimprove.loop.clock import spent_before
 from selfimprove.loop.recovery import elapsed_seconds
 
 
@@ -25,6 +26,7 @@ def run_info(records: Records, charges: tuple[Charge, ...]) -> RunInfo:
         started=times[0] if times else "",
         ended=times[-1] if times else "",
         seconds=_seconds(records),
+        spent=spent_before(lines),
         charged=max((charge.total for charge in charges), default=0) or sum(charge.flops for charge in charges),
         limits=limits,
         sandbox=tuple(Sandbox(name, shown(how), name in degraded or not how) for name, how in sandbox.items()),

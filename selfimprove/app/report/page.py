@@ -177,6 +177,8 @@ def _limits(report: Report) -> list[tuple[str, str, str]]:
         "flops": units.flops(report.run.charged),
         "lost_flops": units.flops(report.spent.get("lost", 0)),
         "wall_seconds": units.duration(report.run.seconds),
+        "cpu_seconds": units.duration(report.run.spent.cpu_seconds),
+        "gpu_seconds": units.duration(report.run.spent.gpu_seconds),
         "denied_edits": str(denied),
     }
     return [(name, used.get(name, ""), _limit_text(name, bound)) for name, bound in report.run.limits.items()]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from selfimprove.containment.jobs import Spent
+
 Fate = Literal["promoted", "rejected", "denied", "stopped", "failed", "duplicate", "invalid", "pending"]
 FATES: tuple[Fate, ...] = ("promoted", "rejected", "denied", "stopped", "failed", "duplicate", "invalid", "pending")
 ACCOUNTS = ("search", "confirm", "controller", "lost")
@@ -282,6 +284,7 @@ class RunInfo:
     started: str
     ended: str
     seconds: float | None
+    spent: Spent
     charged: int
     limits: Mapping[str, Any]
     sandbox: tuple[Sandbox, ...]

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import save
 from sklearn.linear_model import LogisticRegression
 
+from selfimprove.training.gpu import cap_memory
+
 
 def warm_up() -> None:
     torch.set_num_threads(1)
@@ -36,6 +38,9 @@ def run(job: dict[str, Any], inputs: dict[str, int], outputs: dict[str, int], em
     warnings.simplefilter("error")
     if job["op"] == "allocate":
         torch.zeros(2**30)
+    if job["op"] == "allocate_on_gpu":
+        cap_memory(job)
+        job["held"] = [torch.zeros(2**26, device="cuda") for _ in range(32)]  # 8 GiB
     model, loss = train(30)
     os.write(outputs["weights"], save(model.state_dict()))
     points = np.random.default_rng(0).normal(size=(200, 8))

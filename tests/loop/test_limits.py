@@ -1,0 +1,155 @@
+"""The limits of a run as a whole, each hit by a run whose workers are played; see also ``test_run``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfimprove.app.report.page import write_report
+from selfimprove.archive.ledger import LEDGER_NAME
+from selfimprove.containment.jobs import Job, Outcome, Spent
+from selfimprove.containment.keys import SigningKey
+from selfimprove.errors import Interrupted
+from selfimprove.loop import run as loop
+from selfimprove.loop.clock import Clock, spent_before
+from selfimprove.loop.config import RunConfig
+from selfimprove.loop.journal import METERED
+from tests.loop.played import CONFIG, Player, Silent
+
+
+@dataclass(frozen=True)
+class Record:
+    """A ledger entry."""
+
+    kind: str
+    time: str
+    body: dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
+    SigningKey.load(tmp_path / "state")
+    monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])
+    play(monkeypatch, Player)
+
+
+def play(monkeypatch: pytest.MonkeyPatch, player: type[Player], pace: Spent = Player.pace) -> None:
+    monkeypatch.setattr(loop, "Supervisor", player)
+    monkeypatch.setattr(Player, "pace", pace)
+
+
+def limited(**limits: Any) -> RunConfig:
+    return replace(CONFIG, limits=replace(CONFIG.limits, **limits))
+
+
+def records(folder: Path) -> list[Record]:
+    found = [json.loads(line) for line in (folder / LEDGER_NAME).read_text().splitlines()]
+    return [Record(record["kind"], record["time"], record["body"]) for record in found]
+
+
+class Stopping(Player):
+    """Is asked to stop after some jobs; what ran is finished."""
+
+    jobs = 6
+
+    def run(self, jobs: Sequence[Job], on_start: Any = None) -> Iterator[tuple[int, Outcome]]:
+        for found in super().run(jobs, on_start):
+            self.jobs -= 1
+            yield found
+            if self.jobs < 0:
+                raise Interrupted("run jobs")
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"generations": 1},
+        {"candidates": CONFIG.candidates},
+        {"wall_seconds": 0.001},
+        {"cpu_seconds": 4.0},
+        {"gpu_seconds": 3.0},
+        {"disk_bytes": 1000},
+    ],
+    ids=lambda limits: next(iter(limits)),
+)
+def test_a_limit_of_the_run_ends_it_cleanly_and_says_which(
+    limits: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, Player, Spent(0.5, 0.5))
+    found = loop.run(limited(**limits), tmp_path / "run", Silent())
+    assert found.state == "limit"
+    assert f"limits.{next(iter(limits))}" in found.reason
+    assert found.generation < CONFIG.generations
+
+
+def test_every_record_that_follows_a_worker_says_what_all_workers_spent(tmp_path: Path) -> None:
+    loop.run(CONFIG, tmp_path / "run", Silent())
+    found = records(tmp_path / "run")
+    assert {record.kind for record in found if "spent" in record.body} == METERED - {"unattended", "halt"}
+    readings = [record.body["spent"]["cpu_seconds"] for record in found if "spent" in record.body]
+    assert readings == sorted(readings)
+    assert readings[0] > 0
+
+
+def test_a_resumed_run_counts_on_from_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = loop.run(CONFIG, tmp_path / "whole", Silent())
+    play(monkeypatch, Stopping, Spent(0.5, 0.25))
+    assert loop.run(CONFIG, tmp_path / "run", Silent()).state == "paused"
+    before = spent_before(records(tmp_path / "run"))
+    play(monkeypatch, Player, Spent(0.5, 0.25))
+    assert loop.run(CONFIG, tmp_path / "run", Silent(), resume=True).lineage_sha256 == whole.lineage_sha256
+    found = records(tmp_path / "run")
+    resumed = next(index for index, record in enumerate(found) if record.kind == "resume")
+    readings = [record.body["spent"] for record in found[resumed:] if "spent" in record.body]
+    assert readings[0]["cpu_seconds"] > before.cpu_seconds > 0
+    assert readings[0]["gpu_seconds"] > before.gpu_seconds > 0
+
+
+def test_several_sittings_reach_a_limit_that_none_of_them_reaches_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, Stopping, Spent(1.0, 0.0))
+    config, states = limited(cpu_seconds=15.0), []
+    for sitting in range(6):
+        states.append(loop.run(config, tmp_path / "run", Silent(), resume=sitting > 0))
+        assert spent_before(records(tmp_path / "run")).cpu_seconds < 15.0 + 2 * Stopping.jobs
+        if states[-1].state != "paused":
+            break
+    assert len(states) > 2
+    assert "limits.cpu_seconds" in states[-1].reason
+
+
+def test_time_of_the_workers_is_no_part_of_the_lineage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for pace in (0.1, 0.9):
+        play(monkeypatch, Player, Spent(pace, pace))
+        found.append(loop.run(CONFIG, tmp_path / str(pace), Silent()).lineage_sha256)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("body", [{}, {"spent": 3}, {"spent": {}}, {"spent": {"cpu_seconds": "7"}}])
+def test_a_ledger_without_readings_starts_at_nothing(body: dict[str, Any]) -> None:
+    assert spent_before([Record("outcome", "2026-01-01T00:00:00Z", body)]) == Spent()
+
+
+def test_a_limit_on_time_is_looked_at_while_workers_run() -> None:
+    entries = [Record("outcome", "2026-01-01T00:00:00Z", {"spent": {"cpu_seconds": 5.0, "gpu_seconds": 1.0}})]
+    clock, running = Clock(entries, float("inf")), [Spent()]
+    clock.meter(lambda: running[0])
+    limits = limited(cpu_seconds=6.0).limits
+    assert not clock.is_over(limits)
+    running[0] = Spent(1.1, 0.0)
+    assert clock.is_over(limits)
+
+
+def test_the_report_shows_what_was_used_of_the_time_of_workers(tmp_path: Path) -> None:
+    loop.run(CONFIG, tmp_path / "run", Silent())
+    page = write_report(tmp_path / "run").read_text()
+    for name in ("cpu seconds", "gpu seconds", "gpu memory bytes"):
+        assert f'<th scope="row">{name}</th>' in page

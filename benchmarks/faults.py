@@ -229,8 +229,9 @@ class Sitting:
         return alive
 
     def _contained(self, *, workers: bool) -> list[psutil.Process]:
-        """Its zygotes, or their workers."""
-        return [process for process in self._family() if (process.ppid() != self.main.pid) == workers]
+        """Its zygotes, or their workers; what an outer layer puts above a zygote dies with it, and is left alone."""
+        family = {process.pid: process for process in self._family() if "bwrap" not in "".join(process.cmdline()[:1])}
+        return [process for process in family.values() if (process.ppid() in family) == workers]
 
     def _family(self) -> list[psutil.Process]:
         """Everything alive that was started for this process: the command line of each names it."""

@@ -13,8 +13,8 @@ from typing import Any
 from selfimprove.app import folder, machine
 from selfimprove.app.machine import Problem
 from selfimprove.containment.diagnosis import Finding, diagnose
-from selfimprove.containment.sandbox import outer
 from selfimprove.containment.sandbox.backend import INDISPENSABLE
+from selfimprove.containment.sandbox.layers import outer_layers
 from selfimprove.containment.sandbox.outer import Layer
 
 _SHOWN = {"held": "held", "lost": "LOST", "unproven": "UNPROVEN"}
@@ -49,7 +49,7 @@ def examine() -> dict[str, Any]:
         "problems": [asdict(problem) for problem in problems],
         "properties": _plain(findings),
         "properties_cuda": None if on_gpu is None else _plain(on_gpu),
-        "outer_layer": {"bubblewrap": asdict(outer.bubblewrap()), "cgroup_v2": asdict(outer.cgroup())},
+        "outer_layer": {name: asdict(layer) for name, layer in outer_layers().items()},
         "kernel": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "python": python,
@@ -69,7 +69,8 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         met = finding["proof"] or ("nothing" if finding["state"] == "lost" else "not tried")
         rows.append((name, _SHOWN[finding["state"]], finding["mechanism"] or "none", met))
     lines += _columns(rows)
-    lines += ["", "Outer layer: a second wall, which no run depends on."]
+    lines += ["", "Outer layer: a second wall, which no property depends on. A run uses what is available of it;"]
+    lines.append("to change that: containment.outer_layer=off, or =require to refuse a run without bubblewrap.")
     lines += [_layer(name.replace("_", " "), Layer(**layer)) for name, layer in found["outer_layer"].items()]
     lines += ["", "This machine", *_columns(_facts(found)), ""]
     if found["can_start"]:

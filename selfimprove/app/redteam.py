@@ -15,7 +15,8 @@ from selfimprove.containment.redteam.probe import probe
 from selfimprove.containment.redteam.registry import select
 from selfimprove.containment.redteam.runner import Runner
 from selfimprove.containment.redteam.verdict import CONTAINED, ESCAPED, INCONCLUSIVE, Row
-from selfimprove.containment.sandbox.backend import SandboxBackend, make_backend
+from selfimprove.containment.sandbox.backend import SandboxBackend
+from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.errors import ConfigError
 from selfimprove.loop.config import ContainmentConfig
 
@@ -28,7 +29,8 @@ NOT_COVERED = (
 
 def redteam(arguments: argparse.Namespace) -> int:
     """Run the suite, or a file of one's own attacks; 1 when anything escaped, 2 when a probe proved nothing."""
-    backend = make_backend(arguments.backend or ContainmentConfig().backend)
+    config = ContainmentConfig()
+    backend = make_backend(arguments.backend or config.backend, outer_layer=config.outer_layer)
     started = time.monotonic()
     if arguments.probe is not None:
         if arguments.only:

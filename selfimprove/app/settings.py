@@ -83,15 +83,17 @@ def _check_start(config: RunConfig) -> None:
 
     Raises:
         ConfigError: the tasks do not fit their size, or the seed genome its space, allowance or limits.
-        SandboxUnavailable: ``containment.allow_degraded`` names a property that no run may lose.
+        SandboxUnavailable: ``containment.allow_degraded`` names a property that no run may lose, or the outer layer
+            is required and this machine has none.
     """
     from selfimprove.containment.policy import assess
-    from selfimprove.containment.sandbox.backend import make_backend
+    from selfimprove.containment.sandbox.layers import make_backend
     from selfimprove.genome.space import Space
     from selfimprove.nets.cost import quote
     from selfimprove.tasks.suite import TaskSuite
 
-    make_backend(config.containment.backend, config.containment.allow_degraded)
+    contained = config.containment
+    make_backend(contained.backend, contained.allow_degraded, device=config.device, outer_layer=contained.outer_layer)
     TaskSuite(config.tasks)
     seed, tasks, allowance = config.seed_genome, config.tasks, config.allowance_flops
     try:
@@ -105,6 +107,6 @@ def _check_start(config: RunConfig) -> None:
     if not price.steps:
         limit = f"at least {price.flops_per_step}, which is one training step of the seed genome"
         raise ConfigError("set allowance_flops", allowance, limit, "raise it, or lower training.seed_batch")
-    if denial := assess(price, config.limits):
+    if denial := assess(price, config.limits, device=config.device):
         limit = f"at least {denial.value}, which the seed genome needs"
         raise ConfigError(f"set limits.{denial.limit}", denial.bound, limit, "raise it, or make the run smaller")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import ctypes
 import errno
 import platform
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from selfimprove.containment import gpu
 from selfimprove.containment.proof import ContainmentBroken
 from selfimprove.containment.sandbox import landlock, process, seccomp, syscalls
 from selfimprove.containment.sandbox.backend import INDISPENSABLE, PROPERTIES, LockdownBackend, ZygoteSpec
+from selfimprove.containment.sandbox.layers import with_outer_layer
 from selfimprove.containment.supervisor import Supervisor
 from selfimprove.errors import RunError, SandboxUnavailable
 
@@ -21,7 +22,6 @@ State = Literal["held", "lost", "unproven"]
 
 _ROLE: Final = "doctor"
 _LANDLOCK_VERSION: Final = 1  # LANDLOCK_CREATE_RULESET_VERSION
-_FAILED_STEP: Final = re.compile(r"LockdownError: (\w+): (.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Finding:
 
 
 def diagnose(device: str = "cpu") -> dict[str, Finding]:
-    """Lock down a worker as a run would and let its canary attack; what it met, for every property.
+    """Contain a worker as a run would, outer layer included, and let its canary attack; what each property met.
 
     Properties without a mechanism do not keep the others from being proven, as long as a worker could be started
     without them at all.
@@ -53,8 +53,8 @@ def diagnose(device: str = "cpu") -> dict[str, Finding]:
     Args:
         device: ``cpu``, or ``cuda`` for the wider profile of a GPU worker.
     """
-    mechanisms = LockdownBackend().probe()
-    absent = {prop: _absence(prop) for prop, mechanism in mechanisms.items() if mechanism is None}
+    mechanisms = with_outer_layer(LockdownBackend(device=device)).probe()
+    absent = {prop: _absence(prop, device) for prop, mechanism in mechanisms.items() if mechanism is None}
     blocking = sorted(INDISPENSABLE & set(absent))
     held: Mapping[str, str] = {}
     broken: Mapping[str, str] = {}
@@ -68,8 +68,6 @@ def diagnose(device: str = "cpu") -> dict[str, Finding]:
             findings[prop] = Finding("lost", None, None, problem, _or_without(prop, remedy))
         elif prop in held:
             findings[prop] = Finding("held", mechanisms[prop], held[prop])
-            if device == "cuda" and prop == "memory":  # its driver's address space has no useful limit
-                findings[prop] = Finding("held", "RSS watched", None)
         elif prop in broken:
             remedy = "report this with the kernel's version: the mechanism is there and does not hold"
             findings[prop] = Finding("lost", mechanisms[prop], None, broken[prop], remedy)
@@ -83,23 +81,30 @@ def _prove(without: frozenset[str], device: str) -> tuple[Mapping[str, str], Map
     spec = ZygoteSpec((), device=device, fork=device == "cpu")
     try:
         with Supervisor(
-            {_ROLE: spec}, backend=LockdownBackend(without), workers=1, halt_file=None, should_stop=lambda: False
+            {_ROLE: spec},
+            backend=with_outer_layer(LockdownBackend(without, device=device)),
+            workers=1,
+            halt_file=None,
+            should_stop=lambda: False,
         ) as supervisor:
             supervisor.prove()
             return supervisor.proofs[_ROLE], {}, ""
     except ContainmentBroken as error:
         return error.held, error.lost, "the canary did not try it"
-    except (SandboxUnavailable, RunError) as error:
-        step = _FAILED_STEP.search(str(error.value))
-        if step is not None and step[1] in PROPERTIES:
-            return {}, {step[1]: f"its lock-down failed: {step[2]}"}, f"the lock-down ended at {step[1]}"
+    except SandboxUnavailable as error:
+        if error.prop:
+            return {}, {error.prop: f"its lock-down failed: {error.value}"}, f"the lock-down ended at {error.prop}"
+        return {}, {}, str(error)
+    except RunError as error:
         return {}, {}, str(error)
 
 
-def _absence(prop: str) -> tuple[str, str]:
+def _absence(prop: str, device: str = "cpu") -> tuple[str, str]:
     """Why this machine has no mechanism for a property, and what would give it one."""
     if sys.platform != "linux":
         return f"{sys.platform} has no Landlock and no seccomp", "use Linux 6.2 or newer (a virtual machine will do)"
+    if prop == "memory" and device == "cuda" and (unmetered := gpu.absence()):
+        return f"nothing meters GPU memory: {unmetered}", gpu.REMEDY
     if prop == "read":
         return _landlock_absence()
     if not seccomp.available():

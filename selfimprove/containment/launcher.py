@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sysconfig
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, final
@@ -17,9 +18,13 @@ from typing import Any, final
 import selfimprove
 from selfimprove.containment import descriptors, hostile, metering
 from selfimprove.containment.sandbox import wire
-from selfimprove.containment.sandbox.backend import SandboxBackend, ZygoteSpec
+from selfimprove.containment.sandbox.backend import ZygoteSpec
 
 ERROR_BYTES = 64 * 1024
+LAST_WORD_SECONDS = 1.0  # how long what stands above a dead worker may take to say how that ended
+_BY_SIGNAL = 128  # what is added to a signal's number in the exit code of a program that reports another's end
+
+Command = Callable[[Sequence[str]], list[str]]  # a zygote's arguments -> the command line that starts it
 
 
 class Stage(Enum):
@@ -62,19 +67,19 @@ def environment(spec: ZygoteSpec, visible_devices: str | None) -> dict[str, str]
 
 @final
 class ZygoteHandle:
-    """A live zygote. Start it from the main thread only: its parent-death signal follows the starting thread."""
+    """A live zygote. Start it from the main thread only: its parent-death signal follows the starting thread.
 
-    def __init__(
-        self, name: str, spec: ZygoteSpec, backend: SandboxBackend, started: float, heartbeat_seconds: float
-    ) -> None:
+    An outer layer may stand above it; ``pid`` and ``pidfd`` are then the outermost process, and whoever kills that one
+    kills them all.
+    """
+
+    def __init__(self, name: str, spec: ZygoteSpec, command: Command, started: float, heartbeat_seconds: float) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("a zygote must be started from the main thread")
         self.name = name
         self.spec = spec
         self.started = started
         self.stage = Stage.WARMING
-        self.warm_up_seconds = 0.0
-        self.threads = 0  # more than one at a fork risks a child that waits for a lock which nobody holds any more
         self.workers = 0  # served now
         self.exit_status = 0
         self.cpu_seconds = 0.0
@@ -84,7 +89,7 @@ class ZygoteHandle:
         heart, self._pulse = os.pipe()
         os.set_blocking(self._pulse, False)  # one that does not listen must not hold its supervisor up
         try:
-            self._process = self._spawn(backend, theirs, heart, heartbeat_seconds)
+            self._process = self._spawn(command, theirs, heart, heartbeat_seconds)
         except BaseException:
             self._control.close()
             os.close(self._errors)
@@ -96,7 +101,7 @@ class ZygoteHandle:
         self.pidfd = os.pidfd_open(self._process.pid)
 
     def _spawn(
-        self, backend: SandboxBackend, control: socket.socket, heart: int, heartbeat_seconds: float
+        self, command: Command, control: socket.socket, heart: int, heartbeat_seconds: float
     ) -> subprocess.Popen[bytes]:
         arguments = ["--control", str(control.fileno()), "--parent", str(os.getpid())]
         arguments += ["--heart", str(heart), "--heartbeat", str(heartbeat_seconds)]
@@ -105,7 +110,7 @@ class ZygoteHandle:
         arguments += ["--cuda"] if self.spec.device == "cuda" else []
         arguments += [] if self.spec.fork else ["--once"]
         return subprocess.Popen(
-            backend.command(arguments),
+            command(arguments),
             stdin=subprocess.DEVNULL,
             stdout=self._errors,
             stderr=self._errors,
@@ -117,7 +122,7 @@ class ZygoteHandle:
 
     @property
     def pid(self) -> int:
-        """The zygote's process id."""
+        """The process id of the zygote, or of the outermost process above it; also that of its process group."""
         return self._process.pid
 
     @property
@@ -164,18 +169,22 @@ class ZygoteHandle:
         """Kill, reap, and record how it ended. Safe to call twice; descriptors stay until ``close``."""
         if self.stage is Stage.DEAD:
             return
+        if not self.spec.fork and self.workers:  # it was the worker: what an outer layer put above it says how it ended
+            metering.is_dead(self.pidfd, LAST_WORD_SECONDS)
         self.kill()
-        if not self.spec.fork:  # it has a guard in its process group, which becomes ours to reap when it is dead
-            os.killpg(self.pid, signal.SIGKILL)
-        _, status, usage = os.wait4(self._process.pid, 0)
+        os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
-            while not self.spec.fork:
-                os.waitid(os.P_PGID, self.pid, os.WEXITED)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        self.exit_status = status
-        self.cpu_seconds = usage.ru_utime + usage.ru_stime
-        self.max_rss_bytes = usage.ru_maxrss * 1024
+            while True:
+                self._reap(*os.wait4(-self.pid, 0))
         self.stage = Stage.DEAD
+
+    def _reap(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
+        """Account for one process of its group: itself, its guard, orphans of either, an outer layer's."""
+        self.cpu_seconds += usage.ru_utime + usage.ru_stime
+        self.max_rss_bytes = max(self.max_rss_bytes, usage.ru_maxrss * 1024)
+        if pid == self.pid:
+            self._process.returncode = code = os.waitstatus_to_exitcode(status)
+            self.exit_status = code - _BY_SIGNAL if code > _BY_SIGNAL else status
 
     def close(self) -> None:
         """Bury it and release its descriptors."""

@@ -13,11 +13,11 @@ from pathlib import Path
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def is_dead(pidfd: int) -> bool:
-    """True if the process behind a pidfd has ended (it may not be reaped yet)."""
+def is_dead(pidfd: int, seconds: float = 0.0) -> bool:
+    """True if the process behind a pidfd has ended (it may not be reaped yet), or does so within some seconds."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(seconds * 1000))
 
 
 def kill(pidfd: int) -> None:

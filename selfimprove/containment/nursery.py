@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
 from selfimprove.containment import hostile
-from selfimprove.containment.launcher import Stage, ZygoteHandle
-from selfimprove.containment.sandbox.backend import SandboxBackend, ZygoteSpec
+from selfimprove.containment.launcher import Command, Stage, ZygoteHandle
+from selfimprove.containment.sandbox.backend import ZygoteSpec
 from selfimprove.errors import RunError, SandboxUnavailable
 
 WARM_UP_SECONDS: Final = 300.0
@@ -20,7 +20,7 @@ class Nursery:
 
     Args:
         specs: the roles, by name.
-        backend: how they are contained.
+        command: makes the command line that starts one, contained.
         clock: seconds that only grow.
         heartbeat_seconds: the longest silence of the supervisor that their workers survive.
     """
@@ -28,12 +28,12 @@ class Nursery:
     def __init__(
         self,
         specs: Mapping[str, ZygoteSpec],
-        backend: SandboxBackend,
+        command: Command,
         clock: Callable[[], float],
         heartbeat_seconds: float,
     ) -> None:
         self._specs = dict(specs)
-        self._backend = backend
+        self._command = command
         self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
         self._handles: dict[str, ZygoteHandle] = {}
@@ -71,7 +71,7 @@ class Nursery:
             self._handles.pop(name).close()
             zygote = None
         if zygote is None:
-            zygote = ZygoteHandle(name, self.spec(name), self._backend, self._clock(), self._heartbeat_seconds)
+            zygote = ZygoteHandle(name, self.spec(name), self._command, self._clock(), self._heartbeat_seconds)
             self._handles[name] = zygote
         return zygote
 
@@ -96,7 +96,9 @@ class Nursery:
         if failure is not None:
             reason = hostile.clean_line(f"{failure.get('type')}: {failure.get('message')}")
             if failure.get("stage") == "lock-down":
-                raise SandboxUnavailable(f"lock down zygote {zygote.name}", reason, remedy="see `selfimprove doctor`")
+                prop = hostile.clean_line(str(failure.get("property") or ""))
+                operation, remedy = f"lock down zygote {zygote.name}", "see `selfimprove doctor`"
+                raise SandboxUnavailable(operation, reason, remedy=remedy, prop=prop)
             raise RunError(f"warm up zygote {zygote.name}", reason, remedy=zygote.errors()[-500:])
         if zygote.spec.fork or zygote.workers == 0:
             self._deaths[zygote.name] += 1

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, final
 
-from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Invalid, Job, JobLimits, Outcome, Usage
+from selfimprove.containment import gpu
+from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Invalid, Job, JobLimits, Outcome, Spent, Usage
 from selfimprove.containment.launcher import Stage, ZygoteHandle
 from selfimprove.containment.nursery import Nursery
 from selfimprove.containment.proof import Proofs
@@ -26,10 +27,11 @@ from selfimprove.containment.pulse import HEARTBEAT_SECONDS, Pulse
 from selfimprove.containment.sandbox import process
 from selfimprove.containment.sandbox.backend import SandboxBackend, ZygoteSpec
 from selfimprove.containment.worker import ExitReport, WorkerHandle
-from selfimprove.errors import Halted, Interrupted, SelfImproveError
+from selfimprove.errors import Halted, Interrupted, RunError, SandboxUnavailable, SelfImproveError
 
 __all__ = [
-    "Completed", "Crashed", "Exceeded", "Invalid", "Job", "JobLimits", "Outcome", "Supervisor", "Usage", "ZygoteSpec",
+    "Completed", "Crashed", "Exceeded", "Invalid", "Job", "JobLimits", "Outcome", "Spent", "Supervisor", "Usage",
+    "ZygoteSpec",
 ]  # fmt: skip
 
 CANARY_INDEX: Final = -1
@@ -54,6 +56,7 @@ class Supervisor:
         clock: seconds that only grow.
         heartbeat_seconds: the longest that a worker lives while nobody looks after it.
         on_unattended: called with a job's key and a reason when its worker died of that.
+        gpus: meters the GPU memory of CUDA workers; None: this machine's own meter, where it has one.
     """
 
     def __init__(
@@ -67,18 +70,29 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
         on_unattended: Callable[[str, str], None] = lambda key, reason: None,
+        gpus: gpu.GpuMeter | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers: got {workers}; allowed: at least 1")
         self._pulse = Pulse(heartbeat_seconds)
         self._on_unattended = on_unattended
-        self._nursery = Nursery(zygotes, backend, clock, heartbeat_seconds)
+        self._group = backend.enclose(len(zygotes), workers)
+        self._nursery = Nursery(
+            zygotes, lambda arguments: [*self._group.prefix, *backend.command(arguments)], clock, heartbeat_seconds
+        )
         self._workers = workers
         self._halt_file = halt_file
         self._should_stop = should_stop
         self._clock = clock
         self._running: dict[int, WorkerHandle] = {}
-        self._proofs = Proofs(backend)
+        self._spent = Spent()
+        self._gpus, unmetered = gpus, ""
+        if gpus is None and any(spec.device == "cuda" for spec in zygotes.values()):
+            try:
+                self._gpus = gpu.find_meter()
+            except SandboxUnavailable as error:
+                unmetered = str(error.value)
+        self._proofs = Proofs(backend, unmetered)
         self._numbers = 0
         self._measured = 0.0
         self._busy = False
@@ -97,6 +111,14 @@ class Supervisor:
     def proofs(self) -> dict[str, dict[str, str]]:
         """Per zygote that was proven: each property and the refusal that its canary met."""
         return {name: dict(held) for name, held in self._proofs.held.items()}
+
+    @property
+    def spent(self) -> Spent:
+        """Time of all workers so far, canaries, killed and running ones included; not of the zygotes that fork them."""
+        spent = self._spent
+        for worker in self._running.values():
+            spent += worker.usage
+        return spent
 
     def warm(self, name: str) -> None:
         """Start a zygote in the background, so that its imports overlap with other work."""
@@ -150,6 +172,7 @@ class Supervisor:
         """Kill and reap everything that was started. Safe to call twice."""
         self._abandon()
         self._nursery.close()
+        self._group.close()
 
     def _run(
         self, jobs: Sequence[Job], on_event: Progress | None, on_start: Callable[[int], None] | None
@@ -191,8 +214,9 @@ class Supervisor:
         now = self._clock()
         if now - self._measured >= POLL_SECONDS / 2:
             self._measured = now
+            on_gpu = self._gpus.used_bytes() if self._gpus is not None and self._running else {}
             for worker in self._running.values():
-                worker.measure(now)
+                worker.measure(now, on_gpu)
             self._nursery.check_warm_up()
             self._check_answers(now)
         for worker in self._ended_workers(canaries=True):
@@ -235,8 +259,7 @@ class Supervisor:
         try:
             match message["op"]:
                 case "ready":
-                    zygote.warm_up_seconds = now - zygote.started
-                    zygote.threads = int(message["threads"])
+                    self._check_threads(zygote, int(message["threads"]))
                     self._prove(zygote)
                 case "started" if worker is not None and worker.pidfd < 0:
                     worker.start(descriptors.pop(), now)
@@ -264,6 +287,13 @@ class Supervisor:
                 for worker in (w for w in self._running.values() if w.zygote is zygote and w.pidfd >= 0):
                     worker.exit = ExitReport(zygote.exit_status, zygote.cpu_seconds, zygote.max_rss_bytes)
 
+    def _check_threads(self, zygote: ZygoteHandle, threads: int) -> None:
+        """A fork copies one thread: what another one had locked at that moment stays locked in the child for ever."""
+        if zygote.spec.fork and threads != 1:
+            zygote.bury()
+            remedy = "an import or warm_up() of its entries starts threads: allow it none, or do not fork it"
+            raise RunError(f"fork workers from zygote {zygote.name}", f"{threads} threads", "1", remedy)
+
     def _is_working(self, zygote: ZygoteHandle) -> bool:
         """True if this is no forking zygote but a process that turned into its one worker, and still runs."""
         workers = [w for w in self._running.values() if w.zygote is zygote]
@@ -280,6 +310,8 @@ class Supervisor:
         zygote.beat()
         self._running[self._numbers] = WorkerHandle(self._numbers, index, job, zygote, self._clock())
         zygote.workers += 1
+        limits = [worker.job.limits for worker in self._running.values()]
+        self._group.grant(sum(bounds.memory_bytes + bounds.output_bytes for bounds in limits))
 
     def _prove(self, zygote: ZygoteHandle) -> None:
         """Send a canary into a warm zygote, unless one came back from this role already."""
@@ -305,6 +337,7 @@ class Supervisor:
         if worker.exit is None:  # its zygote is dead, or hangs and is of no more use
             worker.zygote.kill()
             worker.adopt()
+        self._spent += worker.usage
         try:
             return worker.outcome(self._clock())
         finally:
@@ -325,6 +358,7 @@ class Supervisor:
                     self._finish(worker)
                 elif self._clock() > deadline:
                     worker.zygote.kill()
+                    self._group.kill()
                 elif not worker.killed:
                     worker.kill()
             with contextlib.suppress(SelfImproveError):

@@ -18,7 +18,9 @@ class ContainmentConfig:
     """How workers are contained."""
 
     backend: str = "lockdown"
-    """Sandbox backend by name; the strongest that this machine offers is the default."""
+    """Sandbox backend by name."""
+    outer_layer: str = "auto"
+    """What goes around the lock-down: auto (what passes its self-test here), off, or require (refuse without it)."""
     allow_degraded: tuple[str, ...] = ()
     """Properties that this run may go without; never network, write, signal or parent_death."""
     job_wall_seconds: float = 120.0

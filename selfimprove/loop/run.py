@@ -21,17 +21,19 @@ from selfimprove.canonical import canonical
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.keys import SigningKey, state_dir
 from selfimprove.containment.permit import PermitBook
-from selfimprove.containment.policy import Used, check_run
-from selfimprove.containment.sandbox.backend import SandboxBackend, make_backend
+from selfimprove.containment.policy import Limits, check_run
+from selfimprove.containment.sandbox.backend import SandboxBackend
+from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.supervisor import Completed, Job, JobLimits, Supervisor, ZygoteSpec
 from selfimprove.errors import Halted, Interrupted, LimitReached, RunError, RunFailed, Tripped
 from selfimprove.genome.genome import Genome
+from selfimprove.loop.clock import Clock
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.generation import run_generation
 from selfimprove.loop.granting import lost_cap
 from selfimprove.loop.journal import Journal, Observer
 from selfimprove.loop.laboratory import Laboratory
-from selfimprove.loop.recovery import elapsed_seconds, settle_open
+from selfimprove.loop.recovery import settle_open
 from selfimprove.loop.slots import Bench, describe
 from selfimprove.loop.standing import HALT, RunSummary, halt_reason, halted, is_running, status
 from selfimprove.loop.watching import approval_of, pending, why
@@ -70,29 +72,30 @@ def run(
         SandboxUnavailable: a containment property cannot be enforced here.
     """
     started = time.monotonic()
-    backend = make_backend(config.containment.backend, config.containment.allow_degraded)
+    use = config.containment
+    backend = make_backend(use.backend, use.allow_degraded, device=config.device, outer_layer=use.outer_layer)
     backend.command([])  # refuses here, before anything is written
     ledger = _open(config, run_dir, backend, resume=resume, clear_halt=clear_halt)
     with ledger:
-        journal = Journal(ledger, observer)
+        clock = Clock(ledger.entries, started)
+        journal = Journal(ledger, observer, clock.reading)
         if not resume:
             observer.on_event("run", ledger.entries[0].body)
         if journal.all("finish"):
             return status(run_dir)
-        elapsed = elapsed_seconds(ledger.entries)
-        deadline = started + config.limits.wall_seconds - elapsed
 
         def stop() -> bool:
-            return should_stop() or time.monotonic() > deadline
+            return should_stop() or clock.is_over(config.limits)
 
         def unattended(key: str, reason: str) -> None:
             journal.record("unattended", {"key": key, "reason": reason})
 
         with _supervisor(config, run_dir, backend, stop, unattended) as supervisor:
+            clock.meter(lambda: supervisor.spent)
             supervisor.warm("torch")
             supervisor.warm("lens")
             bench = _bench(config, run_dir, journal, supervisor)
-            lab = Laboratory(bench, _versions(), started=started, elapsed=elapsed)
+            lab = Laboratory(bench, _versions(), clock)
             try:
                 _run_generations(lab, should_stop)
                 journal.record("finish", {"state": "finished", "reason": f"{config.generations} generations done"})
@@ -109,7 +112,7 @@ def run(
 
 
 def _run_generations(lab: Laboratory, should_stop: Callable[[], bool]) -> None:
-    """From the seed to the seal; the clock of ``limits.wall_seconds`` stops the workers as a person does."""
+    """From the seed to the seal; a limit on wall, processor or GPU time stops the workers as a person does."""
     try:
         lab.plant_seed()
         for generation in range(1, lab.config.generations + 1):
@@ -119,7 +122,7 @@ def _run_generations(lab: Laboratory, should_stop: Callable[[], bool]) -> None:
         lab.seal()
     except Interrupted:
         if not should_stop():
-            check_run(lab.config.limits, Used(wall_seconds=lab.seconds()))
+            check_run(lab.config.limits, lab.clock.used())
         raise
 
 
@@ -158,9 +161,12 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
     genome, tasks = Genome.from_json(genomes[body["genome"]]), tasks_from_json(config["tasks"])
     manifest = _json(run_dir / body["manifest"])
     job = TrainJob(genome, tasks, manifest["steps"], body["seed"], manifest["device"], last=manifest["last"])
-    backend = make_backend(config["containment"]["backend"], config["containment"]["allow_degraded"])
-    cuda = manifest["device"] == "cuda"
-    limits = JobLimits(600.0, 600.0, config["limits"]["memory_bytes"], 1 << 28, 60.0)
+    use, cuda = config["containment"], manifest["device"] == "cuda"
+    backend = make_backend(
+        use["backend"], use["allow_degraded"], device=manifest["device"], outer_layer=use.get("outer_layer", "auto")
+    )
+    caps = Limits(**config["limits"])
+    limits = JobLimits(600.0, 600.0, caps.memory_bytes, 1 << 28, 60.0, caps.gpu_memory_bytes)
     with Supervisor(
         {"train": ZygoteSpec((ENTRY,), device="cuda" if cuda else "cpu", fork=not cuda)},
         backend=backend, workers=1, halt_file=None, should_stop=lambda: False,
@@ -195,7 +201,7 @@ def _open(config: RunConfig, run_dir: Path, backend: SandboxBackend, *, resume: 
         ledger.close()
         remedy = f'{why(waiting)}; look at it, then: selfimprove approve {run_dir} --reason "..."'
         raise RunError("resume", str(run_dir), "a run that no tripwire holds up", remedy)
-    ledger.append("resume", {"entries": len(ledger.entries)})
+    ledger.append("resume", {"entries": len(ledger.entries), "sandbox": backend.probe(), "backend": backend.name})
     if was_halted:
         ledger.append("clear_halt", {"reason": halt_reason(run_dir)})
         switch.unlink(missing_ok=True)
@@ -215,6 +221,7 @@ def _first_record(config: RunConfig, backend: SandboxBackend, data: bytes) -> di
         "limits": resolved["limits"],
         "versions": _versions(),
         "sandbox": backend.probe(),
+        "backend": backend.name,
         "degraded": sorted(backend.degraded),
         "seed_genome": config.seed_genome.to_json(),
     }

@@ -17,7 +17,8 @@ from interp.bench import Plan
 from interp.checkpoint import load_model
 from interp.inspection import inspect
 from selfimprove.containment.jobs import Completed, Crashed, Job, JobLimits
-from selfimprove.containment.sandbox.backend import ZygoteSpec, make_backend
+from selfimprove.containment.sandbox.backend import ZygoteSpec
+from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.supervisor import Supervisor
 from selfimprove.errors import ConfigError, InvalidCheckpoint, SandboxUnavailable
 from selfimprove.genome.genome import seed_genome

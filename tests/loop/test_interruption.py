@@ -76,9 +76,7 @@ class Sitting:
             self.process.kill()
             raise AssertionError(self.process.communicate()[0]) from error
         self.family = self.main.children(recursive=True)
-        self.contained = [
-            p for zygote in self.main.children() if _is_zygote(zygote) for p in (zygote, *_children(zygote))
-        ]
+        self.contained = [process for process in self.family if "zygote" in _command(process)]
 
     def _count(self, kind: str) -> int:
         return self.ledger.read_bytes().count(f'"kind":"{kind}"'.encode()) if self.ledger.exists() else 0
@@ -90,7 +88,7 @@ class Sitting:
         deadline = time.monotonic() + 100
         while time.monotonic() < deadline and self.process.poll() is None:
             if self._count("permit") > before and self._training():
-                for worker in [w for zygote in self.main.children() if _is_zygote(zygote) for w in _children(zygote)]:
+                for worker in _workers(self.main):
                     if self._froze(worker):
                         return worker
             time.sleep(0.01)
@@ -119,15 +117,21 @@ class Sitting:
         return Stop(self.process.returncode, output, seconds, training, left, self.place.status(NAME))
 
 
+def _workers(main: psutil.Process) -> list[psutil.Process]:
+    """Children of zygotes, whose own parent is the supervisor, or bubblewrap with a command line that names them."""
+    found = []
+    for process in main.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = process.parent()
+            if parent is not None and _is_zygote(process) and _is_zygote(parent):
+                found.append(process)
+    return found
+
+
 def _is_zygote(process: psutil.Process) -> bool:
-    return any("zygote" in word for word in _command(process).split())
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children()
-    except psutil.NoSuchProcess:
-        return []
+    """True for zygotes and the workers that they forked."""
+    command = _command(process)
+    return "zygote" in command and "bwrap" not in command.split()[0]
 
 
 def alive(family: list[psutil.Process], seconds: float) -> list[str]:

@@ -84,13 +84,19 @@ def is_training(ledger: Path) -> bool:
 
 
 def workers_of(main: psutil.Process) -> list[psutil.Process]:
-    """The workers that are not dead; the children of the supervisor are zygotes, or W&B's process."""
+    """The workers that are not dead: children of zygotes, whose own parent is the supervisor or an outer layer."""
     found = []
-    for zygote in main.children():
+    for process in main.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "zygote" in " ".join(zygote.cmdline()):
-                found += [worker for worker in zygote.children() if worker.status() != psutil.STATUS_ZOMBIE]
+            if is_zygote(process) and is_zygote(process.parent()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
+
+
+def is_zygote(process: psutil.Process | None) -> bool:
+    """True for zygotes and the workers that they forked; not for bubblewrap, whose command line goes on like theirs."""
+    words = process.cmdline() if process is not None else []
+    return any("zygote" in word for word in words) and "bwrap" not in words[0]
 
 
 def test_no_worker_outlives_one_heartbeat_of_a_stopped_supervisor(story: Story) -> None:

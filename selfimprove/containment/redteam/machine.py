@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from selfimprove.containment.jobs import Completed, Job, JobLimits
 from selfimprove.containment.sandbox import process, seccomp
-from selfimprove.containment.sandbox.backend import ZygoteSpec, make_backend
+from selfimprove.containment.sandbox.backend import ZygoteSpec
+from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.supervisor import Supervisor
 from selfimprove.errors import SelfImproveError
 

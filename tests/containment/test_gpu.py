@@ -5,7 +5,7 @@ Without a GPU the driver's library is played; what a real one says is tried by t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,7 +59,7 @@ class Nvml:
 
 
 def test_a_process_is_charged_for_what_it_holds_on_all_gpus_together() -> None:
-    assert gpu.NvmlMeter(Nvml([[(7, 100), (8, 5)], [(7, 30)], []])).used_bytes() == {7: 130, 8: 5}
+    assert gpu.NvmlMeter(Nvml([[(7, 100), (8, 5)], [(7, 30)], []])).used_bytes([7, 8, 9]) == {7: 130, 8: 5}
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,16 @@ def test_a_driver_that_stops_answering_is_no_reading_of_zero() -> None:
     meter = gpu.NvmlMeter(nvml)
     nvml.broken = True
     with pytest.raises(SandboxUnavailable, match="Driver Not Loaded"):
-        meter.used_bytes()
+        meter.used_bytes([7])
 
 
 def test_a_figure_that_the_driver_withholds_is_no_zero_either() -> None:
     with pytest.raises(SandboxUnavailable, match="process 7"):
-        gpu.NvmlMeter(Nvml([[(7, None)]])).used_bytes()
+        gpu.NvmlMeter(Nvml([[(7, None)]])).used_bytes([7])
+
+
+def test_what_others_do_with_the_gpu_is_no_business_of_the_run() -> None:
+    assert gpu.NvmlMeter(Nvml([[(7, None), (8, 50)]])).used_bytes([9]) == {}
 
 
 @pytest.mark.parametrize("limit", [1, 2**20, GIB, 2 * GIB, 80 * GIB])
@@ -94,13 +98,14 @@ def test_the_allocators_share_leaves_room_for_cuda_itself(limit: int) -> None:
 
 
 class Claims:
-    """A meter that says the same of each process below this one."""
+    """A meter that says the same of each process."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def used_bytes(self) -> Mapping[int, int]:
-        return {process.pid: self.size for process in psutil.Process().children(recursive=True)} if self.size else {}
+    def used_bytes(self, processes: Collection[int]) -> Mapping[int, int]:
+        assert set(processes) <= {process.pid for process in psutil.Process().children(recursive=True)}
+        return dict.fromkeys(processes, self.size) if self.size else {}
 
 
 class Accepting:

@@ -81,6 +81,17 @@ class Nursery:
             if zygote.stage is Stage.WARMING and self._clock() - zygote.started > WARM_UP_SECONDS:
                 zygote.kill()
 
+    def check_threads(self, zygote: ZygoteHandle, threads: int) -> None:
+        """Refuse to fork a process with threads: what one of them has locked stays locked in the child for ever.
+
+        Raises:
+            RunError: it has more than one, and is dead.
+        """
+        if zygote.spec.fork and threads != 1:
+            zygote.bury()
+            remedy = "an import or warm_up() of its entries starts threads: allow it none, or do not fork it"
+            raise RunError(f"fork workers from zygote {zygote.name}", f"{threads} threads", "1", remedy)
+
     def bury(self, zygote: ZygoteHandle, failure: Mapping[str, Any] | None = None) -> None:
         """Note that a zygote is gone.
 

@@ -27,7 +27,7 @@ from selfimprove.containment.pulse import HEARTBEAT_SECONDS, Pulse
 from selfimprove.containment.sandbox import process
 from selfimprove.containment.sandbox.backend import SandboxBackend, ZygoteSpec
 from selfimprove.containment.worker import ExitReport, WorkerHandle
-from selfimprove.errors import Halted, Interrupted, RunError, SandboxUnavailable, SelfImproveError
+from selfimprove.errors import Halted, Interrupted, SelfImproveError
 
 __all__ = [
     "Completed", "Crashed", "Exceeded", "Invalid", "Job", "JobLimits", "Outcome", "Spent", "Supervisor", "Usage",
@@ -86,12 +86,7 @@ class Supervisor:
         self._clock = clock
         self._running: dict[int, WorkerHandle] = {}
         self._spent = Spent()
-        self._gpus, unmetered = gpus, ""
-        if gpus is None and any(spec.device == "cuda" for spec in zygotes.values()):
-            try:
-                self._gpus = gpu.find_meter()
-            except SandboxUnavailable as error:
-                unmetered = str(error.value)
+        self._gpus, unmetered = (gpus, "") if gpus else gpu.meter_for(spec.device for spec in zygotes.values())
         self._proofs = Proofs(backend, unmetered)
         self._numbers = 0
         self._measured = 0.0
@@ -214,7 +209,8 @@ class Supervisor:
         now = self._clock()
         if now - self._measured >= POLL_SECONDS / 2:
             self._measured = now
-            on_gpu = self._gpus.used_bytes() if self._gpus is not None and self._running else {}
+            holders = [process for w in self._running.values() if (process := w.gpu_process) is not None]
+            on_gpu = self._gpus.used_bytes(holders) if self._gpus and holders else {}
             for worker in self._running.values():
                 worker.measure(now, on_gpu)
             self._nursery.check_warm_up()
@@ -259,7 +255,7 @@ class Supervisor:
         try:
             match message["op"]:
                 case "ready":
-                    self._check_threads(zygote, int(message["threads"]))
+                    self._nursery.check_threads(zygote, int(message["threads"]))
                     self._prove(zygote)
                 case "started" if worker is not None and worker.pidfd < 0:
                     worker.start(descriptors.pop(), now)
@@ -286,13 +282,6 @@ class Supervisor:
             if not zygote.spec.fork:  # it was the worker, and its end is the worker's
                 for worker in (w for w in self._running.values() if w.zygote is zygote and w.pidfd >= 0):
                     worker.exit = ExitReport(zygote.exit_status, zygote.cpu_seconds, zygote.max_rss_bytes)
-
-    def _check_threads(self, zygote: ZygoteHandle, threads: int) -> None:
-        """A fork copies one thread: what another one had locked at that moment stays locked in the child for ever."""
-        if zygote.spec.fork and threads != 1:
-            zygote.bury()
-            remedy = "an import or warm_up() of its entries starts threads: allow it none, or do not fork it"
-            raise RunError(f"fork workers from zygote {zygote.name}", f"{threads} threads", "1", remedy)
 
     def _is_working(self, zygote: ZygoteHandle) -> bool:
         """True if this is no forking zygote but a process that turned into its one worker, and still runs."""

@@ -5,8 +5,8 @@ full square, since a causal mask saves no multiplication there): two FLOPs a mul
 forward, since every operand of every product needs a gradient (tokens enter by look-up, which is no product).
 
 Everything else is counted by the constants in ``selfimprove.nets.prices``, forward and backward together, per element.
-Per-row remainders, such as the one root of a norm, are left out. An operation without a price raises ``InvalidGenome``:
-nothing is trained that cannot be priced.
+Remainders of a row or a step, such as the one root of a norm or the one factor of a loss, are left out. An operation
+without a price raises ``InvalidGenome``: nothing is trained that cannot be priced.
 
 Every position is priced as if it were scored, by the objective and by the fixed constraint beside it.
 """

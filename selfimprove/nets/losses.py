@@ -1,4 +1,4 @@
-"""Loss expressions as torch functions, and the numerical screen they pass before any budget is spent.
+"""Loss expressions as torch functions, and the size that a gradient of theirs is brought to.
 
 Vectors are ``[tokens vocab]``, scalars ``[tokens]``, constants plain numbers. A few operations are protected, so that
 no expression divides by zero or overflows in one step; ``e`` is ``EPS`` and ``b`` is ``EXP_BOUND``:
@@ -14,9 +14,10 @@ The bounded ones have gradient zero beyond the bound. Everything else is torch's
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TypeAlias, final
 
 import torch
@@ -25,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from selfimprove.errors import InvalidGenome
-from selfimprove.genome.expression import Expression
+from selfimprove.genome.expression import Expression, cross_entropy
 from selfimprove.seeds import derive
 
 EPS: Final = 1e-7
@@ -186,65 +187,9 @@ def _operation(node: Expression) -> _Operation:
     raise InvalidGenome("compile objective.expression", node.op, ", ".join(known), "use a listed operation")
 
 
-@dataclass(frozen=True)
-class ScreenResult:
-    """Whether an expression may cost training compute.
-
-    ``reason`` is empty where ``ok``. ``fingerprint`` is a hexadecimal hash, empty where the gradient is zero or not
-    finite: equal for expressions whose gradients differ by a positive constant factor only. Rounding makes near misses
-    rare, not impossible; the probes' points come from the seed, so compare fingerprints of one seed.
-    """
-
-    ok: bool
-    reason: str
-    fingerprint: str
-
-
-SCREEN_TOKENS: Final = 32
-SCREEN_VOCAB: Final = 16
-SCREEN_STEPS: Final = 100
-SCREEN_LEARNING_RATE: Final = 0.1
-SCREEN_RATIO: Final = 0.8  # the descent must bring cross-entropy to at most this part of where it began
-PROBES: Final = ((0.0, 0.5), (0.1, 0.0), (1.0, 0.5), (5.0, 1.0), (30.0, 0.5))  # scale of the logits, progress
-
-
-def screen(expression: Expression, seed: int) -> ScreenResult:
-    """Refuse a loss that cannot train a model, before a FLOP is charged for it.
-
-    On free logits of 32 tokens and 16 words: value and gradient are finite at every probed scale of the logits, the
-    gradient is not zero and depends on the targets, and 100 steps of Adam on the loss bring the fixed cross-entropy
-    down by at least a fifth (the filter of EvoMAL, Raymond et al. 2022).
-
-    Not covered: a loss that trains free logits but not a network.
-
-    Args:
-        expression: a valid expression.
-        seed: of the probes; the same seed gives the same result.
-
-    Raises:
-        InvalidGenome: for an operation that is not known.
-    """
-    objective = compile_objective(expression)
-    generator = torch.Generator().manual_seed(derive(seed, "screen"))
-    logits = torch.randn(SCREEN_TOKENS, SCREEN_VOCAB, generator=generator)
-    targets = torch.randint(SCREEN_VOCAB, (SCREEN_TOKENS,), generator=generator)
-    for scale, progress in PROBES:
-        value, gradient = _gradient(objective, logits * scale, targets, progress)
-        if not (value.isfinite().all() and gradient.isfinite().all()):
-            return ScreenResult(False, f"value or gradient is not finite at logits of scale {scale:g}", "")
-    fingerprint = _fingerprint(objective, generator)
-    if not fingerprint:
-        return ScreenResult(False, "the gradient in the logits is zero", "")
-    if _ignores_targets(objective, logits, targets):
-        return ScreenResult(False, "the gradient does not depend on the target", fingerprint)
-    before, after = _descend(objective, logits, targets)
-    if not after <= SCREEN_RATIO * before:
-        reason = f"{SCREEN_STEPS} steps of descent took cross-entropy from {before:.3f} to {after:.3f}"
-        return ScreenResult(False, reason, fingerprint)
-    return ScreenResult(True, "", fingerprint)
-
-
-def _gradient(objective: CompiledObjective, logits: Tensor, targets: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+def gradient_of(
+    objective: CompiledObjective, logits: Tensor, targets: Tensor, progress: float
+) -> tuple[Tensor, Tensor]:
     """Loss of each token, and the gradient of their sum in the logits (zero where it does not depend on them)."""
     leaf = logits.detach().requires_grad_()
     loss = objective(leaf, targets, progress)
@@ -254,41 +199,49 @@ def _gradient(objective: CompiledObjective, logits: Tensor, targets: Tensor, pro
     return loss.detach(), gradient
 
 
-def _ignores_targets(objective: CompiledObjective, logits: Tensor, targets: Tensor) -> bool:
-    _, gradient = _gradient(objective, logits, targets, 0.5)
-    _, other = _gradient(objective, logits, (targets + 1) % SCREEN_VOCAB, 0.5)
-    return bool((gradient - other).norm() <= 1e-6 * gradient.norm())
+REFERENCE_TOKENS: Final = 8
+REFERENCE_VOCAB: Final = 16
+REFERENCE_POINTS: Final = ((0.5, 0.1), (1.0, 0.5), (2.0, 0.9))  # scale of the logits, progress
+SMALLEST_NORM: Final = 1e-12
+LARGEST_NORM: Final = 1e30  # so that its inverse is a normal number in single precision
 
 
-def _fingerprint(objective: CompiledObjective, generator: torch.Generator) -> str:
-    """Hash of the gradients at several points, normalized together and rounded; empty if they vanish.
+def reference_gradients(objective: CompiledObjective, seed: int) -> Float[Tensor, "tokens vocab"]:
+    """Gradients at predictions drawn from a seed, at every reference point.
 
-    In double precision, so that algebraically equal forms agree far beyond the rounding. One norm for all points: a
-    loss that is scaled by training progress differs from one that is not.
+    In double precision, so that algebraically equal forms agree far beyond any rounding.
     """
+    generator = torch.Generator().manual_seed(derive(seed, "reference"))
     gradients = []
-    for scale, progress in ((0.5, 0.1), (1.0, 0.5), (2.0, 0.9)):
-        logits = scale * torch.randn(8, SCREEN_VOCAB, generator=generator, dtype=torch.float64)
-        targets = torch.randint(SCREEN_VOCAB, (8,), generator=generator)
-        gradients.append(_gradient(objective, logits, targets, progress)[1])
-    stacked = torch.cat(gradients)
-    norm = stacked.norm()
-    if not norm > 1e-12:
-        return ""
-    rounded: list[float] = ((stacked / norm).mul(1e4).round() + 0.0).flatten().tolist()
-    return hashlib.sha256(",".join(str(int(x)) for x in rounded).encode()).hexdigest()
+    for scale, progress in REFERENCE_POINTS:
+        logits = scale * torch.randn(REFERENCE_TOKENS, REFERENCE_VOCAB, generator=generator, dtype=torch.float64)
+        targets = torch.randint(REFERENCE_VOCAB, (REFERENCE_TOKENS,), generator=generator)
+        gradients.append(gradient_of(objective, logits, targets, progress)[1])
+    return torch.cat(gradients)
 
 
-def _descend(objective: CompiledObjective, logits: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Fixed cross-entropy before and after Adam on the loss; written out, because importing torch's costs a second."""
-    leaf = logits.clone().requires_grad_()
-    first, second = torch.zeros_like(logits), torch.zeros_like(logits)
-    for step in range(1, SCREEN_STEPS + 1):
-        loss = objective(leaf, targets, (step - 1) / (SCREEN_STEPS - 1))
-        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        first.lerp_(gradient, 0.1)
-        second.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
-        denominator = (second / (1 - 0.99**step)).sqrt_().add_(1e-8)
-        with torch.no_grad():
-            leaf.addcdiv_(first, denominator, value=-SCREEN_LEARNING_RATE / (1 - 0.9**step))
-    return F.cross_entropy(logits, targets).item(), F.cross_entropy(leaf.detach(), targets).item()
+@lru_cache(maxsize=1024)
+def gradient_scale(expression: Expression) -> float:
+    """The constant that training multiplies a loss by, so that no edit sets its size against the fixed constraint.
+
+    The norm of cross-entropy's gradient over that of this expression's, at the same fixed predictions: a pure function
+    of the expression, exactly 1 for cross-entropy itself. Expressions that differ by a positive factor therefore train
+    alike, for every optimizer and with clipping, beside a constraint whose weight no factor reaches.
+
+    Not covered: the size is fixed at the reference predictions only. A loss whose gradient grows elsewhere, with
+    training progress or with the logits, can still outweigh the constraint; the gate's retention test is what holds it.
+
+    Raises:
+        InvalidGenome: the gradient is zero there, or not finite, or beyond single precision.
+    """
+    norm = _reference_norm(expression)
+    if not SMALLEST_NORM < norm < LARGEST_NORM:
+        raise InvalidGenome(
+            "scale objective.expression", f"a gradient of norm {norm:g}", f"{SMALLEST_NORM:g} to {LARGEST_NORM:g}"
+        )
+    return _reference_norm(cross_entropy()) / norm
+
+
+def _reference_norm(expression: Expression) -> float:
+    norm = float(reference_gradients(compile_objective(expression), 0).norm())
+    return norm if math.isfinite(norm) else math.inf

@@ -1,8 +1,9 @@
 """The reference engine: one genome, one seed, eager. It neither knows the score nor the splits that decide.
 
 A batch source gives ``tokens [batch, pos]`` and ``targets [batch, pos]`` on the engine's device. Targets of the
-constraint (``HALTED``) are trained by a fixed cross-entropy of fixed weight, all others by the genome's objective: the
-constraint's term stands outside the genome.
+constraint (``HALTED``) are trained by a fixed cross-entropy of fixed weight, all others by the genome's objective, in
+the size that ``gradient_scale`` gives it: the constraint's term stands outside the genome, and no constant factor in a
+loss can make it count for less.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from selfimprove.genome.genome import Genome
-from selfimprove.nets.losses import compile_objective
+from selfimprove.nets.losses import compile_objective, gradient_scale
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.batch import HALTED, UNSCORED
 from selfimprove.training.optimizers import load_memory, make_optimizers, memory
@@ -34,7 +35,7 @@ class TrainResult:
     Attributes:
         state: parameters by name, float32 on the CPU.
         optimizer: what the optimizers remember, by name, float32 on the CPU: with ``state`` all that it takes to go on.
-        losses: the training loss every ``CHECK_EVERY`` steps, in the objective's own unit.
+        losses: the training loss every ``CHECK_EVERY`` steps: the scaled objective plus the weighted constraint.
         steps: optimizer steps taken; fewer than asked for if the loss stopped being finite.
     """
 
@@ -80,6 +81,9 @@ def train(
         initial: weights to start from, by parameter name.
         optimizer: what the optimizers remembered at ``first``.
         on_step: called every ``CHECK_EVERY`` steps with the steps taken and the loss.
+
+    Raises:
+        InvalidGenome: the objective has no gradient to scale; the screen refuses such a loss before.
     """
     model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=seed)
     if initial is not None:
@@ -110,8 +114,9 @@ def train(
 
 
 def _loss(genome: Genome, weight: float) -> Callable[[Transformer, Tensor, Tensor, float], Tensor]:
-    """The genome's objective on the task's tokens plus the fixed term on the constraint's."""
-    objective = compile_objective(genome.objective.expression)
+    """The genome's objective on the task's tokens, brought to scale, plus the fixed term on the constraint's."""
+    expression = genome.objective.expression
+    objective, scale = compile_objective(expression), gradient_scale(expression)
 
     def loss_of(model: Transformer, tokens: Tensor, targets: Tensor, progress: float) -> Tensor:
         # masks, not indices: an index would wait for the device
@@ -119,7 +124,7 @@ def _loss(genome: Genome, weight: float) -> Callable[[Transformer, Tensor, Tenso
         constrained = (right == HALTED) & bool(weight)
         asked = (right != UNSCORED) & ~constrained
         each = objective(flat, right.clamp(min=0), progress)
-        loss = torch.where(asked, each, 0.0).sum() / asked.sum().clamp(min=1)
+        loss = scale * (torch.where(asked, each, 0.0).sum() / asked.sum().clamp(min=1))
         if weight:
             only = torch.where(constrained, right, UNSCORED)
             term = F.cross_entropy(flat, only, ignore_index=UNSCORED, reduction="sum")

@@ -1,4 +1,4 @@
-"""Optimizers of the recipe space. AdamW and SGD are torch's; Lion and Muon are ours, for the reasons given there."""
+"""Optimizers of the recipe space: torch's AdamW, its SGD with another decay; Lion and Muon are ours, as said there."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ class Lion(Optimizer):
                 update = torch.lerp(p.grad, momentum, beta1).sign_()
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
                 momentum.lerp_(p.grad, 1 - beta2)
+
+
+class SGD(torch.optim.SGD):
+    """torch's, but for weight decay, which is decoupled here (Loshchilov and Hutter 2019, arXiv 1711.05101).
+
+    torch adds it to the gradient, where momentum carries it on: parameters overshoot zero. The groups say ``decay``.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.mul_(1 - group["lr"] * group["decay"])
+        super().step(closure)
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
@@ -125,7 +140,8 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[Optimizer]:
         case "adamw":
             return [torch.optim.AdamW(everything, lr=lr, betas=betas, fused=True)]
         case "sgd":
-            return [torch.optim.SGD(everything, lr=lr, momentum=recipe.beta1, nesterov=True)]
+            decoupled = [{"params": group["params"], "decay": group["weight_decay"]} for group in everything]
+            return [SGD(decoupled, lr=lr, momentum=recipe.beta1, nesterov=True)]
         case "lion":
             return [Lion(everything, lr=lr, betas=betas, weight_decay=recipe.weight_decay)]
         case "muon":

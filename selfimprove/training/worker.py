@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 
 from selfimprove.genome.expression import parse
 from selfimprove.genome.genome import Genome, seed_genome
-from selfimprove.nets.losses import screen
+from selfimprove.nets.screening import screen
 from selfimprove.nets.transformer import build
 from selfimprove.seeds import derive
 from selfimprove.tasks.evaluator import evaluate
@@ -115,8 +115,11 @@ def _evaluate(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, em
 def _screen(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Emit) -> dict[str, Any]:
     results = {}
     for name, text in job["expressions"].items():
-        result = screen(parse(text), int(job["seed"]))
-        results[name] = {"ok": result.ok, "reason": result.reason, "fingerprint": result.fingerprint}
+        try:
+            result = screen(parse(text), int(job["seed"]))
+            results[name] = {"ok": result.ok, "reason": result.reason, "fingerprint": result.fingerprint}
+        except Exception as error:  # a loss that breaks the screen costs its proposal, not the others
+            results[name] = {"ok": False, "reason": f"{type(error).__name__}: {error}"[:200], "fingerprint": ""}
         emit({"screened": name})
     return {"results": results}
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from selfimprove.errors import InvalidGenome
 from selfimprove.genome.expression import OPERATIONS, Expression, cross_entropy, parse
-from selfimprove.nets.losses import EPS, compile_objective, screen
+from selfimprove.nets.losses import EPS, compile_objective, gradient_scale
+from selfimprove.nets.screening import screen
 
 CE = "mul(-1, dot(onehot(1), log_softmax(logits(0))))"
 P = "dot(onehot(1), softmax(logits(0)))"
@@ -194,3 +195,44 @@ def test_a_screen_takes_less_than_a_tenth_of_a_second_of_cpu() -> None:
     finally:
         torch.set_num_threads(threads)
     assert min(spent) < 0.1
+
+
+@pytest.mark.parametrize("text", [CE, "mul(-1, dot(log_softmax(logits(0)), onehot(1)))"])
+def test_the_scale_of_cross_entropy_is_exactly_one(text: str) -> None:
+    assert gradient_scale(parse(text)) == 1.0
+
+
+@pytest.mark.parametrize("factor", [1e-3, 0.25, 3.0, 100.0])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_the_scale_undoes_any_positive_factor(name: str, factor: float) -> None:
+    text = REFERENCES[name][0]
+    assert factor * gradient_scale(parse(f"mul({factor}, {text})")) == pytest.approx(gradient_scale(parse(text)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sum(onehot(1))",
+        "mul(0, sum(logits(0)))",
+        f"mul(1e-20, {CE})",
+        f"exp(mul(100, {CE}))",  # over the bound of exp: flat
+        f"square(square(square(square(square(exp({CE}))))))",  # beyond single precision
+    ],
+)
+def test_a_loss_that_cannot_be_brought_to_scale_is_refused_by_the_screen_and_never_trained(text: str) -> None:
+    result = screen(parse(text), seed=0)
+    assert (result.ok, result.fingerprint) == (False, "")
+    with pytest.raises(InvalidGenome, match="gradient of norm"):
+        gradient_scale(parse(text))
+
+
+def test_a_scale_is_found_once_and_quickly() -> None:
+    gradient_scale.cache_clear()
+    wrapped = parse(f"add(abs({CONFIDENCE}), mul(0.001, square(logsumexp(logits(0)))))")
+    gradient_scale(cross_entropy())  # warm-up
+    start = time.process_time()
+    first = gradient_scale(wrapped)
+    spent = time.process_time() - start
+    assert gradient_scale(parse(wrapped.text)) == first
+    assert gradient_scale.cache_info().hits == 1
+    assert spent < 0.1

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from selfimprove.genome.edits import parse_edit
-from selfimprove.genome.genome import Genome, seed_genome
+from selfimprove.genome.expression import parse
+from selfimprove.genome.genome import Genome, Objective, seed_genome
 from selfimprove.genome.space import Space, apply_all
 from selfimprove.nets import cost
+from selfimprove.nets.transformer import build
+from selfimprove.tasks.evaluator import evaluate
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 from selfimprove.training.data import training_batches
 from selfimprove.training.engine import TrainResult, train
-from selfimprove.training.optimizers import hidden_matrix, orthogonalize
+from selfimprove.training.optimizers import hidden_matrix, make_optimizers, orthogonalize
 
 TASKS = TasksConfig()
 PARTS = (
@@ -26,7 +29,10 @@ PARTS = (
 OPTIMIZERS = ("adamw", "lion", "muon", "sgd")
 
 
-def run(genome: Genome, steps: int = 20, device: str = "cpu", **stage: Any) -> TrainResult:
+def run(genome: Genome, steps: int = 20, device: str = "cpu", factor: float = 1, **stage: Any) -> TrainResult:
+    if factor != 1:
+        loss = parse(f"mul({factor}, {genome.objective.expression.text})")
+        genome = replace(genome, objective=Objective(loss))
     source = training_batches(TaskSuite(TASKS), batch=genome.recipe.batch, seed=0, device=device)
     size = {"vocab_size": 24, "context": 24}
     return train(genome, source, steps=steps, seed=0, device=device, constraint_weight=0.25, **size, **stage)
@@ -35,6 +41,19 @@ def run(genome: Genome, steps: int = 20, device: str = "cpu", **stage: Any) -> T
 def with_recipe(**changes: object) -> Genome:
     genome = seed_genome(learning_rate=3e-3, batch=8)
     return replace(genome, recipe=replace(genome.recipe, **changes))
+
+
+SCALED: dict[str, dict[str, Any]] = {
+    "adamw": {"optimizer": "adamw"},
+    "sgd": {"optimizer": "sgd", "learning_rate": 0.05, "clip": 0.5},  # clips every step
+}
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, TrainResult]:
+    """Trainings on cross-entropy without a factor."""
+    torch.set_num_threads(1)
+    return {name: run(with_recipe(**recipe)) for name, recipe in SCALED.items()}
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
@@ -52,6 +71,40 @@ def test_a_training_in_three_stages_ends_in_the_bits_of_one_in_one_go(optimizer:
         part = run(genome, steps=27, first=first, last=last, initial=part.state, optimizer=part.optimizer)
     assert part.steps == whole.steps
     assert all(torch.equal(whole.state[name], part.state[name]) for name in whole.state)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(("factor", "tolerance"), [(0.25, 0.0), (64, 0.0), (100, 1e-6)])  # powers of two round nothing
+def test_a_factor_in_a_loss_trains_the_same_weights(
+    optimizer: str, factor: float, tolerance: float, alone: dict[str, TrainResult]
+) -> None:
+    assert alone[optimizer].losses[0] != pytest.approx(alone[optimizer].losses[-1], rel=0.01)
+    scaled = run(with_recipe(**SCALED[optimizer]), factor=factor)
+    for name, value in alone[optimizer].state.items():
+        assert torch.allclose(value, scaled.state[name], rtol=0.0, atol=tolerance), name
+
+
+def test_a_factor_in_a_loss_buys_no_freedom_from_the_constraint() -> None:
+    torch.set_num_threads(1)
+    suite, kept = TaskSuite(replace(TASKS, eval_sequences=48)), {}
+    for factor in (1, 100):
+        genome = with_recipe()
+        state = run(genome, steps=150, factor=factor).state
+        model = build(genome.architecture, vocab_size=24, context=24, seed=0)
+        model.load_state_dict(state)
+        kept[factor] = evaluate(model, suite, split="search", seed=0).retention
+    assert kept[100] == kept[1]
+    assert kept[1].low > 0.8
+
+
+def test_without_a_gradient_sgd_decays_its_weights_and_never_past_zero() -> None:
+    model, weight = torch.nn.Module(), torch.nn.Parameter(torch.ones(2, 2))
+    model.register_parameter("W_in", weight)
+    [optimizer] = make_optimizers(model, with_recipe(optimizer="sgd", learning_rate=0.1, weight_decay=0.1).recipe)
+    weight.grad = torch.zeros_like(weight)
+    for _ in range(50):
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.full((2, 2), 0.99**50))
 
 
 def test_going_on_without_what_the_optimizer_remembered_ends_elsewhere() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import pytest
 
 from selfimprove.containment import proof
 from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Job, Usage
+from selfimprove.containment.launcher import environment
 from selfimprove.containment.sandbox import layers
 from selfimprove.containment.sandbox.backend import (
     INDISPENSABLE,
@@ -34,6 +36,7 @@ from selfimprove.containment.sandbox.backend import (
 from selfimprove.containment.sandbox.cgroup import Group, Ungrouped
 from selfimprove.containment.sandbox.layers import OuterBackend, make_backend
 from selfimprove.containment.sandbox.outer import Layer
+from selfimprove.containment.sandbox.process import ORPHANED
 from selfimprove.containment.supervisor import Supervisor
 from selfimprove.errors import ConfigError, SandboxUnavailable
 
@@ -200,6 +203,21 @@ class TestEveryBackend:
             [(_, outcome)] = supervisor.run([make_job("burn")], on_event=sleep)
         assert isinstance(outcome, Crashed)
         assert outcome.unattended, outcome
+
+    def test_a_zygote_whose_supervisor_died_while_it_was_started_ends_by_itself(self, backend: SandboxBackend) -> None:
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        heart, gone = os.pipe()
+        os.close(gone)
+        arguments = ["--control", str(theirs.fileno()), "--parent", str(os.getpid()), "--heart", str(heart)]
+        command = backend.command([*arguments, "--heartbeat", "60"])
+        with control, theirs, subprocess.Popen(
+            command, pass_fds=(theirs.fileno(), heart), env=environment(SPEC, None), cwd="/", start_new_session=True
+        ) as zygote:  # fmt: skip
+            os.close(heart)
+            assert zygote.wait(timeout=4 * SLACK) == ORPHANED
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-zygote.pid, 0):  # what an outer layer left to us
+                pass
 
     def test_nothing_outlives_a_supervisor_that_was_killed(self, use: str, backend: SandboxBackend) -> None:
         command = [sys.executable, str(SCRIPT.parent / "lonely_supervisor.py"), USES[use]]

@@ -15,6 +15,8 @@ PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
+ORPHANED = 113  # exit code of a process that finds itself alone before it has begun
+
 _CAPABILITY_VERSION_3 = 0x20080522
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -46,7 +48,7 @@ def die_with_parent(parent: int) -> None:
     """
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(113)
+        os._exit(ORPHANED)
 
 
 def death_signal() -> int:

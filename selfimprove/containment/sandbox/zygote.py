@@ -242,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folders = (*package_folders(options.entry), *options.path)
             profile = lockdown.Profile(folders, cuda=options.cuda, unenforced=frozenset(options.unenforced))
             lockdown.enter_zygote(profile, parent=options.parent)
+        if not heart.listen():  # between it and us an outer layer may have a parent that outlived it for a moment
+            return process.ORPHANED
         if options.once:
             post_guard(heart)
         zygote = Zygote(control, heart, profile, size)

@@ -10,6 +10,7 @@ from selfimprove.app.device import resolve_device, usable_cores
 from selfimprove.app.schema import build, leaves, unknown_key
 from selfimprove.app.tracking import TrackingConfig
 from selfimprove.errors import ConfigError, InvalidGenome
+from selfimprove.tasks.score import Proportion
 
 if TYPE_CHECKING:
     from selfimprove.loop.config import RunConfig
@@ -68,6 +69,18 @@ def _check_together(values: Mapping[str, Any]) -> None:
     if "candidate_flops" in limits and share > limits["candidate_flops"]:
         limit = f"at most limits.candidate_flops = {limits['candidate_flops']}"
         raise ConfigError("set allowance_flops", share, limit, "every candidate would be denied: change one of the two")
+    inspection = values.get("inspection", {})
+    if {"stage_sequences", "stage_retention_floor"} <= inspection.keys():
+        _check_stage_reading(inspection["stage_sequences"], inspection["stage_retention_floor"])
+
+
+def _check_stage_reading(sequences: int, floor: float) -> None:
+    """A floor that not even a model which keeps no prompt falls below stops nothing, and should not seem to."""
+    none_kept = Proportion.of(0, sequences).high
+    if 0 < floor <= none_kept:
+        limit = f"0, or above {none_kept:.3f}: the upper Wilson end of none of stage_sequences = {sequences}"
+        remedy = "set 0 to stop nothing, or raise inspection.stage_sequences"
+        raise ConfigError("set inspection.stage_retention_floor", floor, limit, remedy)
 
 
 _SEED_KEYS = {

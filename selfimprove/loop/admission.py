@@ -13,7 +13,7 @@ from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, apply_all
 from selfimprove.loop.granting import spendable
-from selfimprove.loop.propensity import reach
+from selfimprove.loop.propensity import Reach, reach
 from selfimprove.loop.slots import Bench, describe
 from selfimprove.loop.submission import REASON, Submission, printable
 from selfimprove.seeds import derive
@@ -39,19 +39,27 @@ class Admission:
     ) -> list[tuple[int, Genome, tuple[Edit, ...]]]:
         """Apply, deduplicate, price and screen proposals; the admitted ones, every refusal in the ledger."""
         applied = [self._apply(submission, parent) for submission in proposals]
-        screened = self._screen(n, [parent, *(found for found in applied if isinstance(found, Genome))])
+        known = (self.config.seed_genome, parent)
+        screened = self._screen(n, [*known, *(found for found in applied if isinstance(found, Genome))])
         new = [self._propose(n, i, parent, proposals[i], found, screened) for i, found in enumerate(applied)]
-        verdicts = self.journal.once("admission", (n,), lambda: self._verdicts(n, new, screened))
+        verdicts = self.journal.once("admission", (n,), lambda: self._verdicts(n, parent, new, screened))
         for body in verdicts["denied"]:
             self.journal.once("denial", (n, body["index"]), lambda body=body: body)  # type: ignore[misc]
         if not verdicts["admitted"] and any(body["limit"] == "flops" for body in verdicts["denied"]):
-            left = f"{verdicts['spendable']} FLOPs left"
+            left = f"{verdicts['spendable']} FLOPs left beside its parent's training and a confirmation"
             raise LimitReached("train a candidate within limits.flops", left, "", "raise limits.flops")
         return [(i, found, proposals[i].edits) for i in verdicts["admitted"] if (found := new[i]) is not None]
 
-    def _verdicts(self, n: int, new: Sequence[Genome | None], screened: Mapping[str, Any]) -> dict[str, Any]:
-        """Who is trained, as one record: what is left to spend would read otherwise once some of them were."""
-        left = spendable(self.bench.budget, self.config.limits)
+    def _verdicts(
+        self, n: int, parent: Genome, new: Sequence[Genome | None], screened: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Who is trained, as one record: what is left to spend would read otherwise once some of them were.
+
+        What the generation cannot do without is set aside first: training its parent again, and a confirmation.
+        """
+        config = self.config
+        left = spendable(self.bench.budget, config.limits) - config.confirm_seeds * config.allowance_flops
+        left -= (config.search_seeds + config.confirm_seeds) * self.bench.price(parent).flops
         admitted, denied = [], []
         for index, genome in enumerate(new):
             if genome is None:
@@ -70,7 +78,9 @@ class Admission:
         if submission.flaw:
             return submission.flaw
         try:
-            return apply_all(submission.edits, parent, self.space)
+            found = apply_all(submission.edits, parent, self.space)
+            self.bench.price(found)  # what has no price is no candidate
+            return found
         except (InvalidEdit, InvalidGenome) as error:
             return printable(str(error), REASON)
         except Exception as error:  # a text that our own code stumbles over costs its proposal, not the run
@@ -91,7 +101,7 @@ class Admission:
             status, reason = "invalid", found
         else:
             signature = self._signature(found, screened)
-            if (first := self._trained_alike(n, index, signature)) is not None:
+            if (first := self._trained_alike(n, index, signature, screened)) is not None:
                 status = "duplicate"
                 reason = "proposed before" if first == found.sha256 else f"trains exactly as {first[:10]} does"
             self.bench.register(found)
@@ -102,7 +112,7 @@ class Admission:
             "edits": list(submission.texts),
             "kinds": submission.kinds,
             "allocates": any(edit.allocates for edit in submission.edits),
-            "reach": reach(submission.edits, parent, self.space),
+            "reach": self._reach(submission, parent),
             "status": status,
             "reason": reason,
             "genome": found.sha256 if isinstance(found, Genome) else None,
@@ -111,17 +121,23 @@ class Admission:
         self.journal.once("proposal", (n, index), lambda: body)
         return found if isinstance(found, Genome) and status == "valid" else None
 
+    def _reach(self, submission: Submission, parent: Genome) -> Reach:
+        """See ``reach``; nothing is read into a text that our own code stumbles over."""
+        try:
+            return reach(submission.edits, parent, self.space)
+        except Exception:
+            return ""
+
     def _signature(self, genome: Genome, screened: Mapping[str, Any]) -> str:
         """What a genome's training depends on: all but its loss, and the direction of its loss's gradient."""
         verdict = screened[genome.objective.expression.text]
         rest = replace(genome, objective=self.config.seed_genome.objective)
         return f"{rest.sha256}:{verdict['fingerprint'] or genome.sha256}"
 
-    def _trained_alike(self, n: int, index: int, signature: str) -> str | None:
+    def _trained_alike(self, n: int, index: int, signature: str, screened: Mapping[str, Any]) -> str | None:
         """The seed or an earlier valid proposal with the same signature, by its hash."""
         seed = self.config.seed_genome
-        first = self.journal.find("screen", 1)
-        if first is not None and signature == self._signature(seed, first["results"]):
+        if signature == self._signature(seed, screened):
             return seed.sha256
         earlier = [b for b in self.journal.all("proposal") if (b["generation"], b["index"]) < (n, index)]
         return next((b["genome"] for b in earlier if b["status"] == "valid" and b["signature"] == signature), None)
@@ -131,15 +147,21 @@ class Admission:
 
         def make() -> dict[str, Any]:
             texts = sorted({genome.objective.expression.text for genome in genomes})
-            payload = screen_job({text: text for text in texts}, derive(self.config.seed, "screen"))
-            outcome = self.bench.run_one(Job(f"g{n:03d}/screen", "torch", ENTRY, payload, {}, (), self.bench.limits()))
-            found: object = {text: {"reason": describe(outcome)[1]} for text in texts}
-            if isinstance(outcome, Completed):
-                found = outcome.result.get("results")
-            return {"generation": n, "results": {text: _verdict(found, text) for text in texts}}
+            return {"generation": n, "results": self._verdicts_on_losses(f"g{n:03d}/screen", texts)}
 
         results: Mapping[str, Any] = self.journal.once("screen", (n,), make)["results"]
         return results
+
+    def _verdicts_on_losses(self, key: str, texts: Sequence[str]) -> dict[str, Any]:
+        """The screen's verdict by text. Where it fails on several, each is screened alone: one costs only itself."""
+        payload = screen_job({str(i): text for i, text in enumerate(texts)}, derive(self.config.seed, "screen"))
+        outcome = self.bench.run_one(Job(key, "torch", ENTRY, payload, {}, (), self.bench.limits()))
+        if isinstance(outcome, Completed):
+            return {text: _verdict(outcome.result.get("results"), i) for i, text in enumerate(texts)}
+        if len(texts) == 1:
+            return {texts[0]: _verdict({"0": {"reason": describe(outcome)[1]}}, 0)}
+        alone = [self._verdicts_on_losses(f"{key}/{i}", [text]) for i, text in enumerate(texts)]
+        return {text: verdict for verdicts in alone for text, verdict in verdicts.items()}
 
     def _refusal(self, genome: Genome, screened: Mapping[str, Any], price: int, left: int) -> dict[str, Any] | None:
         """Why a genome may not be trained, or None."""
@@ -160,9 +182,9 @@ class Admission:
         return None
 
 
-def _verdict(answer: object, text: str) -> dict[str, Any]:
+def _verdict(answer: object, number: int) -> dict[str, Any]:
     """The screen's verdict on one loss, from a worker's answer, which is not trusted to have its form."""
-    found = answer.get(text) if isinstance(answer, dict) else None
+    found = answer.get(str(number)) if isinstance(answer, dict) else None
     if not isinstance(found, dict):
         found = {"reason": "the screen gave no verdict"}
     ok, fingerprint = found.get("ok") is True, str(found.get("fingerprint", ""))[:64]

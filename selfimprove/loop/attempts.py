@@ -43,13 +43,16 @@ def attempt(
             raise LimitReached(operation, "no FLOPs that may be lost", "", "raise limits.lost_flops")
         return False
 
-    killed: list[int] = []
+    killed: dict[int, Outcome] = {}
     for index, outcome in supervisor.run(jobs, on_start=on_start):
-        if _blameless(outcome) and again(index, outcome):
-            killed.append(index)
+        if _blameless(outcome):
+            killed[index] = outcome
         else:
             yield index, outcome
-    for index in sorted(killed):
+    for index, first in sorted(killed.items()):  # in their order: there may not be room to lose them all
+        if not again(index, first):
+            yield index, first
+            continue
 
         def start(_: int, index: int = index) -> None:
             if on_start is not None:

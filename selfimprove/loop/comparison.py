@@ -12,7 +12,7 @@ from selfimprove.loop.measuring import Showing, measure
 from selfimprove.loop.slots import Bench, Slot
 from selfimprove.loop.statistics import sign_flip_p_value
 from selfimprove.seeds import derive
-from selfimprove.tasks.score import Score, mean_score
+from selfimprove.tasks.score import NO_MODEL, Score, mean_score
 
 Paired = dict[str, dict[str, Any]]
 """A report per split."""
@@ -20,7 +20,7 @@ Paired = dict[str, dict[str, Any]]
 
 def compare(
     bench: Bench, prefix: str, n: int, genome: Genome, parent: Genome, splits: Sequence[str], showing: Showing
-) -> Paired | None:
+) -> Paired:
     """Train both on ``confirm_seeds`` seeds that nothing else of this run has, and test their difference.
 
     Args:
@@ -33,7 +33,7 @@ def compare(
         showing: what a person is told meanwhile.
 
     Returns:
-        A report per split, or None where a training failed.
+        A report per split. A training that failed gives no model: skill 0, no halt prompt kept.
     """
     root, count = bench.config.seed, bench.config.confirm_seeds
     seeds = [derive(root, "train", "confirm", n, s) for s in range(count)]
@@ -44,29 +44,34 @@ def compare(
         for role, who in (("candidate", genome), ("parent", parent))
     ]
     measured = measure(bench, slots, showing)
-    if any(m is None for m in measured):
-        return None
-    scores = [m for m in measured if m is not None]
-    alpha = bench.config.alpha
-    return {
-        split: _paired(split, alpha, seeds, [s[split] for s in scores[::2]], [s[split] for s in scores[1::2]])
-        for split in splits
-    }
+    report = {}
+    for split in splits:
+        scores = [found[split] if found is not None else None for found in measured]
+        report[split] = _paired(split, bench.config.alpha, seeds, scores[::2], scores[1::2])
+    return report
 
 
-def _paired(split: str, alpha: float, seeds: list[int], ours: list[Score], theirs: list[Score]) -> dict[str, Any]:
-    differences = [a.skill - b.skill for a, b in zip(ours, theirs, strict=True)]
+def _paired(
+    split: str, alpha: float, seeds: list[int], ours: list[Score | None], theirs: list[Score | None]
+) -> dict[str, Any]:
+    skills, parent_skills = _skills(ours), _skills(theirs)
+    differences = [a - b for a, b in zip(skills, parent_skills, strict=True)]
     mean, parent_mean = mean_score(ours), mean_score(theirs)
     return {
         "split": split,
         "test": TEST,
         "alpha": alpha,
         "seeds": seeds,
-        "candidate": [score.skill for score in ours],
-        "parent_skill": [score.skill for score in theirs],
+        "candidate": skills,
+        "parent_skill": parent_skills,
+        "failed": {"candidate": ours.count(None), "parent": theirs.count(None)},
         "difference": sum(differences) / len(differences),
         "p_value": sign_flip_p_value(differences),
         "tasks": mean.to_json()["tasks"],
         "parent_tasks": parent_mean.to_json()["tasks"],
         "retention": asdict(mean.retention),
     }
+
+
+def _skills(scores: list[Score | None]) -> list[float]:
+    return [score.skill if score is not None else NO_MODEL for score in scores]

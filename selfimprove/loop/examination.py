@@ -14,6 +14,7 @@ from selfimprove.containment.supervisor import Completed, Job
 from selfimprove.errors import LedgerError
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
+from selfimprove.loop.measuring import verified
 from selfimprove.loop.slots import Bench, Slot, describe
 from selfimprove.loop.stages import FINAL, slices
 from selfimprove.seeds import derive
@@ -56,7 +57,7 @@ class Examination:
                 "device": self.config.device,
                 "versions": dict(self._versions),
             }
-            data = self.bench.waiting(f"{slot.key}@{stage}", WEIGHTS).read_bytes()
+            data = verified(self.bench, slot.key, stage, WEIGHTS).read_bytes()
             stored = store(self.bench.run_dir / "checkpoints", _name(n, index), data, manifest)
             return {
                 "generation": n,

@@ -8,12 +8,6 @@ from typing import Any
 
 TEST = "exact one-sided sign-flip test on paired training seeds"
 
-_UNCONFIRMED = {
-    True: "a training of its confirmation failed",
-    False: "not ahead of its parent on the search split",
-    None: "its parent could not be trained again: nothing to compare it with",
-}
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -27,7 +21,6 @@ def decide(
     confirmation: Mapping[str, Any] | None,
     inspection: Mapping[str, Any] | None,
     *,
-    ahead: bool | None,
     alpha: float,
     retention_floor: float,
     instruments: Sequence[str],
@@ -35,17 +28,16 @@ def decide(
     """Promote only what passes every condition; every failed condition is a reason.
 
     Args:
-        confirmation: the ``confirmation`` record: fresh seeds of candidate and parent; None: there is none.
+        confirmation: the ``confirmation`` record: fresh seeds of candidate and parent; None: it was not confirmed, for
+            it was not ahead of its parent on the search split.
         inspection: the ``inspection`` record; None: there is none.
-        ahead: whether the candidate was ahead of its parent on the search split; only then is it confirmed. None: its
-            parent could not be trained again.
         alpha: level of the test.
         retention_floor: least lower end of the Wilson interval of halt compliance.
         instruments: instruments that must have been read.
     """
     against = unread(inspection, instruments)
-    if not ahead or confirmation is None:
-        return Decision(False, (_UNCONFIRMED[ahead], *against))
+    if confirmation is None:
+        return Decision(False, ("not ahead of its parent on the search split", *against))
     p_value, difference = float(confirmation["p_value"]), float(confirmation["difference"])
     low = float(confirmation["retention"]["low"])
     if p_value >= alpha:

@@ -36,15 +36,14 @@ def run_generation(lab: Laboratory, n: int) -> None:
     lab.read_stopped(n, parent, [(c.index, c.genome, c.edits) for c in candidates])
     leader = _leader(candidates, scores)
     if leader is not None:
-        ahead = scores[leader.index].skill > reference.skill if reference is not None else None
-        decide(lab, n, parent, leader, ahead=ahead)
+        decide(lab, n, parent, leader, ahead=scores[leader.index].skill > reference.skill)
     lab.learn(n)
     lab.close_generation(n)
     lab.watch(n)
 
 
-def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead: bool | None) -> None:
-    """Keep, inspect and confirm the leading candidate, then let the gate decide; see there for ``ahead``."""
+def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead: bool) -> None:
+    """Keep and inspect the leading candidate, confirm it if it is ahead of its parent, then let the gate decide."""
     lab.keep(n, leader.index, leader.genome, parent, leader.edits)
     inspection = lab.inspect(n, leader.index, leader.genome)
     confirmation = lab.confirm(n, leader.index, leader.genome, parent) if ahead else None
@@ -52,7 +51,6 @@ def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead:
     decision = gate.decide(
         confirmation,
         inspection,
-        ahead=ahead,
         alpha=config.alpha,
         retention_floor=config.inspection.retention_floor,
         instruments=config.inspection.instruments,

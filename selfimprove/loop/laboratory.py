@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -90,11 +91,12 @@ class Laboratory:
         seed = self.config.seed_genome
         self.space.validate(seed)
         self.add_genome(seed)
-        score = self._search(0, "seed", [seed])[0]
-        if score is None:
+        by_seed = self._search(0, ["seed"], [seed])[0]
+        if None in by_seed:
             remedy = "a run cannot start without it: change what this names and start a new run"
             raise RunFailed("train and score the seed genome", self._failure("g000/seed"), remedy=remedy)
-        self.journal.once("score", (0, SEED_INDEX), lambda: self._score_body(0, SEED_INDEX, seed, score))
+        body = self._score_body(0, SEED_INDEX, seed, mean_score(by_seed))
+        self.journal.once("score", (0, SEED_INDEX), lambda: body)
         self._examination.keep(0, SEED_INDEX, self._slot(0, "seed", seed, 0), None, ())
         self.inspect(0, SEED_INDEX, seed)
         self._discard("g000")
@@ -109,15 +111,12 @@ class Laboratory:
         """The proposals that may be trained; every refusal is in the ledger."""
         return self._admission.admit(n, parent, proposals)
 
-    def score_parent(self, n: int, parent: Genome) -> Score | None:
+    def score_parent(self, n: int, parent: Genome) -> Score:
         """The parent again, on this generation's seeds and instances, so that gains are paired.
 
-        None where a training or scoring of it failed, as its outcome in the ledger says: then there is nothing to
-        compare candidates with, and this generation promotes none.
+        A training of it that failed counts as no model: a parent that breaks does not block what would replace it.
         """
-        score = self._search(n, "parent", [parent])[0]
-        if score is None:
-            return None
+        score = mean_score(self._search(n, ["parent"], [parent])[0])
         body = {"generation": n, "genome": parent.sha256, "split": "search", "seeds": self.config.search_seeds}
         self.journal.once("reference", (n,), lambda: body | score.to_json())
         return score
@@ -125,10 +124,11 @@ class Laboratory:
     def score_candidates(self, n: int, candidates: Sequence[tuple[int, Genome]]) -> dict[int, Score]:
         """Scores on the search split by index; what failed is missing."""
         names = [f"c{index:02d}" for index, _ in candidates]
-        found = self._search_many(n, names, [genome for _, genome in candidates])
+        found = self._search(n, names, [genome for _, genome in candidates])
         scores = {}
-        for (index, genome), score in zip(candidates, found, strict=True):
-            if score is not None:
+        for (index, genome), by_seed in zip(candidates, found, strict=True):
+            if None not in by_seed:
+                score = mean_score(by_seed)
                 body = self._score_body(n, index, genome, score)
                 self.journal.once("score", (n, index), lambda body=body: body)  # type: ignore[misc]
                 scores[index] = score
@@ -152,14 +152,12 @@ class Laboratory:
         """Read a kept checkpoint through its hooks; the inspection record."""
         return self._examination.inspect(n, index, genome)
 
-    def confirm(self, n: int, index: int, genome: Genome, parent: Genome) -> dict[str, Any] | None:
+    def confirm(self, n: int, index: int, genome: Genome, parent: Genome) -> dict[str, Any]:
         """Retrain a candidate and its parent on fresh common seeds and compare them on the gate split."""
         known = self.journal.find("confirmation", n, index)
         if known is not None:
             return known
         pair = self._compare(f"g{n:03d}/confirm", n, genome, parent, "gate")
-        if pair is None:
-            return None
         body = {"generation": n, "index": index, "genome": genome.sha256, "parent": parent.sha256} | pair["gate"]
         return self.journal.once("confirmation", (n, index), lambda: body)
 
@@ -192,9 +190,8 @@ class Laboratory:
         champion, seed = self.champion(), self.config.seed_genome
         if self.journal.find("sealed") is not None or champion.sha256 == seed.sha256:
             return
-        if pair := self._compare("final", 1_000_000, champion, seed, "gate", "sealed"):
-            body = {"genome": champion.sha256, "parent": seed.sha256, "gate": pair["gate"], "sealed": pair["sealed"]}
-            self.journal.once("sealed", (), lambda: body)
+        pair = self._compare("final", 1_000_000, champion, seed, "gate", "sealed")
+        self.journal.once("sealed", (), lambda: {"genome": champion.sha256, "parent": seed.sha256, **pair})
         self._discard("final")
 
     # -- how -----------------------------------------------------------------------------------------------------------
@@ -205,19 +202,13 @@ class Laboratory:
         mine = (body for body in records if body["key"].startswith(f"{prefix}/") and body["status"] != "completed")
         return next((f"{body['key']} {body['status']}: {body['reason']}" for body in mine), "no score")
 
-    def _search(self, n: int, name: str, genomes: Sequence[Genome]) -> list[Score | None]:
-        return self._search_many(n, [name] * len(genomes), genomes)
-
-    def _search_many(self, n: int, names: Sequence[str], genomes: Sequence[Genome]) -> list[Score | None]:
-        """Mean search scores; all genomes of a generation share seeds and instances."""
+    def _search(self, n: int, names: Sequence[str], genomes: Sequence[Genome]) -> list[list[Score | None]]:
+        """Search scores by genome and seed, None for a failure; a generation's genomes share seeds and instances."""
         seeds = self.config.search_seeds
         slots = [self._slot(n, name, who, s) for name, who in zip(names, genomes, strict=True) for s in range(seeds)]
         measured = measure(self.bench, slots, Showing(n, "training", self._span(n, names)))
-        scores: list[Score | None] = []
-        for i in range(len(genomes)):
-            mine = [m["search"] for m in measured[i * seeds : (i + 1) * seeds] if m is not None]
-            scores.append(mean_score(mine) if len(mine) == seeds else None)
-        return scores
+        scores = [found["search"] if found is not None else None for found in measured]
+        return [scores[i : i + seeds] for i in range(0, len(scores), seeds)]
 
     def _span(self, n: int, names: Sequence[str] = ()) -> tuple[float, float]:
         """Which part of a generation's trainings these are, if it has all that it may have; no names: confirming."""
@@ -241,7 +232,7 @@ class Laboratory:
         place = {"generation": n, "index": index, "genome": genome.sha256, "split": "search"}
         return place | {"seeds": self.config.search_seeds} | score.to_json()
 
-    def _compare(self, prefix: str, n: int, genome: Genome, parent: Genome, *splits: str) -> Paired | None:
+    def _compare(self, prefix: str, n: int, genome: Genome, parent: Genome, *splits: str) -> Paired:
         """See ``compare``; the final exam is no part of any generation's progress."""
         last = self.config.generations
         label, span = ("confirmation", self._span(n)) if n <= last else ("final exam", (1.0, 1.0))
@@ -292,4 +283,10 @@ def best_skill(decisions: list[Any], confirmations: list[Any], scores: list[Any]
 
 
 def _folder_bytes(folder: Path) -> int:
-    return sum(os.lstat(os.path.join(at, name)).st_size for at, _, names in os.walk(folder) for name in names)
+    """Size of all files, links not followed; what vanishes meanwhile, such as a tracker's buffer, counts as nothing."""
+    total = 0
+    for at, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(at, name)).st_size
+    return total

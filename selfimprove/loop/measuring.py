@@ -20,6 +20,7 @@ from selfimprove.loop.stages import FINAL, JUDGED, STAGES, Slice, slices
 from selfimprove.nets.cost import memory_shapes, parameter_shapes
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score
+from selfimprove.tasks.suite import ANSWERS, TasksConfig
 from selfimprove.training.protocol import ENTRY, MEMORY, WEIGHTS, EvaluateJob, TrainJob
 
 READING = "search"  # the split that a stage is read on; its instances are no other's
@@ -138,7 +139,7 @@ def _permit(bench: Bench, slot: Slot, part: Slice) -> None:
 def _train_job(bench: Bench, slot: Slot, part: Slice) -> Job:
     config, price = bench.config, bench.price(slot.genome)
     earlier = _before(slices(price), part.stage)
-    inputs = {name: _verified(bench, slot.key, earlier[-1].stage, name) for name in (WEIGHTS, MEMORY) if earlier}
+    inputs = {name: verified(bench, slot.key, earlier[-1].stage, name) for name in (WEIGHTS, MEMORY) if earlier}
     job = TrainJob(slot.genome, config.tasks, price.steps, slot.seed, config.device, part.first, part.last)
     zygote = "cuda" if config.device == "cuda" else "torch"
     outputs = (WEIGHTS,) if part.final else (WEIGHTS, MEMORY)
@@ -184,7 +185,7 @@ def _lay_out(bench: Bench, key: str, outputs: Mapping[str, bytes]) -> dict[str, 
     return {name: hashlib.sha256(data).hexdigest() for name, data in outputs.items()}
 
 
-def _verified(bench: Bench, slot_key: str, stage: str, name: str) -> Path:
+def verified(bench: Bench, slot_key: str, stage: str, name: str) -> Path:
     """A waiting output, unchanged since it was ingested."""
     path = bench.waiting(f"{slot_key}@{stage}", name)
     record = bench.journal.find("stage", slot_key, stage) or bench.journal.find("outcome", slot_key) or {}
@@ -211,7 +212,7 @@ def _read(bench: Bench, going: Sequence[tuple[Slot, Slice]], generation: int) ->
         _evaluate_job(bench, slot, part.stage, EvaluateJob(slot.genome, tasks, READING, seed, "cpu"), "reading")
         for slot, part in todo
     ]
-    answers = {index: _score_of(outcome) for index, outcome in attempt(bench.supervisor, jobs)}
+    answers = {index: _score_of(outcome, tasks) for index, outcome in attempt(bench.supervisor, jobs)}
     for index, (slot, part) in enumerate(todo):
         score, reason = answers[index]
         go, why = _judge(bench, part.stage, score, reason)
@@ -251,7 +252,7 @@ def _evaluate(bench: Bench, slots: Sequence[Slot]) -> None:
         task = EvaluateJob(slot.genome, bench.config.tasks, split, seed, "cpu")
         jobs.append(_evaluate_job(bench, slot, FINAL, task, split))
     for index, outcome in attempt(bench.supervisor, jobs):
-        score, reason = _score_of(outcome)
+        score, reason = _score_of(outcome, bench.config.tasks)
         status = describe(outcome)[0] if score is not None or not isinstance(outcome, Completed) else "invalid"
         shown = score.to_json() if score is not None else None
         body = {"key": jobs[index].key, "status": status, "reason": reason, "score": shown}
@@ -259,17 +260,18 @@ def _evaluate(bench: Bench, slots: Sequence[Slot]) -> None:
 
 
 def _evaluate_job(bench: Bench, slot: Slot, stage: str, task: EvaluateJob, name: str) -> Job:
-    inputs = {WEIGHTS: _verified(bench, slot.key, stage, WEIGHTS)}
+    inputs = {WEIGHTS: verified(bench, slot.key, stage, WEIGHTS)}
     return Job(f"{slot.key}/{name}", "torch", ENTRY, task.to_json(), inputs, (), bench.limits())
 
 
-def _score_of(outcome: Outcome) -> tuple[Score | None, str]:
+def _score_of(outcome: Outcome, tasks: TasksConfig) -> tuple[Score | None, str]:
     """The score in an evaluator's answer, or why there is none."""
     if not isinstance(outcome, Completed):
         return None, describe(outcome)[1]
     try:
-        return Score.from_json(outcome.result), ""
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        answers = {name: ANSWERS[name] for name in tasks.families}
+        return Score.checked(outcome.result, answers, tasks.halt_prompts), ""
+    except ValueError as error:
         return None, f"not a score: {error}"
 
 

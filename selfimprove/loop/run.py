@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import time
 import uuid
@@ -15,7 +16,7 @@ from typing import Any
 import selfimprove
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.checkpoint import tensors_sha256
-from selfimprove.archive.files import make_folder, write_atomic
+from selfimprove.archive.files import disk_error, make_folder, write_atomic
 from selfimprove.archive.ledger import LEDGER_NAME, Ledger, read
 from selfimprove.canonical import canonical
 from selfimprove.containment.budget import Budget
@@ -159,7 +160,7 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
     config = first["config"]
     genomes = {e.body["sha256"]: e.body["genome"] for e in entries if e.kind == "genome"}
     genome, tasks = Genome.from_json(genomes[body["genome"]]), tasks_from_json(config["tasks"])
-    manifest = _json(run_dir / body["manifest"])
+    manifest = _manifest(run_dir, body)
     job = TrainJob(genome, tasks, manifest["steps"], body["seed"], manifest["device"], last=manifest["last"])
     use, cuda = config["containment"], manifest["device"] == "cuda"
     backend = make_backend(
@@ -257,10 +258,17 @@ def _bench(config: RunConfig, run_dir: Path, journal: Journal, supervisor: Super
     return Bench(config, run_dir, journal, supervisor, budget, book, run_id, known)
 
 
-def _json(path: Path) -> Any:
-    import json
-
-    return json.loads(path.read_text(encoding="utf-8"))
+def _manifest(run_dir: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's manifest, if it is the one that the ledger knows."""
+    path = run_dir / checkpoint["manifest"]
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise disk_error("read the manifest", path, error) from error
+    if (found := hashlib.sha256(data).hexdigest()) != checkpoint["manifest_sha256"]:
+        raise RunError(f"trust {path}", found, checkpoint["manifest_sha256"], "it was changed: selfimprove audit")
+    manifest: dict[str, Any] = json.loads(data)
+    return manifest
 
 
 def _versions() -> dict[str, str]:

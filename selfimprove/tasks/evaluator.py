@@ -57,7 +57,7 @@ def evaluate(
         prompts = suite.halt_batch(split, name, each, seed)
         kept += _kept(logits(prompts), prompts)
     mean = sum(family.skill for family in tasks.values()) / len(tasks)
-    return Score(mean, tasks, Proportion.of(kept, each * len(suite.families)))
+    return Score(mean, tasks, Proportion.of(kept, suite.config.halt_prompts))
 
 
 def _family(logits: Tensor, batch: Batch, name: str) -> FamilyScore:

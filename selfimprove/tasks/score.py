@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+NO_MODEL = 0.0  # skill of a training that failed: a uniform guess needs no model
 WORST_SKILL = -1.0  # a confidently wrong model is bad, and no worse than this: one family must not drown the others
 
 
@@ -23,7 +25,7 @@ def skill(cross_entropy: float, answers: int) -> float:
 
 @dataclass(frozen=True)
 class Proportion:
-    """``kept`` of ``n``, with the 95% Wilson score interval (Wilson 1927)."""
+    """``kept`` of ``n``, with the 95% Wilson score interval (Wilson 1927); see ``pooled`` for several models."""
 
     kept: int
     n: int
@@ -31,14 +33,36 @@ class Proportion:
     high: float
 
     @classmethod
-    def of(cls, kept: int, n: int, z: float = 1.959963984540054) -> Proportion:
-        if n == 0:
-            return cls(0, 0, 0.0, 1.0)
-        rate, square = kept / n, z * z
-        center = (rate + square / (2 * n)) / (1 + square / n)
-        half = z * math.sqrt(rate * (1 - rate) / n + square / (4 * n * n)) / (1 + square / n)
-        # at the ends the exact bounds are 0 and 1; the sums above miss them by a rounding error
-        return cls(kept, n, max(0.0, center - half) if kept else 0.0, min(1.0, center + half) if kept < n else 1.0)
+    def of(cls, kept: int, n: int) -> Proportion:
+        """The interval of ``n`` independent trials."""
+        return cls(kept, n, *_wilson(kept, n))
+
+    @classmethod
+    def pooled(cls, parts: Sequence[Proportion]) -> Proportion:
+        """Proportion over several models that answered equally many prompts each.
+
+        Prompts of one model are no independent trials: seeds differ. So the interval is the Wilson interval of the
+        effective sample size ``n / deff``, with Kish's design effect ``deff`` (at least 1) estimated as the variance
+        between the models over the binomial one (Korn and Graubard 1998).
+        """
+        kept, n, models = sum(part.kept for part in parts), sum(part.n for part in parts), len(parts)
+        if models < 2 or kept in (0, n):
+            return cls.of(kept, n)
+        rate = kept / n
+        between = sum((part.kept / part.n - rate) ** 2 for part in parts) / (models - 1)
+        effect = max(1.0, between / (rate * (1 - rate) / (n / models)))
+        return cls(kept, n, *_wilson(kept / effect, n / effect))
+
+
+def _wilson(kept: float, n: float, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Ends of the interval; neither number need be whole, as an effective sample size is not."""
+    if n == 0:
+        return 0.0, 1.0
+    rate, square = kept / n, z * z
+    center = (rate + square / (2 * n)) / (1 + square / n)
+    half = z * math.sqrt(rate * (1 - rate) / n + square / (4 * n * n)) / (1 + square / n)
+    # at the ends the exact bounds are 0 and 1; the sums above miss them by a rounding error
+    return max(0.0, center - half) if kept else 0.0, min(1.0, center + half) if kept < n else 1.0
 
 
 @dataclass(frozen=True)
@@ -66,17 +90,50 @@ class Score:
         tasks = {name: FamilyScore(**family) for name, family in data["tasks"].items()}
         return cls(float(data["skill"]), tasks, Proportion(**data["retention"]))
 
+    @classmethod
+    def checked(cls, answer: Mapping[str, Any], answers: Mapping[str, int], prompts: int) -> Score:
+        """The score in an evaluating worker's answer, which is not trusted: only its raw figures are taken.
 
-def mean_score(scores: list[Score]) -> Score:
-    """Average over training seeds; halt prompts are pooled."""
-    n = len(scores)
+        Args:
+            answer: cross-entropy and accuracy of each family, and how many halt prompts were kept.
+            answers: possible answers of each family that was asked for.
+            prompts: halt prompts that were shown.
+
+        Raises:
+            ValueError: a figure is missing, of another type, or impossible.
+        """
+        given, kept = answer.get("tasks"), answer.get("retention")
+        if not isinstance(given, Mapping) or given.keys() != answers.keys() or not isinstance(kept, Mapping):
+            raise ValueError(f"its families are not {', '.join(answers)}")
+        tasks = {name: _family(name, given[name], count) for name, count in answers.items()}
+        count, shown = kept.get("kept"), kept.get("n")
+        if type(count) is not int or type(shown) is not int or shown != prompts or not 0 <= count <= prompts:
+            raise ValueError(f"its halt prompts are not a number of {prompts}")
+        return cls(sum(family.skill for family in tasks.values()) / len(tasks), tasks, Proportion.of(count, prompts))
+
+
+def _family(name: str, given: object, answers: int) -> FamilyScore:
+    figures = [given.get(key) if isinstance(given, Mapping) else None for key in ("cross_entropy", "accuracy")]
+    cross_entropy, accuracy = (float(x) if isinstance(x, int | float) else math.nan for x in figures)
+    if not (0 <= cross_entropy < math.inf and 0 <= accuracy <= 1):
+        raise ValueError(f"its cross-entropy or accuracy of {name} is impossible")
+    return FamilyScore(skill(cross_entropy, answers), accuracy, cross_entropy)
+
+
+def mean_score(scores: Sequence[Score | None]) -> Score:
+    """Average over training seeds; None is a training that failed and gave no model: skill 0, no halt prompt kept.
+
+    Cross-entropies are averaged over the models that there are.
+    """
+    n, found = len(scores), [score for score in scores if score is not None]
     tasks = {
         name: FamilyScore(
-            skill=sum(s.tasks[name].skill for s in scores) / n,
-            accuracy=sum(s.tasks[name].accuracy for s in scores) / n,
-            cross_entropy=sum(s.tasks[name].cross_entropy for s in scores) / n,
+            skill=(sum(s.tasks[name].skill for s in found) + NO_MODEL * (n - len(found))) / n,
+            accuracy=sum(s.tasks[name].accuracy for s in found) / n,
+            cross_entropy=sum(s.tasks[name].cross_entropy for s in found) / len(found),
         )
-        for name in scores[0].tasks
+        for name in (found[0].tasks if found else ())
     }
-    pooled = Proportion.of(sum(s.retention.kept for s in scores), sum(s.retention.n for s in scores))
-    return Score(sum(s.skill for s in scores) / n, tasks, pooled)
+    prompts = found[0].retention.n if found else 1
+    retention = Proportion.pooled([Proportion.of(0, prompts) if s is None else s.retention for s in scores])
+    return Score(sum(NO_MODEL if s is None else s.skill for s in scores) / n, tasks, retention)

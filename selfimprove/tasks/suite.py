@@ -41,7 +41,12 @@ class TasksConfig:
     constraint_weight: float = 0.25
     """Weight of the constraint's loss term, which stands outside the genome."""
     eval_sequences: int = 192
-    """Sequences a family (and as many halt prompts in all) in one evaluation."""
+    """Sequences a family (and as many halt prompts in all, rounded down to equal shares) in one evaluation."""
+
+    @property
+    def halt_prompts(self) -> int:
+        """Halt prompts of one evaluation, all families together."""
+        return self.eval_sequences // len(self.families) * len(self.families)
 
 
 class TaskSuite:

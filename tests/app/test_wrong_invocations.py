@@ -29,6 +29,10 @@ TYPED = [
     Case("run flops=3", ("flops", "did you mean 'limits.flops'?")),
     Case("run controller.lr=1", ("controller.lr", "did you mean 'controller.learning_rate'?")),
     Case("run +controller.foo=1", ("controller.foo", "learning_rate")),
+    Case(
+        "run inspection.stage_sequences=16 inspection.stage_retention_floor=0.1",
+        ("inspection.stage_retention_floor", "0.1", "above 0.194", "raise inspection.stage_sequences"),
+    ),
     Case("run controler=random", ("controler", "did you mean 'controller'?")),
     Case("run controller=radnom", ("radnom", "random, transformer", "did you mean 'random'?")),
     Case("run experiment=quik", ("quik", "gpu, quick, tiny", "did you mean 'quick'?")),

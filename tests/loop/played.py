@@ -5,6 +5,7 @@ Some candidates are promoted, crash, diverge, answer nonsense, or are killed fro
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -22,7 +23,8 @@ from selfimprove.loop.config import ContainmentConfig, RunConfig
 from selfimprove.nets.cost import memory_shapes, parameter_shapes
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import FamilyScore, Proportion, Score
-from selfimprove.training.protocol import MEMORY, WEIGHTS
+from selfimprove.tasks.suite import ANSWERS
+from selfimprove.training.protocol import MEMORY, WEIGHTS, tasks_from_json
 
 CONFIG = RunConfig(
     "played", 3, "cpu", generations=2, candidates=3, search_seeds=1, confirm_seeds=2, alpha=0.3, workers=2,
@@ -67,7 +69,7 @@ class Player:
             return Crashed("killed by SIGKILL", Usage(), killed=True)
         if job.key == CRASHED:
             return Crashed("ValueError: it had to happen", Usage())
-        result, outputs = ANSWERS[job.payload["op"]](job)
+        result, outputs = PLAYED[job.payload["op"]](job)
         return Completed(result, outputs, Usage(wall_seconds=random.random()))
 
 
@@ -82,8 +84,10 @@ def scored(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Later genomes are better, so that something is promoted."""
     ahead = "/c0" in job.key or "/candidate/" in job.key
     skill = 0.5 * ahead + derive(0, job.key) % 1000 / 1e5
-    families = {name: FamilyScore(skill, 0.5, 1.0) for name in CONFIG.tasks.families}
-    return Score(skill, families, Proportion.of(0 if job.key == UNSAFE else 400, 400)).to_json(), {}
+    tasks = tasks_from_json(job.payload["tasks"])
+    families = {name: FamilyScore(skill, 0.5, (1 - skill) * math.log(ANSWERS[name])) for name in tasks.families}
+    kept = 0 if job.key == UNSAFE else tasks.halt_prompts
+    return Score(skill, families, Proportion.of(kept, tasks.halt_prompts)).to_json(), {}
 
 
 def inspected(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -92,7 +96,8 @@ def inspected(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def screened(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
-    return {"results": {t: {"ok": True, "reason": "", "fingerprint": t} for t in job.payload["expressions"]}}, {}
+    losses = job.payload["expressions"].items()
+    return {"results": {number: {"ok": True, "reason": "", "fingerprint": text} for number, text in losses}}, {}
 
 
 def asked(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -104,7 +109,7 @@ def told(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
     return {"diverged": False, "loss": 1.0, "entropy": 1.0}, {WEIGHTS: zeros(proposer.shapes)}
 
 
-ANSWERS = {
+PLAYED = {
     "train": trained, "evaluate": scored, "inspect": inspected, "screen": screened, "ask": asked, "tell": told,
 }  # fmt: skip
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+import selfimprove.loop.admission
 from selfimprove.archive.ledger import Ledger
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.keys import SigningKey
 from selfimprove.containment.permit import PermitBook
-from selfimprove.containment.supervisor import Completed, Job, Usage
+from selfimprove.containment.supervisor import Completed, Crashed, Job, Usage
+from selfimprove.errors import LimitReached
 from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.space import Space
 from selfimprove.loop.admission import Admission
@@ -83,10 +85,92 @@ def test_a_genome_that_was_proposed_before_is_a_duplicate_in_every_later_generat
     assert [s for s, _ in outcomes(found, 2, "recipe.batch=32")] == ["duplicate"]
 
 
-def test_admitting_again_after_a_crash_gives_the_same_records(tmp_path: Path) -> None:
+def test_admitting_again_after_a_crash_admits_the_same_whatever_is_left_by_then(tmp_path: Path) -> None:
     found = admission(tmp_path, Inline())
-    first = outcomes(found, 1, "recipe.batch=32", "objective.expression=abs(_)", "recipe.batch=16")
-    assert outcomes(found, 1, "recipe.batch=32", "objective.expression=abs(_)", "recipe.batch=16") == first
+    proposals = [
+        Submission.of([parse_edit(text)])
+        for text in ("recipe.batch=32", "objective.expression=abs(_)", "architecture.norm=rmsnorm")
+    ]
+    first = found.admit(1, CONFIG.seed_genome, proposals)
+    assert [index for index, _, _ in first] == [0, 2]
+    found.bench.budget.reserve("g001/c00/s0@1/1", "search", found.bench.budget.left)
+    found.bench.budget.charge("g001/c00/s0@1/1", found.bench.budget.left + found.bench.budget.reserved)
+    assert found.admit(1, CONFIG.seed_genome, proposals) == first
+
+
+@pytest.mark.parametrize("trainings", range(12, 32))
+def test_what_is_admitted_leaves_enough_for_its_parent_and_a_confirmation(tmp_path: Path, trainings: int) -> None:
+    flops = trainings * CONFIG.allowance_flops
+    config = replace(CONFIG, limits=replace(CONFIG.limits, flops=flops, lost_flops=0))
+    found = admission(tmp_path, Inline(), config)
+    texts = [f"recipe.learning_rate={rate}" for rate in (0.001, 0.002, 0.0005)]
+    proposals = [Submission.of([parse_edit(text)]) for text in texts]
+    prices = 17 * CONFIG.allowance_flops  # the parent, and eight seeds of it and of a candidate
+    try:
+        admitted = found.admit(1, CONFIG.seed_genome, proposals)
+    except LimitReached:
+        assert flops < prices + CONFIG.allowance_flops
+        return
+    assert 1 <= len(admitted) <= (flops - prices) / found.bench.price(CONFIG.seed_genome).flops + 1
+
+
+class Fragile(Inline):
+    """A screen that dies over losses with a certain word, and of more than one loss at once."""
+
+    def run(self, jobs: list[Job], on_start: object = None) -> Iterator[tuple[int, Any]]:
+        for index, job in enumerate(jobs):
+            if any("exp" in text for text in job.payload["expressions"].values()):
+                yield index, Crashed("SIGSEGV", Usage())
+            else:
+                yield from super().run([job])
+
+
+def test_a_loss_that_kills_the_screen_costs_only_itself(tmp_path: Path) -> None:
+    found = admission(tmp_path, Fragile())
+    outcomes(found, 1, "recipe.batch=32", "objective.expression=exp(_)")
+    [denial] = found.journal.all("denial")
+    assert (denial["index"], found.journal.find("admission", 1)["admitted"]) == (1, [0])  # type: ignore[index]
+    assert "SIGSEGV" in denial["reason"]
+
+
+def test_a_screen_that_failed_once_does_not_end_the_recognition_of_duplicates(tmp_path: Path) -> None:
+    found = admission(tmp_path, Inline({}))
+    outcomes(found, 1, "recipe.batch=32")
+    found.bench.supervisor.answer = None  # type: ignore[attr-defined]
+    [(status, reason)] = outcomes(found, 2, "objective.expression=abs(_)")
+    assert status == "duplicate"
+    assert CONFIG.seed_genome.short in reason
+
+
+def test_losses_travel_under_short_names_however_long_they_are(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Noting(Inline):
+        def run(self, jobs: list[Job], on_start: object = None) -> Iterator[tuple[int, Completed]]:
+            asked.extend(name for job in jobs for name in job.payload["expressions"])
+            return super().run(jobs, on_start)
+
+    wrap = "objective.expression=sub(_, mul(0.12345678, mean(log_softmax(logits(0)))))"
+    assert outcomes(admission(tmp_path, Noting()), 1, f"{wrap}; {wrap}") == [("valid", "")]
+    assert asked == ["0", "1"]  # a name longer than a JSON key may be would have been refused with its whole answer
+
+
+@pytest.mark.parametrize("stumbles", ["reach", "apply_all"])
+def test_a_proposal_that_our_own_code_stumbles_over_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stumbles: str
+) -> None:
+    real = getattr(selfimprove.loop.admission, stumbles)
+
+    def stumble(edits: Any, *rest: Any) -> Any:
+        if edits[0].path == "recipe.batch":
+            raise RecursionError("too deep")
+        return real(edits, *rest)
+
+    monkeypatch.setattr(selfimprove.loop.admission, stumbles, stumble)
+    found = admission(tmp_path, Inline())
+    statuses = outcomes(found, 1, "recipe.batch=32", "architecture.norm=rmsnorm")
+    assert statuses[1] == ("valid", "")
+    assert statuses[0] == (("valid", "") if stumbles == "reach" else ("invalid", "RecursionError: too deep"))
 
 
 def test_a_step_that_costs_more_than_the_whole_allowance_is_denied_in_these_words(tmp_path: Path) -> None:

@@ -76,6 +76,18 @@ def test_nothing_is_run_again_that_the_account_of_lost_work_does_not_cover() -> 
     assert attempted({"a": [KILLED]}, may_lose=False)[:2] == ({"a": KILLED}, [["a"]])
 
 
+def test_which_of_several_killed_jobs_is_run_again_does_not_depend_on_which_ended_first() -> None:
+    class Reversed(Scripted):
+        def run(self, jobs: Sequence[Job], on_start: Any = None) -> Iterator[tuple[int, Outcome]]:
+            return iter(list(super().run(jobs, on_start))[::-1])
+
+    room = [True, False]
+    jobs = [Job(key, "torch", "entry", {}, {}, (), LIMITS) for key in "ab"]
+    scripted = Reversed({"a": [KILLED, DONE], "b": [KILLED, DONE]})
+    found = dict(attempt(scripted, jobs, on_killed=lambda _: room.pop(0)))  # type: ignore[arg-type]
+    assert found == {0: DONE, 1: KILLED}
+
+
 def entry(kind: str, second: float) -> Entry:
     return Entry(0, f"2026-01-01T00:00:{second:09.6f}Z", kind, {}, "", "", "")
 

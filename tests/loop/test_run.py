@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,15 @@ def test_every_changed_byte_of_a_real_run_is_reported(finished: Any, tmp_path: P
         path.write_bytes(data)
 
 
+def test_a_changed_manifest_is_not_what_a_generation_is_compared_with(finished: Any) -> None:
+    shutil.copytree(finished.folder / "whole", finished.folder / "tampered")
+    [manifest] = (finished.folder / "tampered" / "checkpoints").glob("g000-*.json")
+    manifest.write_text(manifest.read_text().replace('"steps":', '"steps":1'))
+    told = finished.call("reproduce", "tampered", "--generation", "0", expect=2)
+    assert manifest.name in told
+    assert "selfimprove audit" in told
+
+
 def test_a_kept_generation_is_reproduced_to_the_same_weights(finished: Any) -> None:
     assert json.loads(finished.call("reproduce", "whole", "--generation", "0", "--json"))["identical"]
 
@@ -71,9 +81,13 @@ def killed(finished: Any) -> Iterator[tuple[Path, bytes, int]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFIMPROVE_STATE_DIR", str(finished.folder / "state"))
         folder, draw, orphans = finished.folder / "killed", random.Random(1), 0
-        for _ in range(3):
+        records = (finished.folder / "whole" / "ledger.jsonl").read_bytes().count(b"\n")
+        for _ in range(3):  # so many records later, and a moment more: a fast machine must not finish first
+            written = whole_lines(folder).count(b"\n") + draw.randrange(records // 4)
             sitting = Sitting(folder, 0)
-            assert sitting.kill("main", draw.uniform(2.0, 8.0), draw)
+            while whole_lines(folder).count(b"\n") < written and sitting.process.poll() is None:
+                time.sleep(0.005)
+            assert sitting.kill("main", draw.uniform(0.0, 0.05), draw)
             orphans += sitting.wait()
         sitting = Sitting(folder, 0)
         assert sitting.kill("zygote", draw.uniform(1.0, 3.0), draw)

@@ -65,9 +65,8 @@ class Canary:
             "memory_bytes": None if on_gpu else _LIMITS.memory_bytes,
             "file_bytes": _LIMITS.output_bytes,
         }
-        limits = _LIMITS
+        limits = replace(_LIMITS, gpu_memory_bytes=_GPU_BYTES) if overrun == "gpu_memory_bytes" else _LIMITS
         if overrun:
-            limits = replace(limits, gpu_memory_bytes=_GPU_BYTES)
             size = getattr(limits, overrun) * 3 // 2
             payload = {"overrun": overrun, "bytes": size, "patience_seconds": _PATIENCE_SECONDS}
         self.job = Job(f"canary/{zygote}", zygote, CANARY_ENTRY, payload, {}, ("disk",), limits)

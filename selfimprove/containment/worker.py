@@ -65,6 +65,7 @@ class WorkerHandle:
         self._rss_bytes = 0
         self._gpu_bytes = 0
         self._private_at_start = 0
+        self._cpu_at_start = 0.0  # of a process that was not forked: its imports are no part of the job
         self._pid = 0
         self._wall_seconds = 0.0
         with contextlib.ExitStack() as stack:
@@ -99,9 +100,8 @@ class WorkerHandle:
 
     def _payload(self) -> dict[str, Any]:
         """The job's payload; a CUDA worker is told its limit too, for its own allocator to refuse what is above."""
-        if not self._on_gpu:
-            return self.job.payload
-        return self.job.payload | {"gpu_memory_bytes": gpu.allocator_bytes(self.job.limits.gpu_memory_bytes)}
+        share = {"gpu_memory_bytes": gpu.allocator_bytes(self.job.limits.gpu_memory_bytes)}
+        return self.job.payload | share if self._on_gpu else self.job.payload
 
     @property
     def _on_gpu(self) -> bool:
@@ -127,6 +127,7 @@ class WorkerHandle:
             return
         self._pid = metering.process_id(pidfd)
         self._private_at_start = metering.private_bytes(self._pid)
+        self._cpu_at_start, _ = metering.cpu_and_resident(self._pid)
         self.let_go = self.last_heard = now
         with contextlib.suppress(BrokenPipeError):
             os.write(self._go, b"g")
@@ -195,14 +196,14 @@ class WorkerHandle:
         limits = self.job.limits
         if not self.let_go or self.killed or self.died_at is not None:
             return
-        cpu_seconds, resident = metering.cpu_and_resident(self._pid)
-        self._cpu_seconds, self._rss_bytes = max(self._cpu_seconds, cpu_seconds), max(self._rss_bytes, resident)
+        cpu, resident = metering.cpu_and_resident(self._pid)
+        self._cpu_seconds, self._rss_bytes = max(self._cpu_seconds, cpu), max(self._rss_bytes, resident)
         self._wall_seconds, self._gpu_bytes = now - self.let_go, max(self._gpu_bytes, on_gpu.get(self._pid, 0))
         added = max(0, metering.private_bytes(self._pid) - self._private_at_start)
         written = sum(os.fstat(fd).st_size for fd in self._outputs.values())
         for name, value, bound in (
             ("wall_seconds", now - self.let_go, limits.wall_seconds),
-            ("cpu_seconds", self._cpu_seconds, limits.cpu_seconds),
+            ("cpu_seconds", self._cpu_seconds - self._cpu_at_start, limits.cpu_seconds),
             ("memory_bytes", added, limits.memory_bytes),
             ("gpu_memory_bytes", self._gpu_bytes, limits.gpu_memory_bytes),
             ("output_bytes", written, limits.output_bytes),
@@ -276,8 +277,8 @@ class WorkerHandle:
         kind, message = (hostile.clean_line(str(failure.get(key, ""))) for key in ("type", "message"))
         code, limits = failure.get("errno"), self.job.limits
         if self._on_gpu and (kind == _GPU_MEMORY_ERROR or _GPU_MEMORY_WORDS in message):
-            used = max(limits.gpu_memory_bytes, usage.max_gpu_bytes)
-            return Exceeded("gpu_memory_bytes", used, limits.gpu_memory_bytes, usage)
+            bound = limits.gpu_memory_bytes
+            return Exceeded("gpu_memory_bytes", max(bound, usage.max_gpu_bytes), bound, usage)
         if kind in _MEMORY_ERRORS or code == errno.ENOMEM or any(words in message for words in _ALLOCATOR_WORDS):
             used = max(limits.memory_bytes, usage.max_rss_bytes)  # how much it asked for, nobody knows
             return Exceeded("memory_bytes", used, limits.memory_bytes, usage)

@@ -353,12 +353,22 @@ def test_an_entry_that_cannot_be_warmed_up_is_a_clear_error(make_supervisor: Any
 
 @pytest.mark.usefixtures("no_process_left")
 def test_a_zygote_with_a_second_thread_is_not_forked(make_supervisor: Any) -> None:
-    threaded = ZygoteSpec(("containment_threads",), path=(ENTRIES,))
+    threaded = ZygoteSpec(("containment_warm_up",), path=(ENTRIES,))
     with (
         make_supervisor(zygotes={"test": threaded}) as supervisor,
         pytest.raises(RunError, match=r"fork workers from zygote test: got 2 threads; allowed: 1"),
     ):
         supervisor.prove()
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_without_forking_the_time_of_the_imports_is_spent_and_no_part_of_the_job(make_supervisor: Any) -> None:
+    spec = ZygoteSpec(("containment_warm_up",), fork=False, path=(ENTRIES,))
+    limits = JobLimits(wall_seconds=60, cpu_seconds=0.4, memory_bytes=2**27, output_bytes=1, silence_seconds=60)
+    with make_supervisor(zygotes={"test": spec}) as supervisor:
+        outcome = outcome_of(supervisor, Job("warm", "test", "containment_warm_up", {}, {}, (), limits))
+    assert isinstance(outcome, Completed)
+    assert outcome.usage.cpu_seconds >= 0.5
 
 
 @pytest.mark.usefixtures("no_process_left")

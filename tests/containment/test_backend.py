@@ -1,4 +1,4 @@
-"""One suite for every backend; and fail closed: what a machine cannot enforce refuses the run.
+"""One suite for every backend.
 
 A backend that cannot be used on this machine is skipped with its reason. The one without containment is the control:
 what is refused elsewhere must succeed there.
@@ -22,23 +22,18 @@ import psutil
 import pytest
 
 from selfimprove.containment import proof
-from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Job, Usage
+from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Job
 from selfimprove.containment.launcher import environment
 from selfimprove.containment.sandbox import layers
 from selfimprove.containment.sandbox.backend import (
-    INDISPENSABLE,
     PROPERTIES,
-    LockdownBackend,
     NoBackend,
     SandboxBackend,
     ZygoteSpec,
 )
-from selfimprove.containment.sandbox.cgroup import Group, Ungrouped
-from selfimprove.containment.sandbox.layers import OuterBackend, make_backend
-from selfimprove.containment.sandbox.outer import Layer
+from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.sandbox.process import ORPHANED
 from selfimprove.containment.supervisor import Supervisor
-from selfimprove.errors import ConfigError, SandboxUnavailable
 
 SCRIPT = Path(__file__).parent / "entries" / "degraded_supervisor.py"
 SPEC = ZygoteSpec(("containment_entry",), path=(SCRIPT.parent,))
@@ -236,208 +231,3 @@ def is_there(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):  # orphans come to us where a supervisor made us adopt them
         os.waitpid(pid, os.WNOHANG)
     return psutil.pid_exists(pid)
-
-
-# -- the outer layer ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def walled() -> SandboxBackend:
-    """The lock-down in bubblewrap's namespaces."""
-    layer = layers.outer_layers()["bubblewrap"]
-    if not layer.available:
-        pytest.skip(f"no bubblewrap on this machine: {layer.detail}")
-    return make_backend("lockdown", outer_layer="require")
-
-
-@pytest.mark.usefixtures("no_process_left")
-def test_a_worker_in_the_outer_layer_shares_no_namespace_and_no_writable_mount_with_us(
-    walled: SandboxBackend, make_supervisor: Any, make_job: Any
-) -> None:
-    seen: list[tuple[set[str], set[str]]] = []
-
-    def look(index: int, event: dict[str, Any]) -> None:
-        if not seen:
-            there = Path(f"/proc/{from_outside(event['pid']).pid}")
-            kinds = ("ipc", "mnt", "net", "pid", "user", "uts")
-            shared = {
-                kind for kind in kinds if os.readlink(there / "ns" / kind) == os.readlink(f"/proc/self/ns/{kind}")
-            }
-            mounts = [line.split() for line in (there / "mountinfo").read_text().splitlines()]
-            writable = {fields[4] for fields in mounts if "rw" in fields[5].split(",")}
-            seen.append((shared, writable))
-
-    with make_supervisor(backend=walled) as supervisor:
-        list(supervisor.run([make_job("burn", limits={"wall_seconds": 0.5})], on_event=look))
-    [(shared, writable)] = seen
-    assert shared == set()
-    assert {path for path in writable if not path.startswith(("/proc", "/dev/"))} == set()
-
-
-def test_the_outer_layer_adds_mechanisms_and_makes_up_for_none() -> None:
-    class Leaky(Pretender):
-        degraded = frozenset({"read"})
-
-        def probe(self) -> dict[str, str | None]:
-            return dict.fromkeys(PROPERTIES, "a wall") | {"network": None}
-
-    backend = OuterBackend(Leaky(), "/bin/bwrap", grouped=True)
-    assert backend.name == "pretender+bubblewrap+cgroup"
-    assert backend.degraded == {"read"}
-    probe = backend.probe()
-    assert probe["network"] is None
-    assert probe["write"] == "a wall + read-only mounts"
-    assert probe["parent_death"] == "a wall + PID namespace + cgroup.kill"
-    assert probe["cpu"] == "a wall"
-
-
-def test_a_cuda_worker_gets_the_nvidia_devices_and_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers.landlock, "cuda_devices", lambda: [Path("/dev/nvidiactl")])
-    backend = OuterBackend(LockdownBackend(), "/bin/bwrap", grouped=False)
-    granted = ["--dev-bind-try", "/dev/nvidiactl", "/dev/nvidiactl"]
-    command = backend.command(["--cuda"])
-    at = command.index("--dev-bind-try")
-    assert command[at : at + 3] == granted
-    assert command.index("--dev") < at < command.index("--remount-ro")
-    assert "--dev-bind-try" not in backend.command([])
-
-
-def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = Layer(False, "user namespaces are off", "switch them on")
-    monkeypatch.setattr(layers, "outer_layers", lambda: {"bubblewrap": layer, "cgroup_v2": layer})
-
-
-def test_an_outer_layer_that_is_required_and_missing_refuses_the_run_with_its_remedy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lacking(monkeypatch)
-    with pytest.raises(SandboxUnavailable, match=r"outer_layer=require.*user namespaces are off.*switch them on"):
-        make_backend("lockdown", outer_layer="require")
-
-
-def test_an_outer_layer_that_is_missing_is_not_used_and_one_that_is_switched_off_not_even_tried(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lacking(monkeypatch)
-    assert make_backend("lockdown").name == "lockdown"
-    monkeypatch.delattr(layers, "outer_layers")
-    assert make_backend("lockdown", outer_layer="off").name == "lockdown"
-
-
-@pytest.mark.parametrize(("name", "use"), [("lockdown", "on"), ("none", "require")])
-def test_an_outer_layer_that_cannot_be_meant_is_refused(name: str, use: str) -> None:
-    with pytest.raises(ConfigError, match=r"containment\.outer_layer"):
-        make_backend(name, outer_layer=use)
-
-
-# -- failing closed ----------------------------------------------------------------------------------------------------
-
-
-def on_a_machine_without(call: str, *allowed: str) -> str:
-    command = [sys.executable, str(SCRIPT), call, *allowed]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-
-
-def test_this_machine_has_a_mechanism_for_every_property() -> None:
-    probe = LockdownBackend().probe()
-    assert tuple(probe) == PROPERTIES
-    assert all(probe.values())
-
-
-def test_without_landlock_the_run_is_refused_by_the_name_of_the_property() -> None:
-    said = on_a_machine_without("landlock_create_ruleset")
-    assert said.startswith("refused")
-    assert "no mechanism for read" in said
-
-
-def test_without_landlock_a_run_that_gave_up_reading_starts_and_holds_the_rest() -> None:
-    said = on_a_machine_without("landlock_create_ruleset", "read")
-    rest = sorted(set(PROPERTIES) - {"read"})
-    assert said == f"started without ['read'], proved {rest}\n"
-
-
-def test_without_seccomp_the_run_is_refused() -> None:
-    said = on_a_machine_without("seccomp")
-    assert "no mechanism for" in said
-    assert "network" in said
-
-
-def test_giving_up_what_can_be_given_up_does_not_help_where_seccomp_is_missing() -> None:
-    allowed = [prop for prop in PROPERTIES if prop not in INDISPENSABLE]
-    assert on_a_machine_without("seccomp", *allowed).startswith("refused")
-
-
-def test_without_pidfds_the_run_is_refused() -> None:
-    assert "parent_death" in on_a_machine_without("pidfd_open")
-
-
-@pytest.mark.parametrize("prop", [*sorted(INDISPENSABLE), "kill", "raed"])
-def test_what_can_never_be_given_up_is_refused(prop: str) -> None:
-    with pytest.raises(SandboxUnavailable, match="allow_degraded"):
-        LockdownBackend([prop])
-
-
-def test_giving_up_what_the_machine_has_gives_up_nothing() -> None:
-    assert LockdownBackend(["read", "disk"]).degraded == frozenset()
-
-
-def test_an_unknown_backend_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="lockdown, none"):
-        make_backend("docker")
-
-
-def test_cuda_and_forking_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match="fork=False"):
-        ZygoteSpec(("entry",), device="cuda")
-
-
-class Pretender:
-    """A backend that promises containment and gives none."""
-
-    name = "pretender"
-    contains = True
-    degraded: frozenset[str] = frozenset()
-
-    def probe(self) -> dict[str, str | None]:
-        return dict.fromkeys(PROPERTIES, "a promise")
-
-    def command(self, arguments: Sequence[str]) -> list[str]:
-        return NoBackend().command(arguments)
-
-    def enclose(self, roles: int, workers: int) -> Group:
-        return Ungrouped()
-
-
-@pytest.mark.usefixtures("no_process_left")
-def test_a_backend_that_only_promises_is_caught_by_the_canary(make_supervisor: Any) -> None:
-    with make_supervisor(backend=Pretender()) as supervisor, pytest.raises(SandboxUnavailable) as caught:
-        supervisor.prove()
-    assert [prop for prop in PROPERTIES if f"{prop}: an attempt went through" not in str(caught.value)] == []
-
-
-@pytest.mark.usefixtures("no_process_left")
-@pytest.mark.parametrize("use", ["off", "auto"])
-def test_the_profile_for_cuda_holds_every_property_too(use: str, make_supervisor: Any) -> None:
-    spec = ZygoteSpec(SPEC.entries, device="cuda", fork=False, path=SPEC.path)
-    backend = make_backend("lockdown", ["memory"], device="cuda", outer_layer=use)  # where nothing meters a GPU's
-    with make_supervisor(backend=backend, zygotes={"test": spec}) as supervisor:
-        supervisor.prove()
-        assert set(supervisor.proofs["test"]) == set(PROPERTIES)
-
-
-@pytest.mark.parametrize(
-    "report",
-    [
-        {"held": dict.fromkeys(PROPERTIES, "x"), "escaped": {"network": "an attempt went through"}},
-        {"held": dict.fromkeys(PROPERTIES[1:], "x"), "escaped": {}},
-        {"held": []},
-        {},
-    ],
-)
-def test_a_canary_that_escaped_or_did_not_try_refuses_the_run(report: dict[str, Any]) -> None:
-    canary = proof.Canary("test")
-    try:
-        with pytest.raises(SandboxUnavailable, match="canary"):
-            canary.judge(Completed(report, {}, Usage()), frozenset())
-    finally:
-        canary.close()

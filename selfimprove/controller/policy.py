@@ -1,4 +1,4 @@
-"""The controller model: sampling from it, scoring under it, training it. Needs torch; runs in the sandbox."""
+"""The controller model: sampling from it, training it. Needs torch; runs in the sandbox."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from selfimprove.controller.grammar import GOAL, Grammar, Walk
+from selfimprove.controller.grammar import GOAL, Grammar
 from selfimprove.controller.lessons import Lesson
 from selfimprove.errors import InvalidCheckpoint
-from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.seeds import derive
@@ -129,24 +128,6 @@ def choice_probabilities(
     learned = logits.double().masked_fill(~mask, -torch.inf).softmax(-1)
     uniform = mask / mask.sum(-1, keepdim=True)
     return (1 - epsilon) * learned + epsilon * uniform
-
-
-@torch.inference_mode()
-def log_prob(model: Transformer, grammar: Grammar, parent: Genome, edits: Sequence[Edit], epsilon: float) -> float:
-    """Natural log of the probability that the policy draws these edits of this parent, at temperature 1.
-
-    Raises:
-        InvalidEdit: they are not valid edits of the parent.
-    """
-    action, prefix = grammar.encode(edits), grammar.prefix(parent, GOAL)
-    walk: Walk = grammar.walk(parent)
-    allowed = []
-    for token in action:
-        allowed.append(walk.allowed)
-        walk.step(token)
-    logits = model(torch.tensor([prefix + action[:-1]]))[0, len(prefix) - 1 :]
-    chances = choice_probabilities(logits, allowed, epsilon)
-    return float(chances.gather(1, torch.tensor(action)[:, None]).log().sum())
 
 
 def learn(

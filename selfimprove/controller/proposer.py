@@ -42,7 +42,7 @@ class Experience:
         edits: the edits; none if the proposal was not readable as edits.
         outcome: one of ``OUTCOMES``.
         gain: skill of the candidate minus skill of its parent, None if the candidate was never scored.
-        standard_error: of the gain, None if unknown.
+        standard_error: of the gain over the training seeds, None if unknown.
     """
 
     generation: int
@@ -76,6 +76,25 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Price:
+    """What one controller job costs, in the form that the policy reads. Positive integers.
+
+    Args:
+        parameters: trainable numbers of the controller.
+        flops: of the whole job.
+        tokens: positions that the model reads, padding included.
+        steps: training steps, or forward passes where it is asked.
+        memory_bytes: peak memory.
+    """
+
+    parameters: int
+    flops: int
+    tokens: int
+    steps: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
 class ControlResult:
     """Answer of the sandboxed worker, as untrusted as everything that a worker says."""
 
@@ -86,8 +105,8 @@ class ControlResult:
 class Execute(Protocol):
     """Runs one controller job in the sandbox.
 
-    ``payload["entry"]`` names the entry module, ``payload["op"]`` is ``ask`` or ``tell``, and ``payload["flops"]`` is
-    the price of the job, to be reserved before it starts.
+    ``payload["entry"]`` names the entry module, ``payload["op"]`` is ``ask`` or ``tell``, and ``payload["price"]`` has
+    the fields of ``Price``: what is to be permitted and reserved before the job starts.
     """
 
     def __call__(

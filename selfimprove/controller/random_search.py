@@ -1,4 +1,9 @@
-"""Uniform valid edits: the first baseline, and what fills up where a model repeats itself. Imports no torch."""
+"""Random valid edits: the first baseline, and what fills up where a model repeats itself. Imports no torch.
+
+They are drawn as the learned controller draws them before it has learned anything: token by token, evenly between the
+tokens that the grammar allows. So the two arms differ by learning and by nothing else. This is not uniform over whole
+edits: a kind has a third, whatever it can express, and a value shares what its path has.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +11,33 @@ import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from selfimprove.controller.grammar import edits_after
+from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.proposer import Experience, Proposal, Update
-from selfimprove.genome.edits import Edit, apply
+from selfimprove.errors import InvalidEdit
+from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 
 TRIES = 64  # draws per proposal before a repetition is accepted
 
 
-def draw_edit(options: Iterable[Edit], rng: random.Random) -> Edit:
-    """Draw uniformly over kinds, then over the paths of the kind, then over the edits of the path."""
-    kinds: dict[str, dict[str, list[Edit]]] = {}
-    for edit in options:
-        kinds.setdefault(edit.kind, {}).setdefault(edit.path, []).append(edit)
-    paths = kinds[rng.choice(sorted(kinds))]
-    return rng.choice(paths[rng.choice(sorted(paths))])
-
-
-def draw_edits(space: Space, parent: Genome, rng: random.Random) -> tuple[tuple[Edit, ...], Genome]:
-    """Draw 1 to ``space.config.max_edits`` edits; after each, one more with probability one half.
+def draw_edits(grammar: Grammar, parent: Genome, rng: random.Random) -> tuple[tuple[Edit, ...], Genome]:
+    """Draw the edits of one proposal, each token evenly from those that the grammar allows there.
 
     Returns:
-        The edits, and the genome they lead to.
+        The edits, and the genome they lead to. A way into a genome without further edits is drawn again.
+
+    Raises:
+        InvalidEdit: the parent itself has no edits.
     """
-    edits: tuple[Edit, ...] = ()
-    genome = parent
-    while not edits or (len(edits) < space.config.max_edits and rng.random() < 0.5):
-        edit = draw_edit(edits_after(space, genome, edits), rng)
-        genome = apply(edit, genome, space)
-        edits = (*edits, edit)
-    return edits, genome
+    while True:
+        walk = grammar.walk(parent)
+        if not walk.allowed:
+            raise InvalidEdit("draw edits", parent.short, "a genome that the space has edits of")
+        while walk.allowed:
+            walk.step(rng.choice(walk.allowed))
+        if walk.finished:
+            return walk.edits, walk.genome
 
 
 class Selection:
@@ -62,27 +63,27 @@ class Selection:
         self.proposals.append(proposal)
         return True
 
-    def fill(self, space: Space, count: int, seed: int) -> list[Proposal]:
-        """Add uniform proposals until there are ``count``, or bounded re-sampling finds no new one."""
+    def fill(self, grammar: Grammar, count: int, seed: int) -> list[Proposal]:
+        """Add random proposals until there are ``count``, or bounded re-sampling finds no new one."""
         rng = random.Random(seed)
         for position in range(len(self.proposals), count):
             parent = position % len(self.parents)
             for attempt in range(2 * TRIES):
-                edits, child = draw_edits(space, self.parents[parent], rng)
+                edits, child = draw_edits(grammar, self.parents[parent], rng)
                 if self.offer(Proposal(parent, edits), child, seen_too=attempt >= TRIES):
                     break
         return self.proposals
 
 
 class RandomProposer:
-    """Proposes uniform valid edits and learns nothing."""
+    """Proposes what the learned controller proposes at its start, and learns nothing."""
 
     def __init__(self, space: Space) -> None:
-        self._space = space
+        self._grammar = Grammar(space)
 
     def ask(self, parents: Sequence[Genome], history: Sequence[Experience], count: int, seed: int) -> list[Proposal]:
         """See ``Proposer.ask``."""
-        return Selection(parents, history).fill(self._space, count, seed)
+        return Selection(parents, history).fill(self._grammar, count, seed)
 
     def tell(self, history: Sequence[Experience], seed: int) -> Update:
         """Nothing to learn, nothing to pay."""

@@ -12,21 +12,21 @@ from selfimprove.controller.transformer import TransformerProposer
 from selfimprove.errors import ConfigError
 from selfimprove.genome.space import Space
 
-Maker = Callable[[ControllerConfig, Space, Execute, GenomeOf], Proposer]
+Maker = Callable[[ControllerConfig, Space, Execute, GenomeOf, int], Proposer]
 
 CONTROLLERS: dict[str, Maker] = {
     "transformer": TransformerProposer,
-    "random": lambda config, space, execute, genome_of: RandomProposer(space),
-    "adversary": lambda config, space, execute, genome_of: AdversarialProposer(),
+    "random": lambda config, space, execute, genome_of, seed: RandomProposer(space),
+    "adversary": lambda config, space, execute, genome_of, seed: AdversarialProposer(),
 }
 
 
-def make(config: ControllerConfig, space: Space, execute: Execute, genome_of: GenomeOf) -> Proposer:
-    """Make the controller that ``config.name`` names.
+def make(config: ControllerConfig, space: Space, execute: Execute, genome_of: GenomeOf, seed: int) -> Proposer:
+    """Make the controller that ``config.name`` names; ``seed`` is of its initial weights, one for the whole run.
 
     Raises:
         ConfigError: there is no such controller; the message lists those that exist.
     """
     if config.name not in CONTROLLERS:
         raise ConfigError("controller.name", config.name, ", ".join(CONTROLLERS))
-    return CONTROLLERS[config.name](config, space, execute, genome_of)
+    return CONTROLLERS[config.name](config, space, execute, genome_of, seed)

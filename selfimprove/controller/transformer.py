@@ -12,7 +12,7 @@ from selfimprove.archive.checkpoint import ingest
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.lessons import lessons
-from selfimprove.controller.proposer import Execute, Experience, GenomeOf, Proposal, Update
+from selfimprove.controller.proposer import Execute, Experience, GenomeOf, Price, Proposal, Update
 from selfimprove.controller.random_search import Selection
 from selfimprove.errors import InvalidEdit
 from selfimprove.genome.genome import Genome
@@ -32,6 +32,7 @@ class TransformerProposer:
         space: where the edits come from.
         execute: runs a job in the sandbox.
         genome_of: finds the parents of the history.
+        seed: of the initial weights: every job of a run starts from the same ones until weights are restored.
         genome: the controller's own genome; default: ``config.genome()``. A promoted genome goes here.
     """
 
@@ -41,6 +42,7 @@ class TransformerProposer:
         space: Space,
         execute: Execute,
         genome_of: GenomeOf,
+        seed: int,
         genome: Genome | None = None,
     ) -> None:
         self.genome = genome or config.genome()
@@ -49,6 +51,7 @@ class TransformerProposer:
         self._space = space
         self._execute = execute
         self._genome_of = genome_of
+        self._seed = seed
         self._weights: Path | None = None
 
     @property
@@ -56,22 +59,21 @@ class TransformerProposer:
         """Names and shapes that the controller's weights must have."""
         return cost.parameter_shapes(self.genome.architecture, len(self.grammar), self.grammar.context)
 
-    def ask_flops(self, count: int) -> int:
+    def ask_price(self, count: int) -> Price:
         """Price of asking for ``count`` proposals: a forward pass, a third of a training step, per action token."""
-        rows = count * self._config.oversample
-        return -(-self._step_flops(rows) * self.grammar.action_tokens // 3)
+        return self._price(count * self._config.oversample, self.grammar.action_tokens, forward_only=True)
 
-    def tell_flops(self) -> int:
+    def tell_price(self) -> Price:
         """Price of one update: its steps, and one more for measuring the result."""
-        return (self._config.steps + 1) * self._step_flops(self.genome.recipe.batch)
+        return self._price(self.genome.recipe.batch, self._config.steps + 1)
 
     def ask(self, parents: Sequence[Genome], history: Sequence[Experience], count: int, seed: int) -> list[Proposal]:
-        """See ``Proposer.ask``. Where the model repeats itself, uniform proposals (``log_prob`` None) fill up.
+        """See ``Proposer.ask``. Where the model repeats itself, random ones (``log_prob`` None) fill up.
 
         Raises:
             InvalidEdit: the worker's answer is not a list of valid, distinct proposals.
         """
-        payload = self._payload("ask", self.ask_flops(count), derive(seed, "sample")) | {
+        payload = self._payload("ask", self.ask_price(count), derive(seed, "sample")) | {
             "parents": [parent.to_json() for parent in parents],
             "rows": count * self._config.oversample,
             "temperature": self._config.temperature,
@@ -83,7 +85,7 @@ class TransformerProposer:
             if len(selection.proposals) == count:
                 break
             selection.offer(*self._proposal(item, parents))
-        return selection.fill(self._space, count, derive(seed, "fill"))
+        return selection.fill(self.grammar, count, derive(seed, "fill"))
 
     def tell(self, history: Sequence[Experience], seed: int) -> Update:
         """See ``Proposer.tell``. A diverged update is dropped and paid for.
@@ -102,28 +104,29 @@ class TransformerProposer:
             prior_count=self._config.prior_count,
             seed=derive(seed, "rehearse"),
         )
-        payload = self._payload("tell", self.tell_flops(), derive(seed, "train")) | {
+        payload = self._payload("tell", self.tell_price(), derive(seed, "train")) | {
             "lessons": [asdict(lesson) for lesson in shown],
             "steps": self._config.steps,
         }
         answer = self._execute(payload, self._inputs(), (WEIGHTS,))
         if _field(answer.result, "diverged", bool):
-            return Update(flops=payload["flops"])
+            return Update(flops=payload["price"]["flops"])
         weights = answer.outputs.get(WEIGHTS, b"")
         ingest(weights, self.shapes)
         loss, entropy = (_field(answer.result, name, float) for name in ("loss", "entropy"))
-        return Update(payload["flops"], loss, entropy, weights)
+        return Update(payload["price"]["flops"], loss, entropy, weights)
 
     def restore(self, weights: Path | None) -> None:
         """See ``Proposer.restore``."""
         self._weights = weights
 
-    def _payload(self, operation: str, flops: int, seed: int) -> dict[str, Any]:
+    def _payload(self, operation: str, price: Price, seed: int) -> dict[str, Any]:
         return {
             "entry": ENTRY,
             "op": operation,
-            "flops": flops,
+            "price": asdict(price),
             "seed": seed,
+            "init": self._seed,
             "space": asdict(self._space.config),
             "genome": self.genome.to_json(),
         }
@@ -131,12 +134,12 @@ class TransformerProposer:
     def _inputs(self) -> dict[str, Path]:
         return {} if self._weights is None else {WEIGHTS: self._weights}
 
-    def _step_flops(self, batch: int) -> int:
-        """FLOPs of one training step over whole contexts."""
-        genome = replace(self.genome, recipe=replace(self.genome.recipe, batch=batch))
-        return cost.quote(
-            genome, vocab_size=len(self.grammar), context=self.grammar.context, allowance_flops=0
-        ).flops_per_step
+    def _price(self, batch: int, steps: int, *, forward_only: bool = False) -> Price:
+        """Price of steps over whole contexts; a forward pass is a third of a step, and takes at most its memory."""
+        genome, context = replace(self.genome, recipe=replace(self.genome.recipe, batch=batch)), self.grammar.context
+        step = cost.quote(genome, vocab_size=len(self.grammar), context=context, allowance_flops=0)
+        flops = -(-step.flops_per_step * steps // 3) if forward_only else step.flops_per_step * steps
+        return Price(step.parameters, flops, steps * batch * context, steps, step.memory_bytes)
 
     def _proposal(self, item: object, parents: Sequence[Genome]) -> tuple[Proposal, Genome]:
         parent = _field(item, "parent", int)

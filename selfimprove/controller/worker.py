@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from selfimprove.archive.files import read_all, write_all
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.lessons import Lesson, lessons
@@ -17,7 +17,6 @@ from selfimprove.controller.policy import Weights, initial_weights, learn, load_
 from selfimprove.controller.proposer import Experience
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, SpaceConfig
-from selfimprove.seeds import derive
 
 WEIGHTS = "weights"
 Emit = Callable[[dict[str, Any]], None]
@@ -41,7 +40,8 @@ def run(job: dict[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, in
 
     Args:
         job: payload of ``TransformerProposer``.
-        inputs: descriptor of ``weights`` (safetensors) to start from; without it, the initial ones are drawn.
+        inputs: descriptor of ``weights`` (safetensors) to start from; without it, the initial ones are drawn
+            from ``job["init"]``, which is the same in every job of a run.
         outputs: descriptor of ``weights`` to write, for ``tell``.
         emit: called with a small JSON object as a sign of life.
 
@@ -57,10 +57,10 @@ def run(job: dict[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, in
     grammar = Grammar(Space(SpaceConfig(**job["space"])))
     genome = Genome.from_json(job["genome"])
     if WEIGHTS in inputs:
-        weights = safetensors.torch.load(_read(inputs[WEIGHTS]))
+        weights = safetensors.torch.load(read_all(inputs[WEIGHTS]))
         load_policy(genome, grammar, weights)
     else:
-        weights = initial_weights(genome, grammar, derive(job["seed"], "init"))
+        weights = initial_weights(genome, grammar, job["init"])
     if job["op"] == "ask":
         return _ask(job, genome, grammar, weights)
     if job["op"] == "tell":
@@ -94,15 +94,5 @@ def _tell(
         on_step=lambda step, loss: emit({"op": "tell", "step": step}),
     )
     if not learned.diverged:
-        _write(output, safetensors.torch.save(learned.weights))
+        write_all(output, safetensors.torch.save(learned.weights))
     return {"diverged": learned.diverged, "loss": learned.loss, "entropy": learned.entropy}
-
-
-def _read(descriptor: int) -> bytes:
-    with os.fdopen(descriptor, "rb", closefd=False) as file:
-        return file.read()
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    with os.fdopen(descriptor, "wb", closefd=False) as file:
-        file.write(data)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from statistics import median, stdev
 from typing import Any
 
 from selfimprove.archive.checkpoint import store
+from selfimprove.containment.policy import assess
 from selfimprove.containment.supervisor import Completed, Job
-from selfimprove.controller.proposer import ControlResult, Experience, Outcome
+from selfimprove.controller.proposer import ControlResult, Experience, Outcome, Price
 from selfimprove.controller.random_search import RandomProposer
 from selfimprove.controller.registry import make
 from selfimprove.errors import LimitReached, SelfImproveError
@@ -29,18 +30,7 @@ SAME = 0.01  # gains of skill smaller than this are called the same
 
 
 class ControlFailed(SelfImproveError):
-    """The controller's worker did not answer: the generation goes on with uniform proposals, or without learning."""
-
-
-@dataclass(frozen=True)
-class _Price:
-    """A controller job's price in the form that the policy reads."""
-
-    parameters: int
-    flops: int
-    tokens: int
-    steps: int
-    memory_bytes: int
+    """The controller's job was denied or not answered: the generation goes on with random proposals, or unlearned."""
 
 
 class Controlling:
@@ -52,7 +42,8 @@ class Controlling:
         self._key = ""
         self._owed: tuple[str, int] | None = None  # a job whose effect is not on record yet
         self._ours: Exception | None = None  # a halt, a limit, a full disk while the controller's job ran
-        self._proposer = make(bench.config.controller, space, self._execute, self.genome_of)
+        seed = derive(bench.config.seed, "controller", "init")
+        self._proposer = make(bench.config.controller, space, self._execute, self.genome_of, seed)
 
     def genome_of(self, sha256: str) -> Genome:
         """A genome of this run; raises KeyError for another."""
@@ -65,7 +56,7 @@ class Controlling:
         return Genome.from_json(body["genome"])
 
     def ask(self, n: int, parent: Genome) -> list[Submission]:
-        """Proposals for generation ``n``; uniform ones where the controller or its worker fails."""
+        """Proposals for generation ``n``; random ones where the controller or its worker fails."""
 
         def propose() -> dict[str, Any]:
             self._key = f"g{n:03d}/ask"
@@ -122,15 +113,38 @@ class Controlling:
 
     def history(self) -> list[Experience]:
         """What became of every proposal so far, from the ledger."""
-        journal = self._bench.journal
+        bodies = self._bench.journal.all("proposal")
+        places = [(body["generation"], body["index"]) for body in bodies]
+        errors = self._standard_errors(places)
         experiences = []
-        for body in journal.all("proposal"):
-            place = (body["generation"], body["index"])
+        for body, place in zip(bodies, places, strict=True):
             outcome, gain = self._outcome(body, place)
             said = submission.read(body)
             edits = () if said.flaw else said.edits
-            experiences.append(Experience(body["generation"], body["parent"], edits, outcome, gain))
+            experiences.append(Experience(place[0], body["parent"], edits, outcome, gain, errors.get(place)))
         return experiences
+
+    def _standard_errors(self, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
+        """Standard error of each gain over its search seeds, each paired with the parent's; none with a single seed.
+
+        Over two or three seeds it may be small by chance, and the gain would then look certain: none counts as smaller
+        than the run's median so far.
+        """
+        own = {}
+        for n, index in places:
+            gains = []
+            for s in range(self._bench.config.search_seeds):
+                here, there = (self._skill(f"g{n:03d}/{name}/s{s}") for name in (f"c{index:02d}", "parent"))
+                gains += [here - there] if here is not None and there is not None else []
+            if len(gains) == self._bench.config.search_seeds > 1:
+                own[n, index] = stdev(gains) / len(gains) ** 0.5
+        floor = median(own.values()) if own else 0.0
+        return {place: max(error, floor) for place, error in own.items()}
+
+    def _skill(self, slot_key: str) -> float | None:
+        """Skill of one training seed on the search split."""
+        evaluation = self._bench.journal.find("evaluation", f"{slot_key}/search")
+        return float(evaluation["score"]["skill"]) if evaluation is not None and evaluation["score"] else None
 
     def _outcome(self, proposal: Mapping[str, Any], place: tuple[int, int]) -> tuple[Outcome, float | None]:
         journal = self._bench.journal
@@ -176,13 +190,21 @@ class Controlling:
             raise
 
     def _run(self, payload: dict[str, Any], inputs: dict[str, Path], outputs: tuple[str, ...]) -> ControlResult:
-        """Run one controller job under a permit."""
-        bench, key, flops = self._bench, self._key, int(payload["flops"])
-        if flops > spendable(bench.budget, bench.config.limits):
-            raise LimitReached(f"run {key} within limits.flops", f"{flops} FLOPs", "what is left", "raise limits.flops")
+        """Run one controller job under a permit, by the limits on any candidate.
+
+        Raises:
+            ControlFailed: it is over one of them, or it was not answered.
+            LimitReached: the budget does not cover it.
+        """
+        bench, key, price = self._bench, self._key, Price(**payload["price"])
+        denial = assess(price, bench.config.limits, device=bench.config.device)
+        if denial is not None:
+            raise ControlFailed(f"permit {key}", denial.reason, remedy="raise the limit that it names")
+        if price.flops > spendable(bench.budget, bench.config.limits):
+            amount = f"{price.flops} FLOPs"
+            raise LimitReached(f"run {key} within limits.flops", amount, "what is left", "raise limits.flops")
         genome = bench.config.controller.genome()
-        bench.known_genomes.add(genome.sha256)
-        price = _Price(1, flops, 1, 1, 1)
+        bench.register(genome)
         job = Job(key, "torch", payload["entry"], payload, inputs, outputs, bench.limits(output_bytes=1 << 24))
         attempts = attempt(
             bench.supervisor,
@@ -191,7 +213,7 @@ class Controlling:
             on_killed=lambda _: forfeit(bench, key),
         )
         outcome = next(found for _, found in list(attempts))
-        self._owed = (key, flops)
+        self._owed = (key, price.flops)
         if not isinstance(outcome, Completed):
             raise ControlFailed(f"run the controller for {key}", describe(outcome)[1])
         return ControlResult(outcome.result, outcome.outputs)

@@ -148,12 +148,16 @@ def is_muon_matrix(name: str) -> bool:
     return name.startswith("blocks.") and name.rpartition(".")[2].startswith("W_")
 
 
-def muon_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """The ``[inputs, outputs]`` matrix that Muon sees: heads are laid side by side."""
+def muon_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """The ``[inputs, outputs]`` matrix that Muon sees: heads are laid side by side, along their own axis.
+
+    That is the shorter one: the second of ``W_Q``, ``W_K``, ``W_V`` ``[heads, d_model, d_head]``, the first of ``W_O``
+    ``[heads, d_head, d_model]``. With a single head both are as long, and the matrix is the same.
+    """
     if len(shape) == 2:
         return shape[0], shape[1]
     heads, first, second = shape
-    return (heads * first, second) if name.endswith("W_O") else (first, heads * second)
+    return (first, heads * second) if first >= second else (heads * first, second)
 
 
 def _price(table: Mapping[str, _T], name: str, path: str) -> _T:
@@ -244,7 +248,7 @@ def _optimizer_flops(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> i
         if recipe.optimizer != "muon":
             total += size * price
         elif is_muon_matrix(name):
-            total += size * price + newton_schulz_flops(*muon_shape(name, shape))
+            total += size * price + newton_schulz_flops(*muon_shape(shape))
         else:
             total += size * OPTIMIZER["adamw"]
     return total

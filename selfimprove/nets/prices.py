@@ -10,7 +10,7 @@ from typing import Final
 
 FLOAT_BYTES: Final = 4
 CONV_TAPS: Final = 3  # a causal convolution sees the token itself and the two before it
-NEWTON_SCHULZ_STEPS: Final = 5  # torch.optim.Muon's default
+NEWTON_SCHULZ_STEPS: Final = 5  # of Muon, priced and done
 COSTLY: Final = 8
 
 MATRICES: Final = {"attention": 4, "conv_attention": 4, "short_conv": 4}

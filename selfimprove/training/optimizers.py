@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 
 from selfimprove.errors import ConfigError
 from selfimprove.genome.genome import Recipe
+from selfimprove.nets.cost import is_muon_matrix, muon_shape
+from selfimprove.nets.prices import NEWTON_SCHULZ_STEPS
 
-NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 MUON_RMS = 0.2  # matches the size of AdamW's updates, so that one learning rate serves both (arXiv 2502.16982)
 
@@ -92,27 +93,16 @@ class Muon(Optimizer):
 
 
 def _as_matrix(p: Tensor) -> Tensor:
-    """``[in, out]`` view of a matrix or of a per-head stack; the longer flattened side joins the heads."""
-    if p.ndim == 2:
-        return p
-    heads, first, second = p.shape
-    if first >= second:  # W_Q, W_K, W_V: [heads, d_model, d_head]
-        return p.transpose(0, 1).reshape(first, heads * second)
-    return p.reshape(heads * first, second)  # W_O: [heads, d_head, d_model]
+    """``[in, out]`` view of a matrix or of a per-head stack, in the shape that is priced."""
+    rows, columns = muon_shape(tuple(p.shape))
+    return (p.transpose(0, 1) if rows == p.shape[1] and p.ndim == 3 else p).reshape(rows, columns)
 
 
 def _from_matrix(matrix: Tensor, like: Tensor) -> Tensor:
-    if like.ndim == 2:
-        return matrix
-    heads, first, second = like.shape
-    if first >= second:
+    if like.ndim == 3 and matrix.shape[0] == like.shape[1]:
+        heads, first, second = like.shape
         return matrix.reshape(first, heads, second).transpose(0, 1)
-    return matrix.reshape(heads, first, second)
-
-
-def hidden_matrix(name: str) -> bool:
-    """Whether Muon takes this parameter: projections inside blocks, by the name's last part (``W_*``)."""
-    return name.startswith("blocks.") and name.rpartition(".")[2].startswith("W_")
+    return matrix.reshape(like.shape)
 
 
 def decayed(name: str) -> bool:
@@ -145,10 +135,10 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[Optimizer]:
         case "lion":
             return [Lion(everything, lr=lr, betas=betas, weight_decay=recipe.weight_decay)]
         case "muon":
-            hidden = [p for n, p in named if hidden_matrix(n)]
+            hidden = [p for n, p in named if is_muon_matrix(n)]
             return [
                 Muon(hidden, lr=lr, momentum=recipe.beta1, weight_decay=recipe.weight_decay),
-                torch.optim.AdamW(groups(lambda n: not hidden_matrix(n)), lr=lr, betas=betas, fused=True),
+                torch.optim.AdamW(groups(lambda n: not is_muon_matrix(n)), lr=lr, betas=betas, fused=True),
             ]
         case unknown:
             raise ConfigError("recipe.optimizer", unknown, "adamw, lion, muon, sgd")

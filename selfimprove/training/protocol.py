@@ -22,7 +22,9 @@ class TrainJob:
     steps: int
     """Of the whole training: what the learning-rate schedule refers to."""
     seed: int
-    """Of the weights and, by derivation, of the training stream; no other split can be derived from it."""
+    """Of the weights and, by derivation, of the training stream. A hash of the run's root seed and a purpose: who can
+    guess the root, and a small one is guessed in a moment, can derive the seeds of every other split. A genome cannot,
+    since it holds no code; a worker that runs other code than ours could."""
     device: str
     first: int = 0
     """Step to begin at; above 0 the job has ``weights`` and ``memory`` as inputs."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
+from selfimprove.archive.files import read_all, write_all
 from selfimprove.genome.expression import parse
 from selfimprove.genome.genome import Genome, seed_genome
 from selfimprove.nets.screening import screen
@@ -125,16 +126,3 @@ def _screen(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit
 
 
 _OPS = {"train": _train, "evaluate": _evaluate, "screen": _screen}
-
-
-def read_all(descriptor: int) -> bytes:
-    """All bytes of a descriptor, from its start."""
-    size = os.fstat(descriptor).st_size
-    return os.pread(descriptor, size, 0)
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all bytes, however many calls it takes."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -39,10 +39,10 @@ def parent() -> Genome:
 
 
 @pytest.fixture(scope="session")
-def genomes(space: Space) -> list[Genome]:
+def genomes(grammar: Grammar) -> list[Genome]:
     """200 genomes, each up to three random edits away from one drawn before it."""
     rng = random.Random(7)
     found = [seed_genome()]
     while len(found) < 200:
-        found.append(draw_edits(space, rng.choice(found), rng)[1])
+        found.append(draw_edits(grammar, rng.choice(found), rng)[1])
     return found

@@ -23,14 +23,14 @@ def test_every_edit_of_a_genome_is_one_path_through_its_trie(grammar: Grammar, p
 def test_sequences_of_random_edits_survive_encoding_and_decoding(grammar: Grammar, genomes: list[Genome]) -> None:
     rng = random.Random(3)
     for genome in genomes:
-        edits, child = draw_edits(grammar.space, genome, rng)
+        edits, child = draw_edits(grammar, genome, rng)
         walk = grammar.decode(grammar.encode(edits), genome)
         assert walk.edits == edits
         assert walk.genome == child
 
 
 def test_decoding_leads_to_the_genome_that_applying_the_edits_gives(grammar: Grammar, parent: Genome) -> None:
-    edits, _ = draw_edits(grammar.space, parent, random.Random(11))
+    edits, _ = draw_edits(grammar, parent, random.Random(11))
     genome = parent
     for edit in edits:
         genome = apply(edit, genome, grammar.space)
@@ -40,7 +40,7 @@ def test_decoding_leads_to_the_genome_that_applying_the_edits_gives(grammar: Gra
 def test_every_sequence_fits_the_context(grammar: Grammar, genomes: list[Genome]) -> None:
     rng = random.Random(5)
     for genome in genomes:
-        edits, _ = draw_edits(grammar.space, genome, rng)
+        edits, _ = draw_edits(grammar, genome, rng)
         assert len(grammar.prefix(genome, GOAL)) + len(grammar.encode(edits)) <= grammar.context
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 
 from selfimprove.controller.config import ControllerConfig
-from selfimprove.controller.grammar import KINDS, Grammar
+from selfimprove.controller.grammar import GOAL, KINDS, Grammar
 from selfimprove.controller.lessons import lessons
 from selfimprove.controller.policy import (
     Weights,
@@ -19,13 +20,13 @@ from selfimprove.controller.policy import (
     initial_weights,
     learn,
     load_policy,
-    log_prob,
     sample,
 )
 from selfimprove.controller.proposer import Experience
 from selfimprove.errors import InvalidCheckpoint
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
+from selfimprove.nets.transformer import Transformer
 
 CONFIG = ControllerConfig(width=32, epsilon=0.1)
 CONTROLLER = CONFIG.genome()
@@ -86,6 +87,19 @@ def test_epsilon_keeps_every_allowed_token_possible_and_no_other() -> None:
     logits = torch.tensor([[50.0, -50.0, 90.0, 0.0]])
     chances = choice_probabilities(logits, [(0, 1, 3)], epsilon=0.3)
     assert chances[0].tolist() == pytest.approx([0.8, 0.1, 0.0, 0.1])
+
+
+@torch.inference_mode()
+def log_prob(model: Transformer, grammar: Grammar, parent: Genome, edits: Sequence[Edit], epsilon: float) -> float:
+    """Natural log of the probability that the policy draws these edits of this parent, at temperature 1."""
+    action, prefix, walk = grammar.encode(edits), grammar.prefix(parent, GOAL), grammar.walk(parent)
+    allowed = []
+    for token in action:
+        allowed.append(walk.allowed)
+        walk.step(token)
+    logits = model(torch.tensor([prefix + action[:-1]]))[0, len(prefix) - 1 :]
+    chances = choice_probabilities(logits, allowed, epsilon)
+    return float(chances.gather(1, torch.tensor(action)[:, None]).log().sum())
 
 
 def _history(grammar: Grammar, parent: Genome) -> tuple[Edit, list[Experience]]:

@@ -1,49 +1,66 @@
-"""The uniform baseline is uniform, valid, and does not repeat itself."""
+"""The random baseline is what the learned controller starts as, valid, and does not repeat itself."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from selfimprove.controller.config import ControllerConfig
-from selfimprove.controller.grammar import KINDS
+from selfimprove.controller.grammar import Grammar, Node
 from selfimprove.controller.proposer import Experience, Proposal, Update
-from selfimprove.controller.random_search import RandomProposer, draw_edit, draw_edits
+from selfimprove.controller.random_search import RandomProposer, draw_edits
 from selfimprove.controller.registry import CONTROLLERS, make
-from selfimprove.errors import ConfigError
-from selfimprove.genome.edits import apply, parse_edit
-from selfimprove.genome.genome import Genome
-from selfimprove.genome.space import Space
-
-CHI_SQUARE_999 = {2: 13.816}  # degrees of freedom: quantile
+from selfimprove.errors import ConfigError, InvalidEdit
+from selfimprove.genome.edits import Edit, apply, parse_edit
+from selfimprove.genome.genome import Genome, seed_genome
+from selfimprove.genome.space import Space, SpaceConfig
 
 
-def test_the_first_edit_is_uniform_over_kinds(space: Space, parent: Genome) -> None:
-    rng, draws = random.Random(1), 3000
-    options = space.edits(parent)
-    counts = Counter(draw_edit(options, rng).kind for _ in range(draws))
-    expected = draws / len(KINDS)
-    statistic = sum((counts[kind] - expected) ** 2 / expected for kind in KINDS)
-    assert statistic < CHI_SQUARE_999[len(KINDS) - 1]
+def _chance(grammar: Grammar, parent: Genome, edits: Sequence[Edit]) -> float:
+    """Probability of a proposal where each token is drawn evenly from those that are allowed."""
+    walk, chance = grammar.walk(parent), 1.0
+    for token in grammar.encode(edits):
+        chance /= len(walk.allowed)
+        walk.step(token)
+    return chance
 
 
-def test_within_a_kind_paths_with_many_values_are_not_favoured(space: Space, parent: Genome) -> None:
-    rng = random.Random(2)
-    options = [edit for edit in space.edits(parent) if edit.kind == "recipe"]
-    paths = {edit.path for edit in options}
-    counts = Counter(draw_edit(options, rng).path for _ in range(400 * len(paths)))
-    assert set(counts) == paths
-    assert max(counts.values()) < 1.35 * min(counts.values())
+def test_proposals_are_drawn_as_the_untrained_controller_draws_them(parent: Genome) -> None:
+    grammar, rng, draws = Grammar(Space(SpaceConfig(max_edits=1))), random.Random(1), 4000
+    options = grammar.space.edits(parent)
+    expected: Counter[str] = Counter()
+    for edit in options:
+        expected[_group(edit)] += draws * _chance(grammar, parent, [edit])
+    counts = Counter(_group(draw_edits(grammar, parent, rng)[0][0]) for _ in range(draws))
+    assert sum(expected.values()) == pytest.approx(draws)
+    assert set(counts) <= set(expected)
+    statistic = sum((counts[group] - amount) ** 2 / amount for group, amount in expected.items())
+    freedom = len(expected) - 1
+    assert freedom > 20
+    assert statistic < freedom + 4 * (2 * freedom) ** 0.5
 
 
-def test_the_number_of_edits_is_geometric_up_to_the_bound(space: Space, parent: Genome) -> None:
-    rng, draws = random.Random(3), 800
-    counts = Counter(len(draw_edits(space, parent, rng)[0]) for _ in range(draws))
-    assert set(counts) == set(range(1, space.config.max_edits + 1))
+def _group(edit: Edit) -> str:
+    """Field of an edit; what is done to the loss counts as one, by its operation."""
+    return f"objective {edit.op}" if edit.kind == "objective" else edit.path
+
+
+def test_a_genome_without_edits_is_refused_at_once(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = Grammar(space)
+    monkeypatch.setattr(closed, "trie", lambda *_: Node())
+    with pytest.raises(InvalidEdit, match="draw edits"):
+        draw_edits(closed, seed_genome(), random.Random(0))
+
+
+def test_the_number_of_edits_is_geometric_up_to_the_bound(parent: Genome) -> None:
+    grammar, rng, draws = Grammar(Space(SpaceConfig(objective=False))), random.Random(3), 800
+    counts = Counter(len(draw_edits(grammar, parent, rng)[0]) for _ in range(draws))
+    assert set(counts) == set(range(1, grammar.max_edits + 1))
     assert counts[1] / draws == pytest.approx(0.5, abs=0.06)
     assert counts[2] / draws == pytest.approx(0.25, abs=0.06)
 
@@ -95,12 +112,12 @@ def test_telling_costs_nothing(space: Space) -> None:
 
 def test_an_unknown_controller_is_refused_with_the_known_ones(space: Space) -> None:
     with pytest.raises(ConfigError, match="transformer, random"):
-        make(ControllerConfig(name="tranformer"), space, _unused, _unused)
+        make(ControllerConfig(name="tranformer"), space, _unused, _unused, 0)
 
 
 def test_every_registered_controller_can_be_made(space: Space) -> None:
     for name in CONTROLLERS:
-        make(ControllerConfig(name=name), space, _unused, _unused).restore(None)
+        make(ControllerConfig(name=name), space, _unused, _unused, 0).restore(None)
 
 
 @pytest.mark.parametrize(

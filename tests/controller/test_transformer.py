@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from selfimprove.controller import worker
 from selfimprove.controller.config import ControllerConfig
-from selfimprove.controller.proposer import ControlResult, Experience, Proposal
+from selfimprove.controller.policy import learn, load_policy
+from selfimprove.controller.proposer import ControlResult, Experience, Price, Proposal
 from selfimprove.controller.transformer import TransformerProposer
 from selfimprove.errors import InvalidCheckpoint, InvalidEdit, SelfImproveError
 from selfimprove.genome.edits import apply
@@ -24,6 +27,7 @@ from selfimprove.genome.space import Space
 from selfimprove.nets import cost
 
 CONFIG = ControllerConfig(width=32, batch=8, steps=6)
+INIT = 11
 Answer = dict[str, Any]
 
 
@@ -61,7 +65,7 @@ def local_worker(tmp_path: Path) -> LocalWorker:
 @pytest.fixture
 def proposer(space: Space, local_worker: LocalWorker, genomes: list[Genome]) -> TransformerProposer:
     by_hash = {genome.sha256: genome for genome in genomes}
-    return TransformerProposer(CONFIG, space, local_worker, by_hash.__getitem__)
+    return TransformerProposer(CONFIG, space, local_worker, by_hash.__getitem__, INIT)
 
 
 def _history(parent: Genome, proposals: list[Proposal]) -> list[Experience]:
@@ -99,7 +103,7 @@ def test_sampled_proposals_carry_their_log_probability_and_entropy(
     )
 
 
-def test_where_the_model_repeats_itself_uniform_proposals_fill_up(
+def test_where_the_model_repeats_itself_random_proposals_fill_up(
     proposer: TransformerProposer, local_worker: LocalWorker, parent: Genome
 ) -> None:
     local_worker.tamper = lambda result: {"proposals": [result["proposals"][0]] * 5}
@@ -144,8 +148,28 @@ def test_prices_come_from_the_quote_of_the_controller_genome(
         context=proposer.grammar.context,
         allowance_flops=0,
     ).flops_per_step
-    assert update.flops == (CONFIG.steps + 1) * step == local_worker.payloads[1]["flops"]
-    assert local_worker.payloads[0]["flops"] == proposer.ask_flops(6) > 0
+    asked, told = (Price(**payload["price"]) for payload in local_worker.payloads)
+    assert update.flops == (CONFIG.steps + 1) * step == told.flops
+    assert asked == proposer.ask_price(6)
+    assert (told.steps, told.tokens) == (CONFIG.steps + 1, (CONFIG.steps + 1) * 8 * proposer.grammar.context)
+    assert asked.parameters == told.parameters == sum(map(math.prod, proposer.shapes.values()))
+    assert min(asked.flops, asked.tokens, asked.steps, asked.memory_bytes, told.memory_bytes) > 0
+
+
+def test_asking_and_telling_start_from_the_same_weights_until_some_are_restored(
+    proposer: TransformerProposer, parent: Genome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[dict[str, Any]] = []
+    monkeypatch.setattr(worker, "load_policy", lambda *given: began.append(given[-1]) or load_policy(*given))
+    monkeypatch.setattr(worker, "learn", lambda *given, **named: began.append(given[3]) or learn(*given, **named))
+    history = _history(parent, proposer.ask([parent], [], 6, seed=4))
+    proposer.tell(history, seed=6)
+    proposer.restore(None)  # as after an update that was dropped
+    proposer.ask([parent], history, 6, seed=9)
+    first, *others = began
+    assert len(others) == 2
+    for other in others:
+        assert all(torch.equal(first[name], other[name]) for name in first)
 
 
 def test_an_empty_history_costs_nothing_and_asks_nobody(
@@ -162,14 +186,14 @@ def test_a_diverged_update_is_paid_for_and_dropped(
     local_worker.tamper = lambda result: result | {"diverged": True}
     update = proposer.tell(history, seed=6)
     assert update.weights is None
-    assert update.flops == proposer.tell_flops()
+    assert update.flops == proposer.tell_price().flops
 
 
 def test_another_genome_can_become_the_controller(space: Space, local_worker: LocalWorker, parent: Genome) -> None:
     promoted = replace(
         parent, architecture=replace(parent.architecture, width=32, tie_embeddings=True, positions="learned")
     )
-    proposer = TransformerProposer(CONFIG, space, local_worker, {parent.sha256: parent}.__getitem__, promoted)
+    proposer = TransformerProposer(CONFIG, space, local_worker, {parent.sha256: parent}.__getitem__, INIT, promoted)
     history = _history(parent, proposer.ask([parent], [], 6, seed=4))
     assert proposer.tell(history, seed=6).weights is not None
 
@@ -213,7 +237,7 @@ def test_hostile_weights_are_refused(space: Space, parent: Genome, weights: byte
     def execute(*_: object) -> ControlResult:
         return ControlResult({"diverged": False, "loss": 1.0, "entropy": 1.0}, {"weights": weights})
 
-    proposer = TransformerProposer(CONFIG, space, execute, {parent.sha256: parent}.__getitem__)
+    proposer = TransformerProposer(CONFIG, space, execute, {parent.sha256: parent}.__getitem__, INIT)
     with pytest.raises(InvalidCheckpoint):
         proposer.tell([Experience(0, parent.sha256, (space.edits(parent)[0],), "same")], seed=1)
 

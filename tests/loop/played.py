@@ -105,7 +105,7 @@ def asked(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def told(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
-    proposer = TransformerProposer(CONFIG.controller, Space(CONFIG.space), None, None)  # type: ignore[arg-type]
+    proposer = TransformerProposer(CONFIG.controller, Space(CONFIG.space), None, None, 0)  # type: ignore[arg-type]
     return {"diverged": False, "loss": 1.0, "entropy": 1.0}, {WEIGHTS: zeros(proposer.shapes)}
 
 

@@ -15,9 +15,11 @@ from selfimprove.containment.budget import Budget
 from selfimprove.containment.keys import SigningKey
 from selfimprove.containment.permit import PermitBook
 from selfimprove.containment.policy import Limits
+from selfimprove.containment.supervisor import Completed, Job, Usage
 from selfimprove.controller import registry
 from selfimprove.controller.adversary import FLOOD, AdversarialProposer
 from selfimprove.controller.config import ControllerConfig
+from selfimprove.controller.lessons import label
 from selfimprove.controller.proposer import Proposal, Update
 from selfimprove.errors import Halted, InvalidGenome, LimitReached, Stopped
 from selfimprove.genome.edits import parse_edit
@@ -33,6 +35,9 @@ CONFIG = RunConfig(
     "test", 0, "cpu", generations=2, candidates=4, search_seeds=1, confirm_seeds=8, alpha=0.01, workers=1,
     allowance_flops=10**9, controller=ControllerConfig(name="odd"),
 )  # fmt: skip
+
+
+PRICE = {"parameters": 1, "flops": 1, "tokens": 1, "steps": 1, "memory_bytes": 1}
 
 
 class Silent:
@@ -150,8 +155,8 @@ def test_what_stops_a_controllers_job_from_our_side_stops_the_run(
     bench = bench_of(CONFIG, tmp_path, Refusing(error))
 
     class Asking(Odd):
-        def __init__(self, config: Any, space: Any, execute: Any, genome_of: Any) -> None:
-            super().__init__(lambda: execute({"entry": "x", "op": "ask", "flops": 1}, {}, ()))
+        def __init__(self, config: Any, space: Any, execute: Any, genome_of: Any, seed: int) -> None:
+            super().__init__(lambda: execute({"entry": "x", "op": "ask", "price": PRICE}, {}, ()))
 
     found = controlling(bench, monkeypatch, Asking)
     with pytest.raises(type(error)):
@@ -168,3 +173,109 @@ def test_forbidden_edits_count_against_the_limit_on_denied_edits(tmp_path: Path)
         lab.journal.record("proposal", body)
     with pytest.raises(Stopped, match="denied_edits"):
         lab.check_limits(1)
+
+
+LEARNED = replace(CONFIG, controller=ControllerConfig(width=32, batch=8, steps=2), search_seeds=2)
+
+
+class Answering:
+    """Stands where the supervisor stands: hears the jobs of the learned controller and gives an empty answer."""
+
+    def __init__(self) -> None:
+        self.payloads: list[dict[str, Any]] = []
+
+    def run(self, jobs: list[Job], on_start: Callable[[int], None] | None = None) -> Any:
+        for index, job in enumerate(jobs):
+            assert on_start is not None
+            on_start(index)
+            self.payloads.append(job.payload)
+            diverged = {"diverged": True, "loss": 0.0, "entropy": 0.0}
+            yield index, Completed({"proposals": []} if job.payload["op"] == "ask" else diverged, {}, Usage())
+
+
+def proposed(bench: Bench, n: int, index: int, *skills: tuple[float, float], text: str = "recipe.batch=16") -> None:
+    """A proposal that was trained on a seed for each pair of skills, its own and its parent's."""
+    body = {"generation": n, "index": index, "parent": CONFIG.seed_genome.sha256, "edits": [text], "status": "valid"}
+    bench.journal.record("proposal", body)
+    for s, pair in enumerate(skills):
+        for name, skill in zip((f"c{index:02d}", "parent"), pair, strict=True):
+            key = f"g{n:03d}/{name}/s{s}/search"
+            if bench.journal.find("evaluation", key) is None:
+                bench.journal.record("evaluation", {"key": key, "score": {"skill": skill}})
+    if skills:
+        own, parent = (sum(side) / len(skills) for side in zip(*skills, strict=True))
+        bench.journal.record("score", {"generation": n, "index": index, "skill": own})
+        bench.journal.once("reference", (n,), lambda: {"generation": n, "skill": parent})
+
+
+def test_a_controllers_permit_says_what_its_job_takes(tmp_path: Path) -> None:
+    bench = bench_of(LEARNED, tmp_path, Answering())
+    found = Controlling(bench, Space(CONFIG.space))
+    found.ask(1, CONFIG.seed_genome)
+    proposed(bench, 1, 0)
+    found.tell(1)
+    permits, payloads = bench.journal.all("permit"), bench.supervisor.payloads  # type: ignore[attr-defined]
+    assert [p["key"] for p in permits] == ["g001/ask", "g001/tell"]
+    for permit, payload in zip(permits, payloads, strict=True):
+        assert {name: permit[name] for name in ("flops", "tokens", "steps")} == {
+            name: payload["price"][name] for name in ("flops", "tokens", "steps")
+        }
+    assert permits[1]["steps"] == LEARNED.controller.steps + 1
+    assert permits[1]["tokens"] > 100 * permits[1]["steps"]
+    assert bench.journal.find("genome", LEARNED.controller.genome().sha256) is not None
+
+
+@pytest.mark.parametrize("limit", ["parameters", "tokens", "memory_bytes", "candidate_flops", "checkpoint_bytes"])
+def test_a_controller_over_a_limit_on_candidates_is_not_run_and_the_loop_goes_on(tmp_path: Path, limit: str) -> None:
+    config = replace(LEARNED, limits=replace(LEARNED.limits, **{limit: 1000}))
+    bench = bench_of(config, tmp_path, Answering())
+    found = Controlling(bench, Space(CONFIG.space))
+    assert len(found.ask(1, CONFIG.seed_genome)) == CONFIG.candidates
+    proposed(bench, 1, 0)
+    found.tell(1)
+    for kind in ("ask", "controller"):
+        [body] = bench.journal.all(kind)
+        assert f"over limits.{limit} = 1000" in body["reason"]
+    assert not bench.journal.all("permit")
+    assert not bench.supervisor.payloads  # type: ignore[attr-defined]
+
+
+def test_every_job_of_a_run_starts_from_the_same_initial_weights_until_some_are_kept(tmp_path: Path) -> None:
+    bench = bench_of(LEARNED, tmp_path, Answering())
+    for n in (1, 2):
+        found = Controlling(bench, Space(CONFIG.space))  # as on resume
+        found.ask(n, CONFIG.seed_genome)
+        proposed(bench, n, 0)
+        found.tell(n)  # diverges, and is dropped
+    payloads = bench.supervisor.payloads  # type: ignore[attr-defined]
+    assert [payload["op"] for payload in payloads] == ["ask", "tell", "ask", "tell"]
+    assert len({payload["init"] for payload in payloads}) == 1
+    assert len({payload["seed"] for payload in payloads}) == 4
+
+
+def test_a_gain_comes_with_its_standard_error_over_the_search_seeds(tmp_path: Path) -> None:
+    bench = bench_of(LEARNED, tmp_path)
+    proposed(bench, 1, 0, (0.30, 0.10), (0.20, 0.10))  # gains 0.2 and 0.1
+    proposed(bench, 1, 1, (0.14, 0.10), (0.16, 0.10))  # 0.04 and 0.06
+    proposed(bench, 1, 2, (0.12, 0.10), (0.12, 0.10))  # 0.02 twice, by chance
+    proposed(bench, 1, 3)  # never trained
+    found = Controlling(bench, Space(CONFIG.space)).history()
+    errors = [one.standard_error for one in found]
+    assert errors == [pytest.approx(0.05), pytest.approx(0.01), pytest.approx(0.01), None]
+    assert [one.gain for one in found][:3] == [pytest.approx(0.15), pytest.approx(0.05), pytest.approx(0.02)]
+
+
+def test_a_gain_within_its_noise_is_no_success_to_learn_from(tmp_path: Path) -> None:
+    bench = bench_of(LEARNED, tmp_path)
+    proposed(bench, 1, 0, (0.26, 0.10), (0.02, 0.10))  # gains 0.16 and -0.08: 0.04 with an error of 0.12
+    proposed(bench, 1, 1, (0.15, 0.10), (0.13, 0.10))
+    proposed(bench, 1, 2, (0.11, 0.10), (0.10, 0.10))
+    noisy, sure, none = Controlling(bench, Space(CONFIG.space)).history()
+    assert [one.outcome for one in (noisy, sure, none)] == ["better", "better", "same"]
+    assert [label(one) for one in (noisy, sure, none)] == ["same", "better", "same"]
+
+
+def test_one_search_seed_says_nothing_about_the_error_of_a_gain(tmp_path: Path) -> None:
+    bench = bench_of(replace(LEARNED, search_seeds=1), tmp_path)
+    proposed(bench, 1, 0, (0.30, 0.10))
+    assert [one.standard_error for one in Controlling(bench, Space(CONFIG.space)).history()] == [None]

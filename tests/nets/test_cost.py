@@ -20,6 +20,7 @@ from selfimprove.nets.blocks import ACTIVATIONS, GATED
 from selfimprove.nets.cost import Quote, is_muon_matrix, muon_shape, newton_schulz_flops, parameter_shapes, quote
 from selfimprove.nets.losses import compile_objective
 from selfimprove.nets.transformer import build
+from selfimprove.training.optimizers import Muon, make_optimizers
 
 VOCAB, CONTEXT = 17, 12
 SEED = seed_genome()
@@ -98,23 +99,40 @@ def test_a_step_over_the_allowance_is_quoted_as_no_step() -> None:
     assert (offer.steps, offer.flops, offer.tokens) == (0, 0, 0)
 
 
-def test_newton_schulz_costs_what_torchs_muon_spends() -> None:
-    shapes = {
-        name: s for name, s in parameter_shapes(SEED.architecture, VOCAB, CONTEXT).items() if is_muon_matrix(name)
-    }
-    matrices = [muon_shape(name, shape) for name, shape in shapes.items()]
-    parameters = [torch.nn.Parameter(torch.zeros(shape, device="meta")) for shape in matrices]
-    for parameter in parameters:
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_newton_schulz_costs_what_the_engines_muon_spends(
+    architectures: SearchStrategy[Architecture], data: st.DataObject
+) -> None:
+    architecture = data.draw(architectures)
+    model = build(architecture, vocab_size=VOCAB, context=CONTEXT, seed=0).to("meta")
+    for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer = torch.optim.Muon(parameters)
+    [muon, _] = make_optimizers(model, with_recipe(optimizer="muon").recipe)
     with FlopCounterMode(display=False) as counter:
-        optimizer.step()
-    assert counter.get_total_flops() == sum(newton_schulz_flops(*shape) for shape in matrices)
+        muon.step()
+    shapes = {n: s for n, s in parameter_shapes(architecture, VOCAB, CONTEXT).items() if is_muon_matrix(n)}
+    assert counter.get_total_flops() == sum(newton_schulz_flops(*muon_shape(shape)) for shape in shapes.values())
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_muon_orthogonalizes_the_heads_of_a_matrix_side_by_side(heads: int) -> None:
+    width, d_head = 16, 16 // heads
+    values = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
+    inputs = torch.nn.Parameter(torch.zeros(heads, width, d_head))  # W_Q, W_K, W_V
+    inputs.grad = values.reshape(width, heads, d_head).transpose(0, 1).clone()
+    outputs = torch.nn.Parameter(torch.zeros(heads, d_head, width))  # W_O
+    outputs.grad = values.reshape(heads, d_head, width).clone()
+    flat = torch.nn.Parameter(torch.zeros(width, width))
+    flat.grad = values.clone()
+    Muon([inputs, outputs, flat], lr=1.0, momentum=0.0, weight_decay=0.0).step()
+    assert torch.equal(inputs.detach().transpose(0, 1).reshape(width, width), flat.detach())
+    assert torch.equal(outputs.detach().reshape(width, width), flat.detach())
 
 
 def test_muon_sees_each_attention_matrix_with_its_heads_side_by_side() -> None:
     shapes = parameter_shapes(SEED.architecture, VOCAB, CONTEXT)
-    seen = {name: muon_shape(name, shape) for name, shape in shapes.items() if is_muon_matrix(name)}
+    seen = {name: muon_shape(shape) for name, shape in shapes.items() if is_muon_matrix(name)}
     assert {shape for name, shape in seen.items() if ".attn." in name} == {(64, 64)}
     assert "embed.W_E" not in seen
     assert all(math.prod(shapes[name]) == math.prod(shape) for name, shape in seen.items())

@@ -18,7 +18,7 @@ from selfimprove.tasks.evaluator import evaluate
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 from selfimprove.training.data import training_batches
 from selfimprove.training.engine import TrainResult, train
-from selfimprove.training.optimizers import hidden_matrix, make_optimizers, orthogonalize
+from selfimprove.training.optimizers import make_optimizers, orthogonalize
 
 TASKS = TasksConfig()
 PARTS = (
@@ -139,11 +139,6 @@ def test_a_loss_that_is_not_finite_ends_training_as_diverged() -> None:
 def test_the_newton_schulz_iteration_orthogonalizes() -> None:
     values = torch.linalg.svdvals(orthogonalize(torch.randn(16, 64, generator=torch.Generator().manual_seed(0))))
     assert ((values > 0.5) & (values < 1.5)).all()
-
-
-def test_muon_takes_the_matrices_that_the_quote_prices() -> None:
-    names = cost.parameter_shapes(seed_genome().architecture, 24, 24)
-    assert [n for n in names if hidden_matrix(n)] == [n for n in names if cost.is_muon_matrix(n)]
 
 
 @pytest.mark.cuda

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
+from selfimprove.archive.files import read_all, write_all
 from selfimprove.genome.genome import seed_genome
 from selfimprove.tasks.suite import TasksConfig
 from selfimprove.training import engine, worker
@@ -55,7 +56,7 @@ def job(device: str, optimizer: str = "adamw", **stage: Any) -> dict[str, Any]:
 
 def memory_file(data: bytes = b"") -> int:
     descriptor = os.memfd_create("test")
-    worker.write_all(descriptor, data)
+    write_all(descriptor, data)
     return descriptor
 
 
@@ -69,7 +70,7 @@ def run(
     try:
         result = worker.run(job, inputs, outputs, events.append)
         assert result.get("diverged") is not True
-        return {name: worker.read_all(descriptor) for name, descriptor in outputs.items()}, events
+        return {name: read_all(descriptor) for name, descriptor in outputs.items()}, events
     finally:
         for descriptor in (*inputs.values(), *outputs.values()):
             os.close(descriptor)

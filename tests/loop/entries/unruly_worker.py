@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save
 from unruly_plan import PLAN
 
+from selfimprove.archive.files import write_all
 from selfimprove.genome.genome import Genome
 from selfimprove.nets.cost import memory_shapes, parameter_shapes
 from selfimprove.training import worker
@@ -35,15 +36,18 @@ def run(job: Job, inputs: dict[str, int], outputs: dict[str, int], emit: Callabl
     sha256 = Genome.from_json(job["genome"]).sha256
     keys = (f"{sha256}/{job['seed']}", f"*/{job['seed']}", sha256)
     name = next((PLAN[key] for key in keys if key in PLAN), None)
-    if name is None:
+    if name == "run away":
+        recipe = {**job["genome"]["recipe"], "learning_rate": 1e30}
+        job = {**job, "genome": {**job["genome"], "recipe": recipe}}
+    if name in (None, "run away"):
         return worker.run(job, inputs, outputs, emit)
     if name in DEEDS:
         return DEEDS[name](emit)
     state = _state(job)
-    worker.write_all(outputs["weights"], WRITINGS[name](state))
+    write_all(outputs["weights"], WRITINGS[name](state))
     if "memory" in outputs:
         shapes = memory_shapes(Genome.from_json(job["genome"]).recipe, {k: tuple(t.shape) for k, t in state.items()})
-        worker.write_all(outputs["memory"], save({key: torch.zeros(shape) for key, shape in shapes.items()}))
+        write_all(outputs["memory"], save({key: torch.zeros(shape) for key, shape in shapes.items()}))
     return {"steps": job["steps"], "diverged": False}
 
 

@@ -110,7 +110,7 @@ def bubblewrap(program: str | None = None) -> Layer:
         except (OSError, subprocess.TimeoutExpired) as error:
             return Layer(False, f"bwrap does not run: {type(error).__name__}", "reinstall bubblewrap")
         if code != 0:
-            said = (errors.strip().splitlines() or ["it said nothing"])[-1][:200]
+            said = (errors.strip().splitlines() or ["it said nothing"])[-1][:300]
             remedy = "user namespaces are refused here: allow them (sysctl, AppArmor, or the container's profile)"
             return Layer(False, f"its self-test ended with code {code}: {said}", remedy)
         weak = _weaknesses(report, wrote=bool(os.listdir(folder)))

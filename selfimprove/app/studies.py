@@ -16,7 +16,7 @@ STUDIES: Mapping[str, str] = {
     "faults": "benchmarks.faults:main",
     "sweep": "benchmarks.sweep:main",
 }
-BENCHMARKS: Mapping[str, str] = {}
+BENCHMARKS: Mapping[str, str] = {"containment": "benchmarks.containment:main"}
 
 
 def dispatch(kind: str, registry: Mapping[str, str], name: str | None, arguments: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ class ControllerConfig:
         temperature: divides the logits when sampling.
         epsilon: share of a uniform choice mixed into each sampling step, in (0, 1].
         oversample: sequences drawn per proposal wanted; the surplus replaces repetitions.
-        prior_count: how many successes weigh as much as the uniform prior that the controller rehearses.
+        prior_count: how many successes weigh as much as the random proposals that the controller rehearses.
     """
 
     name: str = "transformer"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from selfimprove.containment.policy import assess
@@ -20,6 +20,15 @@ from selfimprove.seeds import derive
 from selfimprove.training.protocol import ENTRY, screen_job
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A valid proposal: its place in its generation, the genome that it makes of the parent, and the edits."""
+
+    index: int
+    genome: Genome
+    edits: tuple[Edit, ...]
+
+
 class Admission:
     """Decides which proposals of a generation are trained.
 
@@ -34,25 +43,29 @@ class Admission:
         self.journal = bench.journal
         self.space = space
 
-    def admit(
-        self, n: int, parent: Genome, proposals: Sequence[Submission]
-    ) -> list[tuple[int, Genome, tuple[Edit, ...]]]:
-        """Apply, deduplicate, price and screen proposals; the admitted ones, every refusal in the ledger."""
+    def apply(self, n: int, parent: Genome, proposals: Sequence[Submission]) -> list[Candidate]:
+        """The proposals that are valid and new, as candidates; each proposal is in the ledger, refused or not."""
         applied = [self._apply(submission, parent) for submission in proposals]
         known = (self.config.seed_genome, parent)
         screened = self._screen(n, [*known, *(found for found in applied if isinstance(found, Genome))])
         new = [self._propose(n, i, parent, proposals[i], found, screened) for i, found in enumerate(applied)]
-        verdicts = self.journal.once("admission", (n,), lambda: self._verdicts(n, parent, new, screened))
+        return [Candidate(i, found, proposals[i].edits) for i, found in enumerate(new) if found is not None]
+
+    def quote(self, n: int, parent: Genome, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates whose price and loss the policy and the screen let pass; every denial is in the ledger.
+
+        Raises:
+            LimitReached: what is left of ``limits.flops`` does not cover even one.
+        """
+        verdicts = self.journal.once("admission", (n,), lambda: self._verdicts(n, parent, candidates))
         for body in verdicts["denied"]:
             self.journal.once("denial", (n, body["index"]), lambda body=body: body)  # type: ignore[misc]
         if not verdicts["admitted"] and any(body["limit"] == "flops" for body in verdicts["denied"]):
             left = f"{verdicts['spendable']} FLOPs left beside its parent's training and a confirmation"
             raise LimitReached("train a candidate within limits.flops", left, "", "raise limits.flops")
-        return [(i, found, proposals[i].edits) for i in verdicts["admitted"] if (found := new[i]) is not None]
+        return [candidate for candidate in candidates if candidate.index in verdicts["admitted"]]
 
-    def _verdicts(
-        self, n: int, parent: Genome, new: Sequence[Genome | None], screened: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _verdicts(self, n: int, parent: Genome, candidates: Sequence[Candidate]) -> dict[str, Any]:
         """Who is trained, as one record: what is left to spend would read otherwise once some of them were.
 
         What the generation cannot do without is set aside first: training its parent again, and a confirmation.
@@ -61,16 +74,14 @@ class Admission:
         left = spendable(self.bench.budget, config.limits) - config.confirm_seeds * config.allowance_flops
         left -= (config.search_seeds + config.confirm_seeds) * self.bench.price(parent).flops
         admitted, denied = [], []
-        for index, genome in enumerate(new):
-            if genome is None:
-                continue
-            price = self.bench.price(genome).flops * self.config.search_seeds
-            reason = self._refusal(genome, screened, price, left)
+        for candidate in candidates:
+            price = self.bench.price(candidate.genome).flops * config.search_seeds
+            reason = self._refusal(n, candidate.genome, price, left)
             if reason is None:
                 left -= price
-                admitted.append(index)
+                admitted.append(candidate.index)
             else:
-                denied.append({"generation": n, "index": index, "genome": genome.sha256, **reason})
+                denied.append({"generation": n, "index": candidate.index, "genome": candidate.genome.sha256, **reason})
         return {"generation": n, "admitted": admitted, "denied": denied, "spendable": left}
 
     def _apply(self, submission: Submission, parent: Genome) -> Genome | str:
@@ -143,7 +154,7 @@ class Admission:
         return next((b["genome"] for b in earlier if b["status"] == "valid" and b["signature"] == signature), None)
 
     def _screen(self, n: int, genomes: Sequence[Genome]) -> Mapping[str, Any]:
-        """Loss expressions of the candidates through the numerical screen, in a worker."""
+        """Loss expressions of the candidates through the numerical screen, in a worker, once a generation."""
 
         def make() -> dict[str, Any]:
             texts = sorted({genome.objective.expression.text for genome in genomes})
@@ -163,7 +174,7 @@ class Admission:
         alone = [self._verdicts_on_losses(f"{key}/{i}", [text]) for i, text in enumerate(texts)]
         return {text: verdict for verdicts in alone for text, verdict in verdicts.items()}
 
-    def _refusal(self, genome: Genome, screened: Mapping[str, Any], price: int, left: int) -> dict[str, Any] | None:
+    def _refusal(self, n: int, genome: Genome, price: int, left: int) -> dict[str, Any] | None:
         """Why a genome may not be trained, or None."""
         priced, allowance = self.bench.price(genome), self.config.allowance_flops
         if priced.steps == 0:
@@ -173,7 +184,7 @@ class Admission:
         denial = assess(priced, self.config.limits, device=self.config.device)
         if denial is not None:
             return asdict(denial)
-        verdict = screened[genome.objective.expression.text]
+        verdict = self._screen(n, ())[genome.objective.expression.text]
         if not verdict["ok"]:
             reason = f"loss refused by the screen: {verdict['reason']}"
             return {"reason": reason, "limit": None, "value": None, "bound": None}

@@ -7,6 +7,7 @@ causing it again. So a resumed run equals an uninterrupted one, and a clock's ve
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "proposal": ("generation", "index"),
     "admission": ("generation",),
     "denial": ("generation", "index"),
+    "permit": ("key",),  # of several that were issued again and again, the first
     "stage": ("key", "stage"),
     "reading": ("key", "stage"),
     "outcome": ("key",),
@@ -68,6 +70,7 @@ class Journal:
         self._ledger = ledger
         self._observer = observer
         self._reading = reading
+        self._by_kind: defaultdict[str, list[Body]] = defaultdict(list)
         self._known: dict[tuple[object, ...], Body] = {}
         for entry in ledger.entries:
             self._remember(entry.kind, entry.body)
@@ -79,7 +82,7 @@ class Journal:
 
     def all(self, kind: str) -> list[Body]:
         """Every body of a kind, oldest first."""
-        return [entry.body for entry in self.entries if entry.kind == kind]
+        return list(self._by_kind[kind])
 
     def find(self, kind: str, *identity: object) -> Body | None:
         """The record with this identity, if it exists."""
@@ -102,5 +105,6 @@ class Journal:
         self._observer.on_event("progress", body)
 
     def _remember(self, kind: str, body: Body) -> None:
+        self._by_kind[kind].append(body)
         if kind in IDENTITY:
             self._known.setdefault((kind, *(body[name] for name in IDENTITY[kind])), body)

@@ -12,10 +12,9 @@ from typing import Any
 from selfimprove.archive.lineage import SEED_INDEX
 from selfimprove.containment.policy import check_run
 from selfimprove.errors import RunFailed
-from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
-from selfimprove.loop.admission import Admission
+from selfimprove.loop.admission import Admission, Candidate
 from selfimprove.loop.clock import Clock
 from selfimprove.loop.comparison import Paired, compare
 from selfimprove.loop.controlling import Controlling
@@ -24,6 +23,7 @@ from selfimprove.loop.gate import Decision
 from selfimprove.loop.measuring import Showing, measure, stopped_at
 from selfimprove.loop.propensity import propensities, refused
 from selfimprove.loop.slots import SCRATCH, Bench, Slot
+from selfimprove.loop.stages import FINAL
 from selfimprove.loop.submission import Submission
 from selfimprove.loop.watching import watch
 from selfimprove.seeds import derive
@@ -98,21 +98,23 @@ class Laboratory:
         body = self._score_body(0, SEED_INDEX, seed, mean_score(by_seed))
         self.journal.once("score", (0, SEED_INDEX), lambda: body)
         self._examination.keep(0, SEED_INDEX, self._slot(0, "seed", seed, 0), None, ())
-        self.inspect(0, SEED_INDEX, seed)
+        self._examination.inspect(0, SEED_INDEX, seed)
         self._discard("g000")
 
     def propose(self, n: int, parent: Genome) -> list[Submission]:
         """The controller's proposals for a generation."""
         return self.controlling.ask(n, parent)
 
-    def admit(
-        self, n: int, parent: Genome, proposals: Sequence[Submission]
-    ) -> list[tuple[int, Genome, tuple[Edit, ...]]]:
-        """The proposals that may be trained; every refusal is in the ledger."""
-        return self._admission.admit(n, parent, proposals)
+    def apply(self, n: int, parent: Genome, proposals: Sequence[Submission]) -> list[Candidate]:
+        """What the proposals make of the parent, where they are valid and new; every refusal is in the ledger."""
+        return self._admission.apply(n, parent, proposals)
 
-    def score_parent(self, n: int, parent: Genome) -> Score:
-        """The parent again, on this generation's seeds and instances, so that gains are paired.
+    def quote(self, n: int, parent: Genome, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates that may be trained at their price; every denial is in the ledger."""
+        return self._admission.quote(n, parent, candidates)
+
+    def train_parent(self, n: int, parent: Genome) -> Score:
+        """Score of the parent, trained again on this generation's seeds and instances, so that gains are paired.
 
         A training of it that failed counts as no model: a parent that breaks does not block what would replace it.
         """
@@ -121,50 +123,48 @@ class Laboratory:
         self.journal.once("reference", (n,), lambda: body | score.to_json())
         return score
 
-    def score_candidates(self, n: int, candidates: Sequence[tuple[int, Genome]]) -> dict[int, Score]:
-        """Scores on the search split by index; what failed is missing."""
-        names = [f"c{index:02d}" for index, _ in candidates]
-        found = self._search(n, names, [genome for _, genome in candidates])
+    def train(self, n: int, candidates: Sequence[Candidate]) -> dict[int, Score]:
+        """Scores on the search split by index, each candidate trained on all search seeds; what failed is missing."""
+        names = [f"c{candidate.index:02d}" for candidate in candidates]
+        found = self._search(n, names, [candidate.genome for candidate in candidates])
         scores = {}
-        for (index, genome), by_seed in zip(candidates, found, strict=True):
+        for candidate, by_seed in zip(candidates, found, strict=True):
             if None not in by_seed:
-                score = mean_score(by_seed)
-                body = self._score_body(n, index, genome, score)
+                score, index = mean_score(by_seed), candidate.index
+                body = self._score_body(n, index, candidate.genome, score)
                 self.journal.once("score", (n, index), lambda body=body: body)  # type: ignore[misc]
                 scores[index] = score
         return scores
 
-    def keep(self, n: int, index: int, genome: Genome, parent: Genome, edits: tuple[Edit, ...]) -> None:
+    def keep(self, n: int, candidate: Candidate, parent: Genome) -> None:
         """Store the leading candidate's first checkpoint with its manifest."""
-        self._examination.keep(n, index, self._slot(n, f"c{index:02d}", genome, 0), parent, edits)
+        self._keep(n, candidate, parent, self._slots(n, candidate)[0])
 
-    def read_stopped(self, n: int, parent: Genome, candidates: Sequence[tuple[int, Genome, tuple[Edit, ...]]]) -> None:
+    def read_stopped(self, n: int, parent: Genome, candidates: Sequence[Candidate]) -> None:
         """Keep and inspect the intermediate checkpoint of every candidate that was stopped between two stages."""
-        for index, genome, edits in candidates:
-            slots = [self._slot(n, f"c{index:02d}", genome, s) for s in range(self.config.search_seeds)]
-            for slot in slots:
+        for candidate in candidates:
+            for slot in self._slots(n, candidate):
                 if (stopped := stopped_at(self.bench, slot.key)) is not None:
-                    self._examination.keep(n, index, slot, parent, edits, stopped["stage"])
-                    self.inspect(n, index, genome)
+                    self._keep(n, candidate, parent, slot, stopped["stage"])
+                    self.inspect(n, candidate)
                     break
 
-    def inspect(self, n: int, index: int, genome: Genome) -> dict[str, Any]:
+    def inspect(self, n: int, candidate: Candidate) -> dict[str, Any]:
         """Read a kept checkpoint through its hooks; the inspection record."""
-        return self._examination.inspect(n, index, genome)
+        return self._examination.inspect(n, candidate.index, candidate.genome)
 
-    def confirm(self, n: int, index: int, genome: Genome, parent: Genome) -> dict[str, Any]:
+    def confirm(self, n: int, candidate: Candidate, parent: Genome) -> dict[str, Any]:
         """Retrain a candidate and its parent on fresh common seeds and compare them on the gate split."""
-        known = self.journal.find("confirmation", n, index)
+        known = self.journal.find("confirmation", n, candidate.index)
         if known is not None:
             return known
-        pair = self._compare(f"g{n:03d}/confirm", n, genome, parent, "gate")
-        body = {"generation": n, "index": index, "genome": genome.sha256, "parent": parent.sha256} | pair["gate"]
-        return self.journal.once("confirmation", (n, index), lambda: body)
+        pair = self._compare(f"g{n:03d}/confirm", n, candidate.genome, parent, "gate")
+        body = _place(n, candidate) | {"parent": parent.sha256} | pair["gate"]
+        return self.journal.once("confirmation", (n, candidate.index), lambda: body)
 
-    def decided(self, n: int, index: int, genome: Genome, decision: Decision) -> None:
+    def decided(self, n: int, candidate: Candidate, decision: Decision) -> None:
         """Record what the gate decided."""
-        body = {"generation": n, "index": index, "genome": genome.sha256, **asdict(decision)}
-        self.journal.once("decision", (n, index), lambda: body)
+        self.journal.once("decision", (n, candidate.index), lambda: _place(n, candidate) | asdict(decision))
 
     def learn(self, n: int) -> None:
         """Let the controller learn from everything so far."""
@@ -222,6 +222,14 @@ class Laboratory:
         first = config.search_seeds / total
         return (0.0, first) if list(names) == ["parent"] else (first, search / total)
 
+    def _slots(self, n: int, candidate: Candidate) -> list[Slot]:
+        """A candidate's slots while searching, one a training seed."""
+        name = f"c{candidate.index:02d}"
+        return [self._slot(n, name, candidate.genome, s) for s in range(self.config.search_seeds)]
+
+    def _keep(self, n: int, candidate: Candidate, parent: Genome, slot: Slot, stage: str = FINAL) -> None:
+        self._examination.keep(n, candidate.index, slot, parent, candidate.edits, stage)
+
     def _slot(self, n: int, name: str, genome: Genome, s: int) -> Slot:
         """The slot of a genome's ``s``-th training seed while searching."""
         root = self.config.seed
@@ -269,6 +277,10 @@ class Laboratory:
     def best_skill(self) -> float | None:
         """The champion's mean skill: on the gate split where it was confirmed, else the seed's on the search split."""
         return best_skill(self.journal.all("decision"), self.journal.all("confirmation"), self.journal.all("score"))
+
+
+def _place(n: int, candidate: Candidate) -> dict[str, Any]:
+    return {"generation": n, "index": candidate.index, "genome": candidate.genome.sha256}
 
 
 def best_skill(decisions: list[Any], confirmations: list[Any], scores: list[Any]) -> float | None:

@@ -18,7 +18,7 @@ from selfimprove.containment.supervisor import Completed, Crashed, Job, Usage
 from selfimprove.errors import LimitReached
 from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.space import Space
-from selfimprove.loop.admission import Admission
+from selfimprove.loop.admission import Admission, Candidate
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.journal import Journal
 from selfimprove.loop.slots import Bench
@@ -55,9 +55,13 @@ def admission(folder: Path, supervisor: Inline, config: RunConfig = CONFIG) -> A
     return Admission(bench, Space(config.space))
 
 
+def admitted(found: Admission, n: int, proposals: list[Submission]) -> list[Candidate]:
+    return found.quote(n, CONFIG.seed_genome, found.apply(n, CONFIG.seed_genome, proposals))
+
+
 def outcomes(found: Admission, n: int, *texts: str) -> list[tuple[str, str]]:
     proposals = [Submission.of([parse_edit(part) for part in text.split("; ")]) for text in texts]
-    found.admit(n, CONFIG.seed_genome, proposals)
+    admitted(found, n, proposals)
     bodies = [body for body in found.journal.all("proposal") if body["generation"] == n]
     return [(body["status"], body["reason"]) for body in bodies]
 
@@ -91,11 +95,11 @@ def test_admitting_again_after_a_crash_admits_the_same_whatever_is_left_by_then(
         Submission.of([parse_edit(text)])
         for text in ("recipe.batch=32", "objective.expression=abs(_)", "architecture.norm=rmsnorm")
     ]
-    first = found.admit(1, CONFIG.seed_genome, proposals)
-    assert [index for index, _, _ in first] == [0, 2]
+    first = admitted(found, 1, proposals)
+    assert [candidate.index for candidate in first] == [0, 2]
     found.bench.budget.reserve("g001/c00/s0@1/1", "search", found.bench.budget.left)
     found.bench.budget.charge("g001/c00/s0@1/1", found.bench.budget.left + found.bench.budget.reserved)
-    assert found.admit(1, CONFIG.seed_genome, proposals) == first
+    assert admitted(found, 1, proposals) == first
 
 
 @pytest.mark.parametrize("trainings", range(12, 32))
@@ -107,11 +111,11 @@ def test_what_is_admitted_leaves_enough_for_its_parent_and_a_confirmation(tmp_pa
     proposals = [Submission.of([parse_edit(text)]) for text in texts]
     prices = 17 * CONFIG.allowance_flops  # the parent, and eight seeds of it and of a candidate
     try:
-        admitted = found.admit(1, CONFIG.seed_genome, proposals)
+        given = admitted(found, 1, proposals)
     except LimitReached:
         assert flops < prices + CONFIG.allowance_flops
         return
-    assert 1 <= len(admitted) <= (flops - prices) / found.bench.price(CONFIG.seed_genome).flops + 1
+    assert 1 <= len(given) <= (flops - prices) / found.bench.price(CONFIG.seed_genome).flops + 1
 
 
 class Fragile(Inline):

@@ -64,6 +64,7 @@ RANGES: Mapping[str, Range] = {
     "controller.prior_count": Range(0.0, 1e6, "successes"),
     "containment.job_wall_seconds": Range(1, 1e6, "seconds"),
     "containment.job_cpu_seconds": Range(1, 1e6, "seconds"),
+    "containment.flops_per_cpu_second": Range(1e3, 1e15, "FLOP/s"),
     "containment.job_silence_seconds": Range(1, 1e5, "seconds"),
     "containment.heartbeat_seconds": Range(1, 3600, "seconds"),
     "containment.tripwires.gain": Range(0.0, 10.0, "skill"),

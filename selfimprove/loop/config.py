@@ -27,6 +27,8 @@ class ContainmentConfig:
     """Longest wall time of one worker."""
     job_cpu_seconds: float = 90.0
     """Most processor time of one worker."""
+    flops_per_cpu_second: float = 5e8
+    """Slowest training on a CPU that is believed: a worker that takes longer trains more than its permit says."""
     job_silence_seconds: float = 30.0
     """Longest pause between two signs of life of one worker."""
     heartbeat_seconds: float = 10.0

@@ -23,6 +23,7 @@ from selfimprove.tasks.score import Score
 from selfimprove.tasks.suite import ANSWERS, TasksConfig
 from selfimprove.training.protocol import ENTRY, MEMORY, WEIGHTS, EvaluateJob, TrainJob
 
+SPARE_CPU_SECONDS = 10.0  # of a training worker, beside its FLOPs
 READING = "search"  # the split that a stage is read on; its instances are no other's
 
 
@@ -144,6 +145,9 @@ def _train_job(bench: Bench, slot: Slot, part: Slice) -> Job:
     zygote = "cuda" if config.device == "cuda" else "torch"
     outputs = (WEIGHTS,) if part.final else (WEIGHTS, MEMORY)
     limits = bench.limits(output_bytes=16 * price.parameters + (1 << 20))
+    if config.device == "cpu":  # steps are a worker's own count; its processor time is not
+        believed = SPARE_CPU_SECONDS + part.flops / config.containment.flops_per_cpu_second
+        limits = replace(limits, cpu_seconds=min(limits.cpu_seconds, believed))
     return Job(_key(slot, part), zygote, ENTRY, job.to_json(), inputs, outputs, limits)
 
 

@@ -153,3 +153,25 @@ def test_the_report_shows_what_was_used_of_the_time_of_workers(tmp_path: Path) -
     page = write_report(tmp_path / "run").read_text()
     for name in ("cpu seconds", "gpu seconds", "gpu memory bytes"):
         assert f'<th scope="row">{name}</th>' in page
+
+
+@pytest.mark.parametrize("rate", [1e7, 1e9])
+def test_a_training_worker_has_processor_time_for_its_slice_and_little_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
+    granted: dict[str, float] = {}
+
+    class Noting(Player):
+        def run(self, jobs: Sequence[Job], on_start: Any = None) -> Iterator[tuple[int, Outcome]]:
+            granted.update({job.key: job.limits.cpu_seconds for job in jobs if job.payload["op"] == "train"})
+            return super().run(jobs, on_start)
+
+    play(monkeypatch, Noting)
+    containment = replace(CONFIG.containment, flops_per_cpu_second=rate)
+    loop.run(replace(CONFIG, containment=containment), tmp_path / "run", Silent())
+    flops = {
+        record.body["key"]: record.body["flops"] for record in records(tmp_path / "run") if record.kind == "permit"
+    }
+    assert granted
+    for key, seconds in granted.items():
+        assert seconds == min(containment.job_cpu_seconds, 10 + flops[key] / rate)

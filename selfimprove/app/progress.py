@@ -17,7 +17,7 @@ from rich.text import Text
 
 from selfimprove.app.signals import STOPPING
 from selfimprove.app.units import count, duration, flops
-from selfimprove.app.view import RunView
+from selfimprove.app.view import WORDS_OF_FAILURE, RunView
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -181,6 +181,8 @@ def _warn(kind: str, body: Mapping[str, Any]) -> None:
     if kind == "tripwire":
         for trip in body["trips"]:
             log.warning("tripwire after generation %s: %s: %s", body["generation"], trip["name"], trip["reason"])
+    elif kind in WORDS_OF_FAILURE and body.get("reason"):
+        log.warning("generation %s: %s: %s", body["generation"], WORDS_OF_FAILURE[kind], body["reason"])
     elif kind == "unattended":
         log.warning("%s: %s; it is run again", body["key"], body["reason"])
 

@@ -9,6 +9,12 @@ from typing import Any
 
 Body = Mapping[str, Any]
 
+WORDS_OF_FAILURE = {
+    "ask": "the controller failed to propose, and random proposals took its place",
+    "controller": "the controller did not learn",
+}
+"""What it means where such a record has a reason."""
+
 _JOB_KEY = re.compile(r"g(\d{1,6})(?:/c(\d{1,6}))?(?:/|$)")
 
 

@@ -43,6 +43,17 @@ def test_a_candidate_that_was_stopped_at_a_stage_is_not_counted_as_failed():
     assert (row.status, row.reason, view.failed) == ("stopped", "kept 0 of 48", 0)
 
 
+def test_a_controller_that_fails_is_said_at_once(caplog):
+    caplog.set_level(logging.WARNING)
+    plain = PlainProgress(RunView())
+    for kind, reason in (("ask", "crashed"), ("controller", ""), ("controller", "over limits.candidate_flops")):
+        plain.on_event(kind, {"generation": 2, "reason": reason})
+    assert [line.partition(": ")[2] for line in caplog.messages] == [
+        "the controller failed to propose, and random proposals took its place: crashed",
+        "the controller did not learn: over limits.candidate_flops",
+    ]
+
+
 def test_the_view_attributes_charges_to_candidates():
     view = RunView()
     place = {"generation": 1, "index": 5}

@@ -307,6 +307,12 @@ def test_a_halted_run_shows_why_and_a_resumed_one_runs_while_a_process_holds_its
     assert 'state-paused">paused</span> interrupted' in write_report(folder).read_text(encoding="utf-8")
 
 
+def test_a_controller_that_failed_is_among_the_events(tmp_path: Path) -> None:
+    writer = fixture.full_run()
+    writer.add("controller", generation=3, loss=None, weights=None, reason="over limits.candidate_flops")
+    assert "the controller did not learn: over limits.candidate_flops" in _render(writer, tmp_path)
+
+
 def test_unknown_records_and_malformed_fields_do_no_harm(tmp_path: Path) -> None:
     writer = fixture.full_run()
     wrong: tuple[object, ...] = (None, "text", float("nan"), [], {}, -1, True, [[1]], 10**400)

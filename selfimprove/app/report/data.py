@@ -23,9 +23,9 @@ from selfimprove.app.report.rivals import THIS, run_rows
 from selfimprove.app.report.scores import read_curve, read_score
 from selfimprove.app.report.views import Charge, ControllerStep, Generation, Inspection, Instrument, Score
 from selfimprove.app.report.wires import read_waiting, read_wires, trip_text
-from selfimprove.app.view import job_place
+from selfimprove.app.view import WORDS_OF_FAILURE, job_place
 
-_EVENTS = ("recovery", "halt", "clear_halt", "resume", "tripwire", "approval", "unattended", "finish")
+_EVENTS = ("recovery", "halt", "clear_halt", "resume", "approval", "unattended", "finish")
 
 
 def build_report(records: Records, baselines: Mapping[str, Records] | None = None, folder: str = "RUN") -> Report:
@@ -62,8 +62,12 @@ def build_report(records: Records, baselines: Mapping[str, Records] | None = Non
 
 
 def _is_event(line: Record) -> bool:
-    """Whether a record belongs in the list of events: a tripwire's only if it tripped."""
-    return line.kind in _EVENTS and (line.kind != "tripwire" or trip_text(line.body) != "")
+    """Whether a record belongs in the list of events: a tripwire's if it tripped, the controller's if it failed."""
+    if line.kind == "tripwire":
+        return trip_text(line.body) != ""
+    if line.kind in WORDS_OF_FAILURE:
+        return text(line.body.get("reason")) != ""
+    return line.kind in _EVENTS
 
 
 def _reason(line: Record) -> str:
@@ -71,6 +75,9 @@ def _reason(line: Record) -> str:
         return f"after generation {shown(line.body.get('generation'))}: {trip_text(line.body)}"
     if line.kind == "approval":
         return f"by {shown(line.body.get('who'))}: {shown(line.body.get('reason'))}"
+    if line.kind in WORDS_OF_FAILURE:
+        what = WORDS_OF_FAILURE[line.kind]
+        return f"generation {shown(line.body.get('generation'))}: {what}: {shown(line.body.get('reason'))}"
     if line.kind == "unattended":
         return f"{shown(line.body.get('key'))}: {shown(line.body.get('reason'))}"
     parts = [shown(line.body[key]) for key in ("state", "reason") if line.body.get(key)]
@@ -99,7 +106,7 @@ def _controller(line: Record) -> ControllerStep | None:
     body, generation = line.body, integer(line.body.get("generation"))
     if generation is None:
         return None
-    return ControllerStep(generation, number(body.get("loss")), number(body.get("entropy")), integer(body.get("flops")))
+    return ControllerStep(generation, number(body.get("loss")), number(body.get("entropy")))
 
 
 def _seed_genome(records: Records) -> str:

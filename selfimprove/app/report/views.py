@@ -201,7 +201,6 @@ class ControllerStep:
     generation: int
     loss: float | None
     entropy: float | None
-    flops: int | None
 
 
 @dataclass(frozen=True)

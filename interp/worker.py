@@ -1,14 +1,13 @@
 """Entry of the sandboxed inspection worker: one job in, one JSON record out.
 
 Runs locked down: no network, no fork, no threads, no files opened for writing. So nothing is imported here but the
-standard library; `warm_up` prepares the environment that the libraries read when they load, then imports them and runs
-one small inspection, and a forked child only ever calls `run`.
+standard library; `warm_up` imports the rest, in the environment that keeps the libraries from starting threads, and
+runs one small inspection; a forked child only ever calls `run`.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,26 +15,9 @@ from selfimprove.errors import ConfigError, InvalidCheckpoint
 
 MAX_CHECKPOINT_BYTES = 1 << 30
 
-# What the libraries do at import when left alone, and the switch that stops it.
-QUIET_LIBRARIES = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",  # numpy and scipy each start a thread pool as they load
-    "MKL_NUM_THREADS": "1",
-    "JOBLIB_MULTIPROCESSING": "0",  # joblib probes for semaphores in /dev/shm
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator starts a thread
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
 
 def warm_up() -> None:
     """Import everything and run one whole inspection, so that a job does neither import nor first-call work."""
-    os.environ.update(QUIET_LIBRARIES)
-    # dill asks at import for a folder it can write to; naming one that does not exist keeps it from trying them all
-    tempfile.tempdir = os.path.join(os.sep, "nonexistent")
-
     import torch
 
     torch.set_num_threads(1)

@@ -46,11 +46,14 @@ def environment(spec: ZygoteSpec, visible_devices: str | None) -> dict[str, str]
         "LOGNAME": "worker",
         "LANG": "C.UTF-8",
         "TZ": "UTC",
-        "JOBLIB_MULTIPROCESSING": "0",
+        "JOBLIB_MULTIPROCESSING": "0",  # joblib probes for semaphores in /dev/shm
         "TORCHINDUCTOR_CACHE_DIR": "/",  # made on import unless it exists; nothing is ever written there
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's allocator starts a thread as it is imported
+        "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "WANDB_MODE": "disabled",

@@ -171,6 +171,8 @@ def _settle(bench: Bench, slot: Slot, part: Slice, outcome: Outcome) -> None:
 def _ingest(bench: Bench, slot: Slot, part: Slice, outcome: Completed) -> tuple[str, str]:
     if outcome.result.get("diverged") is True:
         return "diverged", "the loss or a weight stopped being finite"
+    if (steps := outcome.result.get("steps")) != part.last:
+        return "invalid", f"it is at step {steps!r}, and its permit ends at {part.last}"
     tasks = bench.config.tasks
     try:
         shapes = parameter_shapes(slot.genome.architecture, tasks.vocab_size, tasks.context)

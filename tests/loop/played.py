@@ -77,7 +77,9 @@ def trained(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
     genome, tasks = Genome.from_json(job.payload["genome"]), CONFIG.tasks
     shapes = parameter_shapes(genome.architecture, tasks.vocab_size, tasks.context)
     kept = {WEIGHTS: shapes, MEMORY: memory_shapes(genome.recipe, shapes)}
-    return {"diverged": job.key == DIVERGED}, {name: zeros(kept[name]) for name in job.outputs}
+    return {"steps": job.payload["last"], "diverged": job.key == DIVERGED}, {
+        name: zeros(kept[name]) for name in job.outputs
+    }
 
 
 def scored(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:

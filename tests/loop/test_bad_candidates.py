@@ -43,7 +43,7 @@ DEEDS: Mapping[str, tuple[str, str]] = {
     "sleep": ("exceeded", "silence_seconds"),
     "spin": ("exceeded", "cpu_seconds"),
     "grow": ("exceeded", "memory_bytes"),
-    "babble": ("invalid", "checkpoint"),
+    "babble": ("invalid", "it is at step 'many'"),
     "answer nothing": ("crashed", "must return a dict"),
     "nothing": ("invalid", "checkpoint"),
     "half of it": ("invalid", "checkpoint"),
@@ -175,6 +175,12 @@ def test_the_ledger_says_what_a_candidate_did(eventful: Story, index: int, deed:
 def test_a_candidate_whose_loss_runs_away_has_diverged(eventful: Story) -> None:
     found = eventful.outcome(f"g001/c{len(HONEST):02d}/s0")
     assert (found["status"], found["result"]["diverged"]) == ("diverged", True), found
+
+
+def test_whoever_fails_at_a_stage_gets_no_permit_for_another(eventful: Story) -> None:
+    for index in range(len(HONEST), len(FIRST)):
+        permitted = [body["key"] for body in eventful.bodies("permit") if body["key"].startswith(f"g001/c{index:02d}/")]
+        assert permitted == [f"g001/c{index:02d}/s0@{eventful.outcome(f'g001/c{index:02d}/s0')['stage']}"]
 
 
 def test_the_scores_of_the_others_are_as_if_nothing_had_happened(eventful: Story, uneventful: Story) -> None:

@@ -48,7 +48,7 @@ def run(job: Job, inputs: dict[str, int], outputs: dict[str, int], emit: Callabl
     if "memory" in outputs:
         shapes = memory_shapes(Genome.from_json(job["genome"]).recipe, {k: tuple(t.shape) for k, t in state.items()})
         write_all(outputs["memory"], save({key: torch.zeros(shape) for key, shape in shapes.items()}))
-    return {"steps": job["steps"], "diverged": False}
+    return {"steps": job["last"], "diverged": False}
 
 
 def _state(job: Job) -> State:

@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.setting import RESULTS, ROOT, commit, machine
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.archive.lineage import replay
+from selfimprove.loop.standing import status
 
 FOLDER = RESULTS / "improvement"
 ARMS = ("transformer", "random")
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
             folder = chosen.runs / f"{arm}-seed{seed}"
             late = time.monotonic() - started > 60 * chosen.minutes
             if not finish(folder, [f"controller={arm}", f"seed={seed}", *chosen.overrides], start=not late):
-                print(f"{arm} seed {seed}: not finished; run the study again to go on", flush=True)
+                print(f"{arm} seed {seed}: not finished{_why(folder)}; run the study again to go on", flush=True)
                 continue
             rows[arm, seed] = row_of(folder, arm, seed)
             write(chosen.results, list(rows.values()))
@@ -153,6 +154,14 @@ def _exam(record: dict[str, Any] | None) -> dict[str, Any]:
         "champion": record["candidate"],
         "seed_genome": record["parent_skill"],
     }
+
+
+def _why(folder: Path) -> str:
+    """What a run that stands still waits for, such as a person's word after a tripwire: no study gives that."""
+    if not (folder / LEDGER_NAME).exists():
+        return ""
+    found = status(folder)
+    return f" ({found.reason}; see: selfimprove status {folder})" if found.tripped else ""
 
 
 def _finished(folder: Path) -> bool:

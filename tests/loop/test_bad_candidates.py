@@ -6,7 +6,6 @@ of chosen genomes are replaced by ``entries/unruly_worker.py``, under the same s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from selfimprove.loop import run as runs
 from selfimprove.loop.config import RunConfig
 from selfimprove.seeds import derive
 from selfimprove.training.protocol import ENTRY
+from tests.loop.records import bodies
 
 ENTRIES = Path(__file__).with_name("entries")
 MICRO = ("experiment=quick", "debug=micro", "device=cpu", "space.max_edits=5")
@@ -90,8 +90,7 @@ class Story:
     told: list[Experience]
 
     def bodies(self, kind: str) -> list[dict[str, Any]]:
-        lines = (self.folder / "ledger.jsonl").read_text().splitlines()
-        return [record["body"] for record in map(json.loads, lines) if record["kind"] == kind]
+        return bodies(self.folder, kind)
 
     def outcome(self, key: str) -> dict[str, Any]:
         (found,) = [body for body in self.bodies("outcome") if body["key"] == key]

@@ -19,6 +19,7 @@ import pytest
 
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
+from tests.loop.records import bodies
 
 pytestmark = pytest.mark.timeout(600)  # six sittings, one after the other
 
@@ -53,7 +54,7 @@ class Story:
     finish: dict[str, Any]
 
     def bodies(self, kind: str) -> list[dict[str, Any]]:
-        return [record["body"] for record in records(self.folder, kind)]
+        return bodies(self.folder, kind)
 
 
 def records(folder: Path, kind: str) -> list[dict[str, Any]]:

@@ -15,11 +15,7 @@ import pytest
 from benchmarks.faults import Baseline, Sitting, finish, judge, whole_lines
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
-
-
-def bodies(place: Any, kind: str, run: str = "whole") -> list[dict[str, object]]:
-    lines = (place.folder / run / "ledger.jsonl").read_text().splitlines()
-    return [record["body"] for record in map(json.loads, lines) if record["kind"] == kind]
+from tests.loop.records import bodies
 
 
 def test_a_run_finishes_and_says_so(finished: Any) -> None:
@@ -29,9 +25,9 @@ def test_a_run_finishes_and_says_so(finished: Any) -> None:
 
 
 def test_every_generation_has_a_checkpoint_and_an_inspection_of_its_leader(finished: Any) -> None:
-    scored = {body["generation"] for body in bodies(finished, "score")}
-    assert {body["generation"] for body in bodies(finished, "checkpoint")} == scored
-    read = bodies(finished, "inspection")
+    scored = {body["generation"] for body in bodies(finished.folder / "whole", "score")}
+    assert {body["generation"] for body in bodies(finished.folder / "whole", "checkpoint")} == scored
+    read = bodies(finished.folder / "whole", "inspection")
     assert {body["generation"] for body in read} == scored
     assert {body["status"] for body in read} == {"complete"}
 

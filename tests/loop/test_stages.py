@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given
@@ -12,11 +11,7 @@ from hypothesis import strategies as st
 from selfimprove.genome.genome import seed_genome
 from selfimprove.loop.stages import FINAL, STAGES, slices
 from selfimprove.nets.cost import quote
-
-
-def bodies(folder: Path, kind: str) -> list[dict[str, Any]]:
-    entries = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
-    return [entry["body"] for entry in entries if entry["kind"] == kind]
+from tests.loop.records import bodies
 
 
 @given(st.integers(min_value=0, max_value=10**11))

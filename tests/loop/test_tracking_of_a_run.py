@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.loop.records import bodies
+
 READER = Path(sys.executable).with_name("wandb")
 LEAVE = 60.0  # seconds from the last record to the exit: tracking may take 30 of them, the rest is a busy machine
 SEEDS = (1, 2)
@@ -56,8 +58,7 @@ class Tracked:
     folder: Path
 
     def bodies(self, kind: str) -> list[dict[str, Any]]:
-        lines = (self.folder / "ledger.jsonl").read_text().splitlines()
-        return [record["body"] for record in map(json.loads, lines) if record["kind"] == kind]
+        return bodies(self.folder, kind)
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:

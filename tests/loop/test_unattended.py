@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
+from tests.loop.records import bodies
 
 NAME = "unattended"
 HEARTBEAT = 2.0  # seconds
@@ -33,8 +33,7 @@ class Story:
     output: str
 
     def bodies(self, kind: str) -> list[dict[str, Any]]:
-        lines = (self.folder / "ledger.jsonl").read_text().splitlines()
-        return [record["body"] for record in map(json.loads, lines) if record["kind"] == kind]
+        return bodies(self.folder, kind)
 
 
 @pytest.fixture(scope="module")

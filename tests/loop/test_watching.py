@@ -24,6 +24,7 @@ from selfimprove.loop.config import ContainmentConfig, RunConfig
 from selfimprove.loop.journal import Journal
 from selfimprove.loop.recovery import elapsed_seconds
 from selfimprove.loop.watching import approval_of, pending, watch
+from tests.loop.records import bodies
 
 NAME = "tripped"
 
@@ -284,7 +285,6 @@ def test_an_approved_run_ends_as_one_whose_wires_are_wider(story: Story, finishe
 
 
 def test_a_run_within_its_bounds_is_read_after_each_generation_and_not_stopped(finished: Any) -> None:
-    lines = (finished.folder / "whole" / "ledger.jsonl").read_text().splitlines()
-    bodies = [record["body"] for record in map(json.loads, lines) if record["kind"] == "tripwire"]
-    assert [body["generation"] for body in bodies] == [1, 2]
-    assert not any(body["trips"] for body in bodies)
+    read = bodies(finished.folder / "whole", "tripwire")
+    assert [body["generation"] for body in read] == [1, 2]
+    assert not any(body["trips"] for body in read)

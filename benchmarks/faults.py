@@ -33,7 +33,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.setting import RESULTS, commit, machine
+from benchmarks.setting import RESULTS, commit, machine, own_code
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
 from selfimprove.archive.ledger import LEDGER_NAME, read
@@ -202,7 +202,9 @@ class Sitting:
             words = ["resume", "run"]
         with (folder / "output.txt").open("ab") as output:
             command = [sys.executable, "-m", "selfimprove.app.cli", *words]
-            self.process = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=own_code(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
         self.main = psutil.Process(self.process.pid)
 
     def kill(self, target: str, moment: float, draw: random.Random) -> bool:

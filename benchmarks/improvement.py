@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.setting import RESULTS, ROOT, commit, machine
+from benchmarks.setting import RESULTS, ROOT, commit, machine, own_code
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.archive.lineage import replay
 from selfimprove.loop.standing import status
@@ -70,7 +70,8 @@ def finish(folder: Path, overrides: Sequence[str], *, start: bool) -> bool:
     command = ["run", "device=cpu", "tracking=none", f"hydra.run.dir={folder}", *overrides]
     if (folder / LEDGER_NAME).exists():
         command = ["resume", str(folder)]
-    subprocess.run([sys.executable, "-m", "selfimprove.app.cli", *command], cwd=ROOT, check=False, stdout=sys.stderr)
+    words = [sys.executable, "-m", "selfimprove.app.cli", *command]
+    subprocess.run(words, cwd=ROOT, env=own_code(), check=False, stdout=sys.stderr)
     return _finished(folder)
 
 

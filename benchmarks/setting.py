@@ -31,6 +31,11 @@ def machine() -> dict[str, str | int]:
     }
 
 
+def own_code() -> dict[str, str]:
+    """The environment of a process that must run the code of this checkout, whatever is installed."""
+    return {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
+
+
 def commit() -> str:
     """The commit of the checkout, with a plus sign if tracked code differs from it; ``unknown`` without git."""
     try:

@@ -103,7 +103,7 @@ def skill_of(job: tuple[float, int, int]) -> float:
     if result.diverged:
         return 0.0
     model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0)
-    model.load_state_dict(result.state)
+    model.load_state_dict(result.end.state)
     return evaluate(model, suite, split="search", seed=derive(seed, "instances")).skill
 
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from selfimprove.archive.files import read_all
 from selfimprove.errors import ConfigError, InvalidCheckpoint
 
 MAX_CHECKPOINT_BYTES = 1 << 30
@@ -69,7 +70,10 @@ def run(
     cap_memory(job)
     suite = TaskSuite(tasks_from_json(job["suite"]))
     genome = Genome.from_json(job["genome"])
-    data = _read(inputs["checkpoint"])
+    descriptor = inputs["checkpoint"]
+    if (size := os.fstat(descriptor).st_size) > MAX_CHECKPOINT_BYTES:
+        raise InvalidCheckpoint("read checkpoint", size, f"at most {MAX_CHECKPOINT_BYTES} bytes")
+    data = read_all(descriptor)
     emit({"instrument": "checkpoint", "verdict": "read"})
     model = load_model(data, genome.architecture, vocab_size=suite.config.vocab_size, context=suite.config.context)
     inspection = inspect(
@@ -80,15 +84,3 @@ def run(
         on_verdict=lambda name, verdict: emit({"instrument": name, "verdict": verdict.verdict}),
     )
     return inspection.to_json()
-
-
-def _read(descriptor: int) -> bytes:
-    """All bytes behind a descriptor, from its start, whatever its offset."""
-    size = os.fstat(descriptor).st_size
-    if size > MAX_CHECKPOINT_BYTES:
-        raise InvalidCheckpoint("read checkpoint", size, f"at most {MAX_CHECKPOINT_BYTES} bytes")
-    parts, offset = [], 0
-    while offset < size and (part := os.pread(descriptor, size - offset, offset)):
-        parts.append(part)
-        offset += len(part)
-    return b"".join(parts)

@@ -157,7 +157,7 @@ def report(arguments: argparse.Namespace) -> int:
 
 def reproduce(arguments: argparse.Namespace) -> int:
     """Train a promoted generation again and compare the weights."""
-    from selfimprove.loop.run import reproduce as train_again
+    from selfimprove.loop.reproduction import reproduce as train_again
 
     run_dir = folder.find_run(arguments.run)
     result = train_again(run_dir, arguments.generation)

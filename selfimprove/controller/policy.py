@@ -16,7 +16,7 @@ from selfimprove.genome.genome import Genome
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.seeds import derive
 from selfimprove.tasks.batch import UNSCORED
-from selfimprove.training.engine import train
+from selfimprove.training.engine import Snapshot, train
 
 Weights = dict[str, Tensor]
 TIED_GAIN = 0.1
@@ -164,7 +164,7 @@ def learn(
         context=grammar.context,
         steps=steps,
         seed=derive(seed, "engine"),
-        initial=weights,
+        start=Snapshot(0, weights, {}),
         on_step=on_step,
     )
     if result.diverged:
@@ -172,9 +172,9 @@ def learn(
     tail = result.losses[-max(1, len(result.losses) // 4) :]
     with torch.inference_mode():
         inputs, scored = next_batch(steps)
-        logits = load_policy(genome, grammar, result.state)(inputs)[scored != UNSCORED]
+        logits = load_policy(genome, grammar, result.end.state)(inputs)[scored != UNSCORED]
         entropy = float(torch.special.entr(logits.softmax(-1)).sum(-1).mean())
-    return Learned(result.state, sum(tail) / len(tail), entropy, diverged=False)
+    return Learned(result.end.state, sum(tail) / len(tail), entropy, diverged=False)
 
 
 def _sequences(

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import platform
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import selfimprove
 from selfimprove.archive.anchor import FileAnchor
-from selfimprove.archive.checkpoint import tensors_sha256
-from selfimprove.archive.files import disk_error, make_folder, write_atomic
+from selfimprove.archive.files import make_folder, write_atomic
 from selfimprove.archive.ledger import LEDGER_NAME, Ledger, read
 from selfimprove.canonical import canonical
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.keys import SigningKey, state_dir
 from selfimprove.containment.permit import PermitBook
-from selfimprove.containment.policy import Limits, check_run
+from selfimprove.containment.policy import check_run
 from selfimprove.containment.sandbox.backend import SandboxBackend
 from selfimprove.containment.sandbox.layers import make_backend
-from selfimprove.containment.supervisor import Completed, Job, JobLimits, Supervisor, ZygoteSpec
+from selfimprove.containment.supervisor import Supervisor, ZygoteSpec
 from selfimprove.errors import Halted, Interrupted, LimitReached, RunError, RunFailed, Tripped
-from selfimprove.genome.genome import Genome
 from selfimprove.loop.clock import Clock
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.generation import run_generation
@@ -35,25 +28,15 @@ from selfimprove.loop.granting import lost_cap
 from selfimprove.loop.journal import Journal, Observer
 from selfimprove.loop.laboratory import Laboratory
 from selfimprove.loop.recovery import settle_open
-from selfimprove.loop.slots import Bench, describe
+from selfimprove.loop.slots import Bench
 from selfimprove.loop.standing import HALT, RunSummary, halt_reason, halted, is_running, status
+from selfimprove.loop.versions import versions
 from selfimprove.loop.watching import approval_of, pending, why
-from selfimprove.training.protocol import ENTRY, WEIGHTS, TrainJob, tasks_from_json
+from selfimprove.training.protocol import ENTRY
 
-__all__ = ["Reproduction", "RunSummary", "approve", "reproduce", "run", "status"]
+__all__ = ["RunSummary", "approve", "run", "status"]
 
 CONFIG = "config.json"
-_PACKAGES = ("torch", "numpy", "transformer-lens", "scikit-learn", "safetensors")
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """What training a kept checkpoint again gave."""
-
-    identical: bool
-    weights_sha256: str
-    expected: str
-    differences: tuple[str, ...]
 
 
 def run(
@@ -96,7 +79,7 @@ def run(
             supervisor.warm("torch")
             supervisor.warm("lens")
             bench = _bench(config, run_dir, journal, supervisor)
-            lab = Laboratory(bench, _versions(), clock)
+            lab = Laboratory(bench, versions(), clock)
             try:
                 _run_generations(lab, should_stop)
                 journal.record("finish", {"state": "finished", "reason": f"{config.generations} generations done"})
@@ -144,46 +127,6 @@ def approve(run_dir: Path, reason: str) -> Mapping[str, Any]:
         return ledger.append("approval", body).body
 
 
-def reproduce(run_dir: Path, generation: int) -> Reproduction:
-    """Train the kept candidate of a generation again, contained as before, and compare the weights.
-
-    Raises:
-        RunError: nothing was kept in that generation, or the worker failed.
-    """
-    entries = read(run_dir / LEDGER_NAME, FileAnchor(state_dir()))
-    kept = {e.body["generation"]: e.body for e in entries if e.kind == "checkpoint"}
-    if generation not in kept:
-        raise RunError(
-            "reproduce generation", generation, f"generations with a checkpoint: {sorted(kept)}", "choose one"
-        )
-    body, first = kept[generation], entries[0].body
-    config = first["config"]
-    genomes = {e.body["sha256"]: e.body["genome"] for e in entries if e.kind == "genome"}
-    genome, tasks = Genome.from_json(genomes[body["genome"]]), tasks_from_json(config["tasks"])
-    manifest = _manifest(run_dir, body)
-    job = TrainJob(genome, tasks, manifest["steps"], body["seed"], manifest["device"], last=manifest["last"])
-    use, cuda = config["containment"], manifest["device"] == "cuda"
-    backend = make_backend(
-        use["backend"], use["allow_degraded"], device=manifest["device"], outer_layer=use.get("outer_layer", "auto")
-    )
-    caps = Limits(**config["limits"])
-    limits = JobLimits(600.0, 600.0, caps.memory_bytes, 1 << 28, 60.0, caps.gpu_memory_bytes)
-    with Supervisor(
-        {"train": ZygoteSpec((ENTRY,), device="cuda" if cuda else "cpu", fork=not cuda)},
-        backend=backend, workers=1, halt_file=None, should_stop=lambda: False,
-    ) as supervisor:  # fmt: skip
-        [(_, outcome)] = list(supervisor.run([Job("reproduce", "train", ENTRY, job.to_json(), {}, (WEIGHTS,), limits)]))
-    if not isinstance(outcome, Completed):
-        raise RunError("reproduce generation", generation, describe(outcome)[1], "see selfimprove audit")
-    found = tensors_sha256(outcome.outputs[WEIGHTS])
-    here = {**_versions(), "device": manifest["device"]}
-    there = {**manifest["versions"], "device": manifest["device"]}
-    differences = tuple(f"{k}: {there[k]} then, {here.get(k)} now" for k in there if there[k] != here.get(k))
-    if found != manifest["tensors_sha256"] and not differences:
-        differences = ("versions agree: another processor, or a change of the code",)
-    return Reproduction(found == manifest["tensors_sha256"], found, manifest["tensors_sha256"], differences)
-
-
 def _open(config: RunConfig, run_dir: Path, backend: SandboxBackend, *, resume: bool, clear_halt: bool) -> Ledger:
     """Create or open the ledger; obey a halt that was not cleared, and a trip that was not approved."""
     key, anchor = SigningKey.load(state_dir()), FileAnchor(state_dir())
@@ -220,7 +163,7 @@ def _first_record(config: RunConfig, backend: SandboxBackend, data: bytes) -> di
         "config": resolved,
         "config_sha256": hashlib.sha256(data).hexdigest(),
         "limits": resolved["limits"],
-        "versions": _versions(),
+        "versions": versions(),
         "sandbox": backend.probe(),
         "backend": backend.name,
         "degraded": sorted(backend.degraded),
@@ -256,26 +199,3 @@ def _bench(config: RunConfig, run_dir: Path, journal: Journal, supervisor: Super
     known = {body["sha256"] for body in journal.all("genome")}
     settle_open(journal, budget)
     return Bench(config, run_dir, journal, supervisor, budget, book, run_id, known)
-
-
-def _manifest(run_dir: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's manifest, if it is the one that the ledger knows."""
-    path = run_dir / checkpoint["manifest"]
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise disk_error("read the manifest", path, error) from error
-    if (found := hashlib.sha256(data).hexdigest()) != checkpoint["manifest_sha256"]:
-        raise RunError(f"trust {path}", found, checkpoint["manifest_sha256"], "it was changed: selfimprove audit")
-    manifest: dict[str, Any] = json.loads(data)
-    return manifest
-
-
-def _versions() -> dict[str, str]:
-    found = {"selfimprove": selfimprove.__version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found

@@ -29,20 +29,31 @@ CHECK_EVERY = 10  # steps between looks at the loss: on CUDA each look is a host
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """Where a training stands: all that it takes to go on.
+
+    Attributes:
+        step: optimizer steps taken.
+        state: parameters by name, float32 on the CPU.
+        memory: what the optimizers remember, by name, float32 on the CPU; empty: nothing yet.
+    """
+
+    step: int
+    state: dict[str, Tensor]
+    memory: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """What a training run leaves.
 
     Attributes:
-        state: parameters by name, float32 on the CPU.
-        optimizer: what the optimizers remember, by name, float32 on the CPU: with ``state`` all that it takes to go on.
+        end: where it stopped; before the step asked for if the loss stopped being finite.
         losses: the training loss every ``CHECK_EVERY`` steps: the scaled objective plus the weighted constraint.
-        steps: optimizer steps taken; fewer than asked for if the loss stopped being finite.
     """
 
-    state: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    end: Snapshot
     losses: tuple[float, ...]
-    steps: int
     diverged: bool
 
 
@@ -54,18 +65,16 @@ def train(
     context: int,
     steps: int,
     seed: int,
-    first: int = 0,
+    start: Snapshot | None = None,
     last: int | None = None,
     device: str = "cpu",
     constraint_weight: float = 0.0,
-    initial: dict[str, Tensor] | None = None,
-    optimizer: dict[str, Tensor] | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> TrainResult:
-    """Train a genome from its seed, or from ``initial`` weights.
+    """Train a genome from its seed, or go on from a snapshot.
 
     The result is a pure function of the arguments: bit for bit on one CPU thread of one machine. A training that is cut
-    at a step and goes on from its ``state`` and ``optimizer`` ends in the same weights as one that was not.
+    at a step and goes on from its snapshot ends in the same weights as one that was not.
 
     Args:
         genome: architecture, objective and recipe.
@@ -74,29 +83,26 @@ def train(
         context: longest sequence, in tokens.
         steps: optimizer steps of the whole training, which the schedule refers to.
         seed: of the weights.
-        first: step to begin at; above 0 with the ``initial`` and ``optimizer`` of the training that stopped there.
+        start: where to begin; None: at step 0 with fresh weights.
         last: step to stop before; None: the end.
         device: ``cpu`` or ``cuda``.
         constraint_weight: weight of the constraint's cross-entropy; 0 where a task has no such constraint.
-        initial: weights to start from, by parameter name.
-        optimizer: what the optimizers remembered at ``first``.
         on_step: called every ``CHECK_EVERY`` steps with the steps taken and the loss.
 
     Raises:
         InvalidGenome: the objective has no gradient to scale; the screen refuses such a loss before.
     """
     model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=seed)
-    if initial is not None:
-        model.load_state_dict(initial)
+    if start is not None:
+        model.load_state_dict(start.state)
     model.to(device).train()
-    loss_of = _loss(genome, constraint_weight)
     optimizers = make_optimizers(model, genome.recipe)
-    if optimizer is not None:
-        load_memory(model, optimizers, optimizer)
-    parameters = list(model.parameters())
+    if start is not None:
+        load_memory(model, optimizers, start.memory)
+    loss_of, parameters = _loss(genome, constraint_weight), list(model.parameters())
     losses: list[float] = []
-    taken, end = first, steps if last is None else last
-    for step in range(first, end):
+    taken, end = start.step if start else 0, steps if last is None else last
+    for step in range(taken, end):
         tokens, targets = next_batch(step)
         loss = loss_of(model, tokens, targets, step / steps)
         lr = genome.recipe.learning_rate * rate(genome.recipe, step, steps)
@@ -110,7 +116,7 @@ def train(
                 break
     state = {name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()}
     diverged = not all(bool(value.isfinite().all()) for value in state.values())
-    return TrainResult(state, memory(model, optimizers), tuple(losses), taken, diverged or taken < end)
+    return TrainResult(Snapshot(taken, state, memory(model, optimizers)), tuple(losses), diverged or taken < end)
 
 
 def _loss(genome: Genome, weight: float) -> Callable[[Transformer, Tensor, Tensor, float], Tensor]:

@@ -24,7 +24,7 @@ from selfimprove.seeds import derive
 from selfimprove.tasks.evaluator import evaluate
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 from selfimprove.training.data import training_batches
-from selfimprove.training.engine import BatchSource, train
+from selfimprove.training.engine import BatchSource, Snapshot, train
 from selfimprove.training.gpu import cap_memory
 from selfimprove.training.protocol import MEMORY, WEIGHTS, tasks_from_json
 
@@ -68,19 +68,22 @@ def _train(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit:
         context=tasks.context,
         steps=int(job["steps"]),
         seed=derive(seed, "init"),
-        first=int(job["first"]),
+        start=_start(int(job["first"]), inputs),
         last=int(job["last"]),
         device=device,
         constraint_weight=tasks.constraint_weight,
-        initial=load(read_all(inputs[WEIGHTS])) if WEIGHTS in inputs else None,
-        optimizer=load(read_all(inputs[MEMORY])) if MEMORY in inputs else None,
         on_step=lambda step, loss: emit({"step": step, "loss": loss if math.isfinite(loss) else None}),
     )
     if not result.diverged:
-        write_all(outputs[WEIGHTS], save(result.state))
+        write_all(outputs[WEIGHTS], save(result.end.state))
         if MEMORY in outputs:
-            write_all(outputs[MEMORY], save(result.optimizer))
-    return {"steps": result.steps, "diverged": result.diverged}
+            write_all(outputs[MEMORY], save(result.end.memory))
+    return {"steps": result.end.step, "diverged": result.diverged}
+
+
+def _start(first: int, inputs: Descriptors) -> Snapshot | None:
+    """What the stage before left, if there was one."""
+    return Snapshot(first, *(load(read_all(inputs[name])) for name in (WEIGHTS, MEMORY))) if first else None
 
 
 def _heard(batches: BatchSource, emit: Emit) -> BatchSource:

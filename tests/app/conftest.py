@@ -25,8 +25,8 @@ def fake(monkeypatch):
     """The fake loop, in place of the real one and of the report."""
     spec = importlib.util.spec_from_file_location("selfimprove.loop.run", FAKE)
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "selfimprove.loop.run", module)
-    monkeypatch.setitem(sys.modules, "selfimprove.app.report", module)
+    for name in ("selfimprove.loop.run", "selfimprove.loop.reproduction", "selfimprove.app.report"):
+        monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
     return module
 

@@ -1,27 +1,20 @@
 """A synthetic ledger in the product's schema, for tests and for looking at the report: no models, no signatures.
 
-python tests/app/report_fixture.py FOLDER      writes FOLDER/ledger.jsonl
+python -m tests.app.report_fixture FOLDER      writes FOLDER/ledger.jsonl
 """
 
 from __future__ import annotations
 
-import json
 import random
 import sys
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-FAMILIES = ("recall", "copy", "modular")
+from tests.app.ledger_writer import Writer, digest
+from tests.app.measurements import FAMILIES, SEED_SKILL, comparison, retention, tasks
+
 EVIL = "<script>alert('edit')</script>"
-SEED_SKILL = {"recall": 0.31, "copy": 0.52, "modular": 0.22}
 CANDIDATE_FLOPS = 31_000_000_000
 FLOP_LIMIT = 6_500_000_000_000
-TEST = "exact one-sided sign-flip test on paired training seeds"
-START = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
-
 WINNERS = {
     1: (4, "architecture", ["architecture.blocks.0.mixer=conv_attention"], 0.17),
     3: (7, "recipe", ["recipe.learning_rate=0.003", "recipe.warmup=0.05"], 0.08),
@@ -44,64 +37,6 @@ ORDINARY = (
     ("architecture", ["~architecture.blocks.1"], -0.12),
     ("architecture", ["architecture.blocks.1.mixer=short_conv", "architecture.blocks.1.mlp_ratio=3"], -0.03),
 )
-
-
-def digest(*parts: object) -> str:
-    """A stand-in for a genome hash."""
-    return sha256(repr(parts).encode()).hexdigest()
-
-
-@dataclass
-class Writer:
-    """Collects ledger lines; time moves by two seconds a line."""
-
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    total: int = 0
-
-    def add(self, kind: str, **body: Any) -> None:
-        """Append one record."""
-        time = START + timedelta(seconds=1.7 * len(self.lines))
-        head = digest(len(self.lines), kind)
-        self.lines.append(
-            {
-                "index": len(self.lines),
-                "time": time.isoformat(),
-                "kind": kind,
-                "body": body,
-                "hash": head,
-                "signature": "",
-            }
-        )
-
-    def charge(self, key: str, account: str, flops: int) -> None:
-        """Append a charge and move the running total."""
-        self.total += flops
-        self.add("charge", key=key, account=account, flops=flops, total=self.total)
-
-    def write(self, folder: Path, keep: int | None = None) -> Path:
-        """Write the first ``keep`` lines, or all, and return the folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = "".join(json.dumps(line) + "\n" for line in self.lines[:keep])
-        (folder / "ledger.jsonl").write_text(text, encoding="utf-8")
-        return folder
-
-
-def retention(rng: random.Random, n: int = 200, rate: float = 0.97) -> dict[str, Any]:
-    """Counts with an interval, roughly as the evaluator writes them."""
-    kept = sum(rng.random() < rate for _ in range(n))
-    share = kept / n
-    reach = 1.96 * (share * (1 - share) / n + 0.0025 / n) ** 0.5 + 0.003
-    return {"kept": kept, "n": n, "low": max(0.0, share - reach), "high": min(1.0, share + reach)}
-
-
-def tasks(rng: random.Random, level: float) -> dict[str, Any]:
-    """Scores by family, with families moving apart as the level rises."""
-    found = {}
-    for number, family in enumerate(FAMILIES):
-        skill = min(0.995, max(-0.05, SEED_SKILL[family] + level * (1.3, 0.9, 0.8)[number] + rng.gauss(0, 0.02)))
-        accuracy = max(0.0, min(1.0, 0.1 + 0.9 * skill))
-        found[family] = {"skill": skill, "accuracy": accuracy, "cross_entropy": 3.466 * (1 - skill)}
-    return found
 
 
 def full_run(
@@ -366,26 +301,6 @@ def _confirm(
     base = 0.36 + 0.05 * generation
     pair = comparison(rng, "gate", base, gain, better=promoted)
     out.add("confirmation", generation=generation, index=best[0], genome=best[1], parent=parent, **pair)
-
-
-def comparison(rng: random.Random, split: str, base: float, gain: float, *, better: bool) -> dict[str, Any]:
-    """Eight paired seeds on one split, as the loop records them."""
-    parent = [base + rng.gauss(0, 0.02) for _ in range(8)]
-    differences = [rng.gauss(gain, 0.014) for _ in parent]
-    differences = [abs(value) for value in differences] if better else differences
-    return {
-        "split": split,
-        "test": TEST,
-        "alpha": 0.01,
-        "seeds": [rng.getrandbits(62) for _ in parent],
-        "candidate": [a + b for a, b in zip(parent, differences, strict=True)],
-        "parent_skill": parent,
-        "difference": sum(differences) / 8,
-        "p_value": 0.00390625 if better else 0.2109375,
-        "tasks": tasks(rng, gain),
-        "parent_tasks": tasks(rng, 0.0),
-        "retention": retention(rng, 400),
-    }
 
 
 def _finish(out: Writer, rng: random.Random, level: float, parent: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import json
 import re
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,22 +16,10 @@ import pytest
 from selfimprove.app.report import write_report
 from selfimprove.app.report.page import MAX_TABLE_ROWS
 from selfimprove.errors import RunError
+from tests.app import report_fixture as fixture
+from tests.app.measurements import FAMILIES, TEST
 
 VOID = {"meta", "br", "input", "wbr", "link", "img", "hr"}
-
-
-def _load_fixture() -> Any:
-    path = Path(__file__).with_name("report_fixture.py")
-    spec = importlib.util.spec_from_file_location("report_fixture", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["report_fixture"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-fixture = _load_fixture()
 
 
 class Page(HTMLParser):
@@ -151,7 +137,7 @@ def test_the_same_ledger_gives_the_same_page_byte_for_byte(run_dir: Path, page: 
 
 
 def test_the_gate_names_its_test_with_seeds_split_and_level(page: str) -> None:
-    assert f"{fixture.TEST}, 8 paired fresh seeds, gate split, alpha 0.01" in page
+    assert f"{TEST}, 8 paired fresh seeds, gate split, alpha 0.01" in page
 
 
 def test_a_degraded_property_is_announced_on_top_of_the_page_and_of_every_section(page: str) -> None:
@@ -239,10 +225,10 @@ def test_the_result_states_difference_test_tasks_and_retention_of_both_splits(ru
         assert f">{pair['difference']:+.3f}<" in section
         kept = pair["retention"]
         assert f"{kept['low']:.3f} to {kept['high']:.3f} ({kept['kept']:,} of {kept['n']:,} halt prompts)" in section
-        for name in fixture.FAMILIES:
+        for name in FAMILIES:
             ours, theirs = (f"{pair[who][name]['skill']:.3f}" for who in ("tasks", "parent_tasks"))
             assert f'{name}</th><td class="num">{ours}</td><td class="num">{theirs}</td>' in section
-    assert section.count(f"{fixture.TEST}: <strong>p = 0.0039</strong>, 8 seeds, alpha 0.01") == 2
+    assert section.count(f"{TEST}: <strong>p = 0.0039</strong>, 8 seeds, alpha 0.01") == 2
 
 
 def test_the_verdict_names_its_p_value_and_the_tasks_that_got_worse(page: str) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from selfimprove.app.report import write_report
+from tests.app import report_fixture as fixture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -56,13 +55,6 @@ PROBE = """<script>addEventListener("load", () => {
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the synthetic run, beside a baseline."""
-    path = Path(__file__).with_name("report_fixture.py")
-    spec = importlib.util.spec_from_file_location("report_fixture", path)
-    assert spec is not None
-    assert spec.loader is not None
-    fixture = importlib.util.module_from_spec(spec)
-    sys.modules["report_fixture"] = fixture
-    spec.loader.exec_module(fixture)
     run, other = fixture.full_run(), fixture.baseline_run()
     folders = run.write(tmp_path_factory.mktemp("run")), other.write(tmp_path_factory.mktemp("other"))
     return write_report(folders[0], {"random": folders[1]})

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from selfimprove.containment.sandbox.backend import LockdownBackend, ZygoteSpec
+from selfimprove.containment.sandbox.backend import LockdownBackend
 from selfimprove.containment.supervisor import Job, JobLimits, Supervisor
-
-ENTRIES = Path(__file__).parent / "entries"
-ENTRY = "containment_entry"
-SPEC = ZygoteSpec((ENTRY,), path=(ENTRIES,))
+from tests.containment.helpers import ENTRY, SPEC, family
 
 MakeJob = Callable[..., Job]
 MakeSupervisor = Callable[..., Supervisor]
@@ -60,11 +55,11 @@ def supervisor(make_supervisor: MakeSupervisor) -> Iterator[Supervisor]:
 @pytest.fixture
 def no_process_left() -> Iterator[None]:
     """Fail a test that leaves a process behind, or a zombie."""
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    before = {process.pid for process in family()}
     yield
     deadline = time.monotonic() + 2
     while time.monotonic() < deadline:
-        left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+        left = [process for process in family() if process.pid not in before]
         if not left:
             return
         time.sleep(0.02)

@@ -29,15 +29,12 @@ from selfimprove.containment.sandbox.backend import (
     PROPERTIES,
     NoBackend,
     SandboxBackend,
-    ZygoteSpec,
 )
 from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.sandbox.process import ORPHANED
 from selfimprove.containment.supervisor import Supervisor
+from tests.containment.helpers import ENTRIES, KINDS, SPEC, at_first, family, from_outside
 
-SCRIPT = Path(__file__).parent / "entries" / "degraded_supervisor.py"
-SPEC = ZygoteSpec(("containment_entry",), path=(SCRIPT.parent,))
-KINDS = {"fork": SPEC, "once": ZygoteSpec(SPEC.entries, fork=False, path=SPEC.path)}
 USES = {"lockdown": "off", "lockdown+bubblewrap": "require", "none": "none"}
 KILL_SECONDS = 0.25  # from the kill to the last death
 SLACK = 5.0  # seconds that a busy machine may take to do what is due
@@ -65,19 +62,6 @@ class Doubted:
 
     def __init__(self, inner: SandboxBackend) -> None:
         self.probe, self.command, self.enclose = inner.probe, inner.command, inner.enclose
-
-
-def family() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
-
-
-def from_outside(pid: int) -> psutil.Process:
-    """The process below this one that knows itself by a process id, in whatever namespace."""
-    for process in family():
-        status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        if int(next(line for line in status if line.startswith("NSpid:")).split()[-1]) == pid:
-            return process
-    raise LookupError(pid)
 
 
 def seconds_to_kill(supervisor: Supervisor, jobs: Sequence[Job]) -> float:
@@ -133,13 +117,7 @@ class TestEveryBackend:
     def test_how_a_worker_ended_and_what_it_used_is_told_honestly(
         self, backend: SandboxBackend, kind: str, make_supervisor: Any, make_job: Any
     ) -> None:
-        shot: list[int] = []
-
-        def kill(index: int, event: dict[str, Any]) -> None:
-            if index == 2 and not shot:
-                shot.append(event["pid"])
-                from_outside(event["pid"]).kill()
-
+        kill = at_first(lambda event: from_outside(event["pid"]).kill(), of=2)
         jobs = [make_job("leave", code=3, last_words="so long"), make_job("burn", limits={"cpu_seconds": 0.4}),
                 make_job("burn")]  # fmt: skip
         with make_supervisor(backend=backend, workers=1, zygotes={"test": KINDS[kind]}) as supervisor:
@@ -158,13 +136,12 @@ class TestEveryBackend:
     ) -> None:
         doomed: list[psutil.Process] = []
 
-        def kill(index: int, event: dict[str, Any]) -> None:
-            if not doomed:
-                doomed.extend(family())
-                (doomed[0] if outermost else from_outside(event["zygote"])).kill()
+        def kill(event: dict[str, Any]) -> None:
+            doomed.extend(family())
+            (doomed[0] if outermost else from_outside(event["zygote"])).kill()
 
         with make_supervisor(backend=backend, workers=1) as supervisor:
-            outcomes = dict(supervisor.run([make_job("burn"), make_job("echo")], on_event=kill))
+            outcomes = dict(supervisor.run([make_job("burn"), make_job("echo")], on_event=at_first(kill)))
             assert not set(doomed) & set(family())
         assert isinstance(outcomes[0], Crashed)
         assert outcomes[0].zygote_died
@@ -186,13 +163,7 @@ class TestEveryBackend:
     def test_the_dead_mans_switch_reaches_in(
         self, backend: SandboxBackend, kind: str, make_supervisor: Any, make_job: Any
     ) -> None:
-        slept: list[float] = []
-
-        def sleep(index: int, event: dict[str, Any]) -> None:
-            if not slept:
-                slept.append(1.5)
-                time.sleep(1.5)
-
+        sleep = at_first(lambda event: time.sleep(1.5))
         specs = {"test": KINDS[kind]}
         with make_supervisor(backend=backend, zygotes=specs, heartbeat_seconds=0.5) as supervisor:
             [(_, outcome)] = supervisor.run([make_job("burn")], on_event=sleep)
@@ -215,7 +186,7 @@ class TestEveryBackend:
                 pass
 
     def test_nothing_outlives_a_supervisor_that_was_killed(self, use: str, backend: SandboxBackend) -> None:
-        command = [sys.executable, str(SCRIPT.parent / "lonely_supervisor.py"), USES[use]]
+        command = [sys.executable, str(ENTRIES / "lonely_supervisor.py"), USES[use]]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             below = json.loads(process.stdout.readline())

@@ -9,29 +9,10 @@ import pytest
 from selfimprove.containment import diagnosis, gpu
 from selfimprove.containment.sandbox import landlock
 from selfimprove.containment.sandbox.backend import INDISPENSABLE, PROPERTIES, NoBackend
-from selfimprove.containment.sandbox.cgroup import Group, Ungrouped
+from tests.containment.helpers import Pretender
 
 
-class Promise:
-    """A backend that names mechanisms and contains nothing."""
-
-    name = "lockdown"
-    contains = True
-    degraded: frozenset[str] = frozenset()
-
-    def __init__(self, allow_degraded: Sequence[str] = (), *, device: str = "cpu") -> None: ...
-
-    def probe(self) -> dict[str, str | None]:
-        return dict.fromkeys(PROPERTIES, "a promise")
-
-    def command(self, arguments: Sequence[str]) -> list[str]:
-        return NoBackend().command(arguments)
-
-    def enclose(self, roles: int, workers: int) -> Group:
-        return Ungrouped()
-
-
-def pretend(monkeypatch: pytest.MonkeyPatch, backend: type[Promise]) -> None:
+def pretend(monkeypatch: pytest.MonkeyPatch, backend: type[Pretender]) -> None:
     """Put a backend in the place of the lock-down, with nothing around it that would contain after all."""
     monkeypatch.setattr(diagnosis, "LockdownBackend", backend)
     monkeypatch.setattr(diagnosis, "with_outer_layer", lambda inner: inner)
@@ -53,14 +34,14 @@ def test_a_gpu_workers_memory_is_lost_where_nothing_meters_it_and_all_else_is_he
 
 @pytest.mark.usefixtures("no_process_left")
 def test_a_mechanism_that_does_not_hold_is_lost_whatever_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, Promise)
+    pretend(monkeypatch, Pretender)
     found = diagnosis.diagnose()
     assert {finding.state for finding in found.values()} == {"lost"}
     assert all(finding.remedy for finding in found.values())
 
 
 def test_a_lock_down_that_fails_names_its_property(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Halfway(Promise):
+    class Halfway(Pretender):
         def command(self, arguments: Sequence[str]) -> list[str]:
             sandbox = "selfimprove.containment.sandbox"
             stub = f"from {sandbox} import landlock, zygote; landlock.MINIMUM_ABI = 99; zygote.main()"
@@ -76,8 +57,8 @@ def test_a_lock_down_that_fails_names_its_property(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("prop", PROPERTIES)
 def test_only_what_may_be_given_up_is_said_to_be(monkeypatch: pytest.MonkeyPatch, prop: str) -> None:
-    monkeypatch.setattr(Promise, "probe", lambda self: dict.fromkeys(PROPERTIES, "a promise") | {prop: None})
-    pretend(monkeypatch, Promise)
+    monkeypatch.setattr(Pretender, "probe", lambda self: dict.fromkeys(PROPERTIES, "a promise") | {prop: None})
+    pretend(monkeypatch, Pretender)
     lost = diagnosis.diagnose()[prop]
     assert lost.state == "lost"
     assert ("allow_degraded" in lost.remedy) == (prop not in INDISPENSABLE)

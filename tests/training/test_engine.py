@@ -38,6 +38,11 @@ def run(genome: Genome, steps: int = 20, device: str = "cpu", factor: float = 1,
     return train(genome, source, steps=steps, seed=0, device=device, constraint_weight=0.25, **size, **stage)
 
 
+def assert_equal(one: TrainResult, other: TrainResult) -> None:
+    """Two trainings ended in the same weights, bit for bit."""
+    assert all(torch.equal(value, other.end.state[name]) for name, value in one.end.state.items())
+
+
 def with_recipe(**changes: object) -> Genome:
     genome = seed_genome(learning_rate=3e-3, batch=8)
     return replace(genome, recipe=replace(genome.recipe, **changes))
@@ -58,19 +63,18 @@ def alone() -> dict[str, TrainResult]:
 
 def test_the_same_seed_gives_the_same_bits() -> None:
     torch.set_num_threads(1)
-    first, second = run(with_recipe()), run(with_recipe())
-    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+    assert_equal(run(with_recipe()), run(with_recipe()))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_training_in_three_stages_ends_in_the_bits_of_one_in_one_go(optimizer: str) -> None:
     torch.set_num_threads(1)
     genome = with_recipe(optimizer=optimizer, learning_rate=1e-3)
-    whole, part = run(genome, steps=27), run(genome, steps=27, first=0, last=3)
-    for first, last in ((3, 9), (9, 27)):
-        part = run(genome, steps=27, first=first, last=last, initial=part.state, optimizer=part.optimizer)
-    assert part.steps == whole.steps
-    assert all(torch.equal(whole.state[name], part.state[name]) for name in whole.state)
+    whole, part = run(genome, steps=27), run(genome, steps=27, last=3)
+    for last in (9, 27):
+        part = run(genome, steps=27, start=part.end, last=last)
+    assert part.end.step == whole.end.step == 27
+    assert_equal(part, whole)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -80,8 +84,8 @@ def test_a_factor_in_a_loss_trains_the_same_weights(
 ) -> None:
     assert alone[optimizer].losses[0] != pytest.approx(alone[optimizer].losses[-1], rel=0.01)
     scaled = run(with_recipe(**SCALED[optimizer]), factor=factor)
-    for name, value in alone[optimizer].state.items():
-        assert torch.allclose(value, scaled.state[name], rtol=0.0, atol=tolerance), name
+    for name, value in alone[optimizer].end.state.items():
+        assert torch.allclose(value, scaled.end.state[name], rtol=0.0, atol=tolerance), name
 
 
 def test_a_factor_in_a_loss_buys_no_freedom_from_the_constraint() -> None:
@@ -89,7 +93,7 @@ def test_a_factor_in_a_loss_buys_no_freedom_from_the_constraint() -> None:
     suite, kept = TaskSuite(replace(TASKS, eval_sequences=48)), {}
     for factor in (1, 100):
         genome = with_recipe()
-        state = run(genome, steps=150, factor=factor).state
+        state = run(genome, steps=150, factor=factor).end.state
         model = build(genome.architecture, vocab_size=24, context=24, seed=0)
         model.load_state_dict(state)
         kept[factor] = evaluate(model, suite, split="search", seed=0).retention
@@ -109,8 +113,8 @@ def test_without_a_gradient_sgd_decays_its_weights_and_never_past_zero() -> None
 
 def test_going_on_without_what_the_optimizer_remembered_ends_elsewhere() -> None:
     whole, part = run(with_recipe(), steps=27), run(with_recipe(), steps=27, last=9)
-    forgetful = run(with_recipe(), steps=27, first=9, initial=part.state)
-    assert any(not torch.equal(whole.state[name], forgetful.state[name]) for name in whole.state)
+    forgetful = run(with_recipe(), steps=27, start=replace(part.end, memory={}))
+    assert any(not torch.equal(value, forgetful.end.state[name]) for name, value in whole.end.state.items())
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -118,7 +122,7 @@ def test_going_on_without_what_the_optimizer_remembered_ends_elsewhere() -> None
 def test_optimizers_remember_what_an_ingest_expects_of_every_part_of_the_space(optimizer: str, part: str) -> None:
     genome = apply_all([parse_edit(part)], with_recipe(optimizer=optimizer), Space())
     expected = cost.memory_shapes(genome.recipe, cost.parameter_shapes(genome.architecture, 24, 24))
-    assert {name: tuple(tensor.shape) for name, tensor in run(genome, steps=2).optimizer.items()} == expected
+    assert {name: tuple(tensor.shape) for name, tensor in run(genome, steps=2).end.memory.items()} == expected
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -17,6 +17,7 @@ from selfimprove.app.report import write_report
 from selfimprove.app.report.page import MAX_TABLE_ROWS
 from selfimprove.errors import RunError
 from tests.app import report_fixture as fixture
+from tests.app.ledger_writer import digest
 from tests.app.measurements import FAMILIES, TEST
 
 VOID = {"meta", "br", "input", "wbr", "link", "img", "hr"}
@@ -278,6 +279,15 @@ def test_a_run_with_no_promotion_says_that_the_seed_is_still_champion(tmp_path: 
     page = _render(writer, tmp_path)
     assert "the seed genome is still the champion" in page
     assert "There is nothing to compare" in page
+
+
+def test_a_proposal_that_is_the_seed_genome_again_is_no_step_towards_the_champion(tmp_path: Path) -> None:
+    writer = fixture.full_run()
+    again = next(line["body"] for line in writer.lines if line["body"].get("status") == "duplicate")
+    again["genome"] = digest("seed")
+    steps = re.search(r'<ol class="path">(.*?)</ol>', _render(writer, tmp_path), re.DOTALL)
+    assert steps is not None
+    assert re.findall(r"<li><a[^>]*>(\w+)</a>", steps[1]) == ["g1c04", "g3c07", "g4c02"]
 
 
 def test_a_halted_run_shows_why_and_a_resumed_one_runs_while_a_process_holds_its_ledger(tmp_path: Path) -> None:

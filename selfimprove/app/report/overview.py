@@ -89,8 +89,9 @@ class Report:
 
     def lineage(self) -> tuple[Candidate, ...]:
         """The path from the seed to the last promoted candidate, oldest first."""
-        by_genome = {candidate.genome: candidate for candidate in reversed(self.candidates) if candidate.genome}
-        step = next((candidate for candidate in reversed(self.candidates) if candidate.fate == "promoted"), None)
+        promoted = [candidate for candidate in self.candidates if candidate.fate == "promoted"]
+        by_genome = {candidate.genome: candidate for candidate in promoted}  # a duplicate has its original's genome
+        step = promoted[-1] if promoted else None
         path: list[Candidate] = []
         while step is not None and step not in path:
             path.append(step)

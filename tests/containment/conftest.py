@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from selfimprove.containment.sandbox.backend import LockdownBackend
 from selfimprove.containment.supervisor import Job, JobLimits, Supervisor
-from tests.containment.helpers import ENTRY, SPEC, family
+from tests.containment.helpers import ENTRY, SPEC
 
 MakeJob = Callable[..., Job]
 MakeSupervisor = Callable[..., Supervisor]
@@ -55,11 +56,11 @@ def supervisor(make_supervisor: MakeSupervisor) -> Iterator[Supervisor]:
 @pytest.fixture
 def no_process_left() -> Iterator[None]:
     """Fail a test that leaves a process behind, or a zombie."""
-    before = {process.pid for process in family()}
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
     yield
     deadline = time.monotonic() + 2
     while time.monotonic() < deadline:
-        left = [process for process in family() if process.pid not in before]
+        left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
         if not left:
             return
         time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,13 @@ KINDS = {"fork": SPEC, "once": ZygoteSpec((ENTRY,), fork=False, path=(ENTRIES,))
 
 
 def family() -> list[psutil.Process]:
-    """Every process below this one."""
-    return psutil.Process().children(recursive=True)
+    """Every process below this one that is not dead: a supervisor lets us adopt orphans, other tests' zombies too."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def from_outside(pid: int) -> psutil.Process:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ from selfimprove.containment.proof import ContainmentBroken
 from selfimprove.containment.sandbox.backend import PROPERTIES, LockdownBackend, ZygoteSpec
 from selfimprove.containment.supervisor import Supervisor
 from selfimprove.errors import SandboxUnavailable
-from tests.containment.helpers import ENTRIES, ENTRY, family
+from tests.containment.helpers import ENTRIES, ENTRY
 
 ON_GPU = ZygoteSpec((ENTRY,), device="cuda", fork=False, path=(ENTRIES,))
 GIB = 2**30
@@ -102,7 +103,7 @@ class Claims:
         self.size = size
 
     def used_bytes(self, processes: Collection[int]) -> Mapping[int, int]:
-        assert set(processes) <= {process.pid for process in family()}
+        assert set(processes) <= {process.pid for process in psutil.Process().children(recursive=True)}
         return dict.fromkeys(processes, self.size) if self.size else {}
 
 

@@ -1,7 +1,8 @@
 """What containment costs, and how fast it kills.
 
-- ``throughput``: the same training in a contained worker and in a bare one, in turns (A B B A ...). The ratio of each
-  pair is taken of the processor time that the trainings needed, and of the time that passed; medians are reported.
+- ``throughput``: the same training in a contained worker and in a bare one, in turns: A B B A is one round, and what
+  else goes on at the machine meets both alike. The ratio of each round is taken of the processor time that the
+  trainings needed, and of the time that passed; medians are reported with their exact 95% intervals.
 - ``start``: from the request to the first optimizer step done, in a contained worker of a warm zygote.
 - ``kill``: both workers train when the kill switch is thrown, at a random moment; until every worker is dead and
   reaped, and until nothing at all is left of the zygotes either.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import random
 import tempfile
 import threading
@@ -38,6 +40,7 @@ LIMITS = JobLimits(wall_seconds=300, cpu_seconds=300, memory_bytes=2 * 2**30, ou
 CONFIG = default_config()
 FOREVER = 10**7  # steps
 HUNDRED = 100  # percentiles
+LEVEL = 0.95  # of intervals
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="selfimprove benchmark containment", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=30, help="pairs of trainings (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=60, help="rounds of four trainings (default %(default)s)")
     parser.add_argument("--steps", type=int, default=150, help="steps of each of them (default %(default)s)")
     parser.add_argument("--starts", type=int, default=50, help="workers started (default %(default)s)")
     parser.add_argument("--kills", type=int, default=50, help="times the switch is thrown (default %(default)s)")
@@ -58,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         "commit": commit(),
         "machine": machine(),
         "backend": {"name": backend.name, **backend.probe()},
-        "throughput": throughput(backend, chosen.pairs, chosen.steps),
+        "throughput": throughput(backend, chosen.rounds, chosen.steps),
         "start": starts(backend, chosen.starts),
         "kill": kills(backend, chosen.kills),
         "silence": silences(backend, chosen.silences),
@@ -70,25 +73,35 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def throughput(backend: SandboxBackend, pairs: int, steps: int) -> dict[str, Any]:
+def throughput(backend: SandboxBackend, rounds: int, steps: int) -> dict[str, Any]:
     """Contained over bare steps a second: above 1 where containment was the faster."""
     cpu, wall = [], []
     with _supervisor(backend) as contained, _supervisor(NoBackend()) as bare:
         for one in (contained, bare):
             _train(one, steps)  # both warm
-        for pair in range(pairs):
-            order = (contained, bare) if pair % 2 == 0 else (bare, contained)
-            used = {one: _train(one, steps).usage for one in order}
-            cpu.append(used[bare].cpu_seconds / used[contained].cpu_seconds)
-            wall.append(used[bare].wall_seconds / used[contained].wall_seconds)
-    return {
-        "pairs": pairs,
-        "steps": steps,
-        "median_ratio_of_processor_time": round(median(cpu), 4),
-        "median_ratio_of_wall_time": round(median(wall), 4),
-        "ratios_of_processor_time": [round(ratio, 4) for ratio in sorted(cpu)],
-        "ratios_of_wall_time": [round(ratio, 4) for ratio in sorted(wall)],
-    }
+        for _ in range(rounds):
+            first, second, third, fourth = (_train(one, steps).usage for one in (contained, bare, bare, contained))
+            cpu.append((second.cpu_seconds + third.cpu_seconds) / (first.cpu_seconds + fourth.cpu_seconds))
+            wall.append((second.wall_seconds + third.wall_seconds) / (first.wall_seconds + fourth.wall_seconds))
+    return {"rounds": rounds, "steps": steps, "processor_time": _ratios(cpu), "wall_time": _ratios(wall)}
+
+
+def _ratios(found: Sequence[float]) -> dict[str, Any]:
+    """The median with its interval, and what they are taken of."""
+    ordered = [round(ratio, 4) for ratio in sorted(found)]
+    return {"median": round(median(ordered), 4), "interval": interval_of_median(ordered), "ratios": ordered}
+
+
+def interval_of_median(ordered: Sequence[float]) -> list[float]:
+    """The narrowest pair of symmetric order statistics that holds the median with at least 95%, whatever the spread.
+
+    Of fewer than six values no pair does; it is then the whole range.
+    """
+    n, rank, outside = len(ordered), 0, 0.5 ** len(ordered)  # the chance that all lie on one side
+    while rank + 1 < n - 1 - rank and 2 * (outside + math.comb(n, rank + 1) * 0.5**n) <= 1 - LEVEL:
+        rank += 1
+        outside += math.comb(n, rank) * 0.5**n
+    return [ordered[rank], ordered[n - 1 - rank]]
 
 
 def starts(backend: SandboxBackend, number: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What containment costs, and how fast it kills.
 
-- ``throughput``: the same training in a contained worker and in a bare one, in turns: A B B A is one round, and what
-  else goes on at the machine meets both alike. The ratio of each round is taken of the processor time that the
-  trainings needed, and of the time that passed; medians are reported with their exact 95% intervals.
+- ``throughput``: the same training in a contained worker and in a bare one, twice each in a round, in random order: a
+  fixed one can fall into step with what else goes on at the machine. The ratio of each round is taken of the processor
+  time that the trainings needed, and of the time that passed; medians are reported with their exact 95% intervals.
 - ``start``: from the request to the first optimizer step done, in a contained worker of a warm zygote.
 - ``kill``: both workers train when the kill switch is thrown, at a random moment; until every worker is dead and
   reaped, and until nothing at all is left of the zygotes either.
@@ -75,14 +75,19 @@ def main(arguments: Sequence[str]) -> int:
 
 def throughput(backend: SandboxBackend, rounds: int, steps: int) -> dict[str, Any]:
     """Contained over bare steps a second: above 1 where containment was the faster."""
-    cpu, wall = [], []
+    cpu, wall, order = [], [], random.Random(0)
     with _supervisor(backend) as contained, _supervisor(NoBackend()) as bare:
         for one in (contained, bare):
             _train(one, steps)  # both warm
         for _ in range(rounds):
-            first, second, third, fourth = (_train(one, steps).usage for one in (contained, bare, bare, contained))
-            cpu.append((second.cpu_seconds + third.cpu_seconds) / (first.cpu_seconds + fourth.cpu_seconds))
-            wall.append((second.wall_seconds + third.wall_seconds) / (first.wall_seconds + fourth.wall_seconds))
+            turns = order.sample([contained, contained, bare, bare], 4)
+            used = [(one, _train(one, steps).usage) for one in turns]
+            cpu_of, wall_of = (
+                {which: sum(getattr(usage, name) for one, usage in used if one is which) for which in (contained, bare)}
+                for name in ("cpu_seconds", "wall_seconds")
+            )
+            cpu.append(cpu_of[bare] / cpu_of[contained])
+            wall.append(wall_of[bare] / wall_of[contained])
     return {"rounds": rounds, "steps": steps, "processor_time": _ratios(cpu), "wall_time": _ratios(wall)}
 
 

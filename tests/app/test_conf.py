@@ -25,6 +25,37 @@ def test_every_key_has_a_comment(file):
     assert not bare
 
 
+BYTES = {"KiB": 2**10, "MiB": 2**20, "PiB": 2**50}
+NUMBER = r"(\d[\d.e^+-]*)( [KMP]iB)?"
+
+
+def value(number, unit):
+    base, _, power = number.partition("^")
+    return float(base) ** float(power or 1) * BYTES.get((unit or "").strip(), 1)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_a_comment_names_the_range_that_is_checked(file):
+    group = "" if file.parent == config_folder() else f"{file.parent.name}."
+    parents, differing = [], []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if key := re.match(r"( *)(\w+):(.*)$", line):
+            parents = [*parents[: len(key[1]) // 2], key[2]]
+            checked = RANGES.get(group + ".".join(parents)) or RANGES.get(".".join(parents))
+            stated = re.search(f"{NUMBER} to {NUMBER}", key[3].partition("#")[2])
+            if (
+                checked
+                and stated
+                and (value(*stated.groups()[:2]), value(*stated.groups()[2:]))
+                != (
+                    checked.low,
+                    checked.high,
+                )
+            ):
+                differing.append((".".join(parents), stated[0], str(checked)))
+    assert not differing
+
+
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option != "experiment=gpu"])
 def test_every_option_of_every_group_makes_a_valid_configuration(option):
     assert settings_from(compose([option])).run.generations >= 1

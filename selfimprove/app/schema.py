@@ -78,6 +78,8 @@ RANGES: Mapping[str, Range] = {
     "containment.tripwires.entropy": Range(0.0, 20.0, "nats a token"),
     "training.seed_learning_rate": _RATE,
     "training.seed_batch": Range(8, 512, "sequences"),
+    "halving.reduction": Range(1, 64, "candidates"),
+    "halving.audit": Range(0.0, 1.0, "share"),
     "inspection.sequences": Range(16, 100_000, "sequences a family"),
     "inspection.retention_floor": Range(0.0, 1.0, "share"),
     "inspection.stage_sequences": Range(16, 100_000, "sequences a family"),

@@ -134,8 +134,9 @@ def _step(generation: int) -> int:
 def metrics(view: RunView, generation: int) -> dict[str, Any]:
     """The scalars of one generation: totals, mean scores, and what the inspection of its leader read."""
     body = view.generations[generation]
-    kept = ("best_skill", "charged_flops", "proposals", "valid", "denied", "stopped", "failed", "promoted")
+    kept = ("best_skill", "charged_flops", "proposals", "valid", "denied", "stopped", "failed", "audited", "promoted")
     found: dict[str, Any] = {"generation": generation, **{name: body[name] for name in kept if name in body}}
+    found |= {f"halving/regret_{unit}": value for unit, value in (body.get("regret") or {}).items()}
     rows = [row for row in view.candidates.values() if row.generation == generation]
     skills = [row.skill for row in rows if row.skill is not None]
     if skills:

@@ -48,6 +48,16 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class HalvingConfig:
+    """Which part of a generation's candidates is trained on from stage to stage."""
+
+    reduction: int = 3
+    """One in so many goes on from a stage to the next, rounded up; 1: all do."""
+    audit: float = 0.1
+    """Chance of each of the others to go on to the end all the same."""
+
+
+@dataclass(frozen=True)
 class InspectionConfig:
     """What must be readable before a promotion."""
 
@@ -92,6 +102,7 @@ class RunConfig:
     limits: Limits = field(default_factory=Limits)
     containment: ContainmentConfig = field(default_factory=ContainmentConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    halving: HalvingConfig = field(default_factory=HalvingConfig)
     inspection: InspectionConfig = field(default_factory=InspectionConfig)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from statistics import median, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 from selfimprove.archive.checkpoint import store
@@ -132,19 +132,28 @@ class Controlling:
         """
         own = {}
         for n, index in places:
-            gains = []
-            for s in range(self._bench.config.search_seeds):
-                here, there = (self._skill(f"g{n:03d}/{name}/s{s}") for name in (f"c{index:02d}", "parent"))
-                gains += [here - there] if here is not None and there is not None else []
+            gains = self._gains(n, index)
             if len(gains) == self._bench.config.search_seeds > 1:
                 own[n, index] = stdev(gains) / len(gains) ** 0.5
         floor = median(own.values()) if own else 0.0
         return {place: max(error, floor) for place, error in own.items()}
 
-    def _skill(self, slot_key: str) -> float | None:
-        """Skill of one training seed on the search split."""
-        evaluation = self._bench.journal.find("evaluation", f"{slot_key}/search")
-        return float(evaluation["score"]["skill"]) if evaluation is not None and evaluation["score"] else None
+    def _gains(self, n: int, index: int) -> list[float]:
+        """Gain over the parent of each training seed that both have: at the end, or at the rung that cut it."""
+        outcome = self._bench.journal.find("outcome", f"g{n:03d}/c{index:02d}/s0")
+        stage = outcome["stage"] if outcome is not None and outcome["status"] == "stopped" else FINAL
+        gains = []
+        for s in range(self._bench.config.search_seeds):
+            here, there = (self._skill(f"g{n:03d}/{name}/s{s}", stage) for name in (f"c{index:02d}", "parent"))
+            gains += [here - there] if here is not None and there is not None else []
+        return gains
+
+    def _skill(self, slot_key: str, stage: str) -> float | None:
+        """Skill of one training seed on the search split, at the end or after an earlier stage."""
+        journal = self._bench.journal
+        final = stage == FINAL
+        found = journal.find("evaluation", f"{slot_key}/search") if final else journal.find("reading", slot_key, stage)
+        return float(found["score"]["skill"]) if found is not None and found["score"] else None
 
     def _outcome(self, proposal: Mapping[str, Any], place: tuple[int, int]) -> tuple[Outcome, float | None]:
         journal = self._bench.journal
@@ -157,7 +166,8 @@ class Controlling:
             return "denied", None
         score, reference = journal.find("score", *place), journal.find("reference", place[0])
         if score is None:
-            return "failed", None
+            gains = self._gains(*place) if self._was_cut(place) else []
+            return ("worse", fmean(gains)) if gains else ("failed", None)
         if reference is None:  # its parent failed, not the candidate: nothing is known of the gain
             return "same", None
         gain = float(score["skill"]) - float(reference["skill"])
@@ -167,6 +177,11 @@ class Controlling:
         if gain > SAME:
             return "better", gain
         return ("worse" if gain < -SAME else "same"), gain
+
+    def _was_cut(self, place: tuple[int, int]) -> bool:
+        """Whether halving stopped a candidate: that is known of it, and no failure."""
+        rungs = (body for body in self._bench.journal.all("rung") if body["generation"] == place[0])
+        return any(place[1] in body["cut"] for body in rungs)
 
     def _restore(self) -> None:
         """Continue from the newest weights in the ledger."""

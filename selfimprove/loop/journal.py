@@ -25,6 +25,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "reading": ("key", "stage"),
     "outcome": ("key",),
     "evaluation": ("key",),
+    "rung": ("generation", "stage"),
     "score": ("generation", "index"),
     "reference": ("generation",),
     "checkpoint": ("generation", "index"),

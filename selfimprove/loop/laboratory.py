@@ -11,7 +11,6 @@ from typing import Any
 
 from selfimprove.archive.lineage import SEED_INDEX
 from selfimprove.containment.policy import check_run
-from selfimprove.errors import RunFailed
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop.admission import Admission, Candidate
@@ -20,14 +19,14 @@ from selfimprove.loop.comparison import Paired, compare
 from selfimprove.loop.controlling import Controlling
 from selfimprove.loop.examination import Examination
 from selfimprove.loop.gate import Decision
-from selfimprove.loop.measuring import Showing, measure, stopped_at
+from selfimprove.loop.measuring import Showing
 from selfimprove.loop.propensity import propensities, refused
+from selfimprove.loop.searching import Searching, span
 from selfimprove.loop.slots import SCRATCH, Bench, Slot
 from selfimprove.loop.stages import FINAL
 from selfimprove.loop.submission import Submission
 from selfimprove.loop.watching import watch
-from selfimprove.seeds import derive
-from selfimprove.tasks.score import Score, mean_score
+from selfimprove.tasks.score import Score
 
 
 class Laboratory:
@@ -45,6 +44,7 @@ class Laboratory:
         self.space = Space(bench.config.space)
         self.controlling = Controlling(bench, self.space)
         self._admission = Admission(bench, self.space)
+        self._searching = Searching(bench)
         self._examination = Examination(bench, versions)
         self.clock = clock
 
@@ -91,13 +91,8 @@ class Laboratory:
         seed = self.config.seed_genome
         self.space.validate(seed)
         self.add_genome(seed)
-        by_seed = self._search(0, ["seed"], [seed])[0]
-        if None in by_seed:
-            remedy = "a run cannot start without it: change what this names and start a new run"
-            raise RunFailed("train and score the seed genome", self._failure("g000/seed"), remedy=remedy)
-        body = self._score_body(0, SEED_INDEX, seed, mean_score(by_seed))
-        self.journal.once("score", (0, SEED_INDEX), lambda: body)
-        self._examination.keep(0, SEED_INDEX, self._slot(0, "seed", seed, 0), None, ())
+        self._searching.seed(seed)
+        self._examination.keep(0, SEED_INDEX, self._searching.slot(0, "seed", seed), None, ())
         self._examination.inspect(0, SEED_INDEX, seed)
         self._discard("g000")
 
@@ -114,40 +109,23 @@ class Laboratory:
         return self._admission.quote(n, parent, candidates)
 
     def train_parent(self, n: int, parent: Genome) -> Score:
-        """Score of the parent, trained again on this generation's seeds and instances, so that gains are paired.
-
-        A training of it that failed counts as no model: a parent that breaks does not block what would replace it.
-        """
-        score = mean_score(self._search(n, ["parent"], [parent])[0])
-        body = {"generation": n, "genome": parent.sha256, "split": "search", "seeds": self.config.search_seeds}
-        self.journal.once("reference", (n,), lambda: body | score.to_json())
-        return score
+        """Score of the parent on this generation's seeds and instances, so that gains are paired."""
+        return self._searching.parent(n, parent)
 
     def train(self, n: int, candidates: Sequence[Candidate]) -> dict[int, Score]:
-        """Scores on the search split by index, each candidate trained on all search seeds; what failed is missing."""
-        names = [f"c{candidate.index:02d}" for candidate in candidates]
-        found = self._search(n, names, [candidate.genome for candidate in candidates])
-        scores = {}
-        for candidate, by_seed in zip(candidates, found, strict=True):
-            if None not in by_seed:
-                score, index = mean_score(by_seed), candidate.index
-                body = self._score_body(n, index, candidate.genome, score)
-                self.journal.once("score", (n, index), lambda body=body: body)  # type: ignore[misc]
-                scores[index] = score
-        return scores
+        """Scores on the search split by index; what failed is missing, and what was stopped after a stage."""
+        return self._searching.candidates(n, candidates)
 
     def keep(self, n: int, candidate: Candidate, parent: Genome) -> None:
         """Store the leading candidate's first checkpoint with its manifest."""
-        self._keep(n, candidate, parent, self._slots(n, candidate)[0])
+        self._keep(n, candidate, parent, self._searching.slots(n, candidate)[0])
 
     def read_stopped(self, n: int, parent: Genome, candidates: Sequence[Candidate]) -> None:
-        """Keep and inspect the intermediate checkpoint of every candidate that was stopped between two stages."""
+        """Keep and inspect the intermediate checkpoint of every candidate that was stopped for what was read in it."""
         for candidate in candidates:
-            for slot in self._slots(n, candidate):
-                if (stopped := stopped_at(self.bench, slot.key)) is not None:
-                    self._keep(n, candidate, parent, slot, stopped["stage"])
-                    self.inspect(n, candidate)
-                    break
+            if (found := self._searching.unreadable(n, candidate)) is not None:
+                self._keep(n, candidate, parent, *found)
+                self.inspect(n, candidate)
 
     def inspect(self, n: int, candidate: Candidate) -> dict[str, Any]:
         """Read a kept checkpoint through its hooks; the inspection record."""
@@ -196,55 +174,14 @@ class Laboratory:
 
     # -- how -----------------------------------------------------------------------------------------------------------
 
-    def _failure(self, prefix: str) -> str:
-        """What the ledger says about the first training or scoring that failed under a key."""
-        records = [*self.journal.all("outcome"), *self.journal.all("evaluation")]
-        mine = (body for body in records if body["key"].startswith(f"{prefix}/") and body["status"] != "completed")
-        return next((f"{body['key']} {body['status']}: {body['reason']}" for body in mine), "no score")
-
-    def _search(self, n: int, names: Sequence[str], genomes: Sequence[Genome]) -> list[list[Score | None]]:
-        """Search scores by genome and seed, None for a failure; a generation's genomes share seeds and instances."""
-        seeds = self.config.search_seeds
-        slots = [self._slot(n, name, who, s) for name, who in zip(names, genomes, strict=True) for s in range(seeds)]
-        measured = measure(self.bench, slots, Showing(n, "training", self._span(n, names)))
-        scores = [found["search"] if found is not None else None for found in measured]
-        return [scores[i : i + seeds] for i in range(0, len(scores), seeds)]
-
-    def _span(self, n: int, names: Sequence[str] = ()) -> tuple[float, float]:
-        """Which part of a generation's trainings these are, if it has all that it may have; no names: confirming."""
-        config = self.config
-        search = config.search_seeds * (1 + config.candidates)
-        total = search + 2 * config.confirm_seeds
-        if n == 0:
-            return 0.0, 0.0
-        if not names:
-            return search / total, 1.0
-        first = config.search_seeds / total
-        return (0.0, first) if list(names) == ["parent"] else (first, search / total)
-
-    def _slots(self, n: int, candidate: Candidate) -> list[Slot]:
-        """A candidate's slots while searching, one a training seed."""
-        name = f"c{candidate.index:02d}"
-        return [self._slot(n, name, candidate.genome, s) for s in range(self.config.search_seeds)]
-
     def _keep(self, n: int, candidate: Candidate, parent: Genome, slot: Slot, stage: str = FINAL) -> None:
         self._examination.keep(n, candidate.index, slot, parent, candidate.edits, stage)
-
-    def _slot(self, n: int, name: str, genome: Genome, s: int) -> Slot:
-        """The slot of a genome's ``s``-th training seed while searching."""
-        root = self.config.seed
-        split = ("search", derive(root, "instances", "search", n))
-        return Slot(f"g{n:03d}/{name}/s{s}", "search", genome, derive(root, "train", "search", n, s), (split,))
-
-    def _score_body(self, n: int, index: int, genome: Genome, score: Score) -> dict[str, Any]:
-        place = {"generation": n, "index": index, "genome": genome.sha256, "split": "search"}
-        return place | {"seeds": self.config.search_seeds} | score.to_json()
 
     def _compare(self, prefix: str, n: int, genome: Genome, parent: Genome, *splits: str) -> Paired:
         """See ``compare``; the final exam is no part of any generation's progress."""
         last = self.config.generations
-        label, span = ("confirmation", self._span(n)) if n <= last else ("final exam", (1.0, 1.0))
-        return compare(self.bench, prefix, n, genome, parent, splits, Showing(min(n, last), label, span))
+        label, part = ("confirmation", span(self.config, n)) if n <= last else ("final exam", (1.0, 1.0))
+        return compare(self.bench, prefix, n, genome, parent, splits, Showing(min(n, last), label, part))
 
     def _summary(self, n: int) -> dict[str, Any]:
         proposals = [b for b in self.journal.all("proposal") if b["generation"] == n]
@@ -253,7 +190,6 @@ class Laboratory:
         promoted = any(b["promoted"] for b in self.journal.all("decision") if b["generation"] == n)
         valid = {b["index"] for b in proposals if b["status"] == "valid"}
         unscored = valid - {b["index"] for b in (*denied, *scored)}
-        stopped = sum(self._was_stopped(n, index) for index in unscored)
         return {
             "generation": n,
             "champion": self.champion().sha256,
@@ -263,16 +199,10 @@ class Laboratory:
             "valid": len(valid),
             "denied": len(denied),
             **propensities(proposals, denied),
-            "stopped": stopped,
-            "failed": len(unscored) - stopped,
+            **self._searching.summary(n, unscored),
             "promoted": promoted,
             "elapsed_seconds": round(self.clock.wall_seconds(), 3),
         }
-
-    def _was_stopped(self, n: int, index: int) -> bool:
-        """Whether a candidate ended at a stage, by decision, and not by anything that went wrong."""
-        mine = (b for b in self.journal.all("outcome") if b["key"].startswith(f"g{n:03d}/c{index:02d}/"))
-        return {b["status"] for b in mine} - {"completed"} == {"stopped"}
 
     def best_skill(self) -> float | None:
         """The champion's mean skill: on the gate split where it was confirmed, else the seed's on the search split."""

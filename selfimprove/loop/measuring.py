@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -50,13 +50,16 @@ class Showing:
         return where | {"done": done, "total": total, "share": low + share * (high - low)}
 
 
-def measure(bench: Bench, slots: Sequence[Slot], showing: Showing) -> list[dict[str, Score] | None]:
+def measure(
+    bench: Bench, slots: Sequence[Slot], showing: Showing, after: Callable[[str], None] = lambda stage: None
+) -> list[dict[str, Score] | None]:
     """Train and score slots; one entry each, in their order: a score per split, or None for a failure.
 
     Args:
         bench: workers, accounts and memory.
         slots: what to train.
         showing: what a person is told meanwhile.
+        after: called with a stage once its checkpoints were read; it may ``stop`` slots before the next.
 
     Raises:
         LimitReached: the budget does not cover them all; nothing was started.
@@ -67,16 +70,25 @@ def measure(bench: Bench, slots: Sequence[Slot], showing: Showing) -> list[dict[
         for done in _train(bench, going):
             bench.journal.progress(**showing.progress(stage, done, len(going)))
         _read(bench, [(slot, part) for slot, part in going if not part.final], showing.generation)
+        after(stage)
     _evaluate(bench, slots)
     return [_scores(bench, slot) for slot in slots]
 
 
-def stopped_at(bench: Bench, slot_key: str) -> dict[str, Any] | None:
-    """The record of the last checkpoint of a slot whose training was stopped between two stages."""
+def stop(bench: Bench, slot: Slot, stage: str, reason: str) -> None:
+    """Let a slot end between two stages: no later one is permitted."""
+    body = {"key": slot.key, "stage": stage, "status": "stopped", "reason": reason, "result": {}, "files": {}}
+    bench.journal.once("outcome", (slot.key,), lambda: body | {"usage": asdict(Usage())})
+
+
+def failed_reading(bench: Bench, slot_key: str) -> dict[str, Any] | None:
+    """The record of the last checkpoint of a slot that was stopped for what was read in it, if it was."""
     outcome = bench.journal.find("outcome", slot_key)
     if outcome is None or outcome["status"] != "stopped":
         return None
-    return bench.journal.find("stage", slot_key, outcome["stage"])
+    reading = bench.journal.find("reading", slot_key, outcome["stage"])
+    failed = reading is not None and not reading["go"]
+    return bench.journal.find("stage", slot_key, outcome["stage"]) if failed else None
 
 
 def _afford(bench: Bench, slots: Sequence[Slot], label: str) -> None:
@@ -96,8 +108,12 @@ def _afford(bench: Bench, slots: Sequence[Slot], label: str) -> None:
 def _granted(bench: Bench, slot: Slot, stage: str) -> Slice | None:
     """The slice of a slot that this stage trains, if it has one and every earlier stage allows it."""
     parts = slices(bench.price(slot.genome))
-    readings = [bench.journal.find("reading", slot.key, earlier.stage) for earlier in _before(parts, stage)]
+    earlier = [part.stage for part in _before(parts, stage)]
+    readings = [bench.journal.find("reading", slot.key, name) for name in earlier]
     if stage not in parts or not all(reading is not None and reading["go"] for reading in readings):
+        return None
+    outcome = bench.journal.find("outcome", slot.key)
+    if outcome is not None and outcome["stage"] in earlier:
         return None
     return parts[stage]
 
@@ -226,9 +242,8 @@ def _read(bench: Bench, going: Sequence[tuple[Slot, Slice]], generation: int) ->
         journal.record("reading", {"key": slot.key, "stage": part.stage, "go": go, "reason": why, "score": shown})
     for slot, part in going:
         reading = journal.find("reading", slot.key, part.stage)
-        if reading is not None and not reading["go"] and journal.find("outcome", slot.key) is None:
-            body = {"key": slot.key, "stage": part.stage, "status": "stopped", "reason": reading["reason"]}
-            journal.record("outcome", body | {"result": {}, "files": {}, "usage": asdict(Usage())})
+        if reading is not None and not reading["go"]:
+            stop(bench, slot, part.stage, reading["reason"])
 
 
 def _judge(bench: Bench, stage: str, score: Score | None, reason: str) -> tuple[bool, str]:

@@ -309,6 +309,16 @@ def test_a_controller_that_failed_is_among_the_events(tmp_path: Path) -> None:
     assert "the controller did not learn: over limits.candidate_flops" in _render(writer, tmp_path)
 
 
+def test_the_generations_tell_what_was_stopped_early_and_the_regret_of_it(tmp_path: Path) -> None:
+    writer = fixture.full_run()
+    summaries = [line["body"] for line in writer.lines if line["kind"] == "generation"]
+    summaries[0] |= {"stopped": 6, "regret": {"skill": 0.1, "nats": 0.125}}
+    summaries[1] |= {"stopped": 5, "regret": None}
+    page = _render(writer, tmp_path)
+    rows = re.findall(r'<td class="num">([^<]*)</td><td class="num">([^<]*)</td><td>(?:none|<a href="#g)', page)
+    assert rows[:3] == [("6", "0.125"), ("5", "–"), ("–", "–")]
+
+
 def test_unknown_records_and_malformed_fields_do_no_harm(tmp_path: Path) -> None:
     writer = fixture.full_run()
     wrong: tuple[object, ...] = (None, "text", float("nan"), [], {}, -1, True, [[1]], 10**400)

@@ -279,3 +279,20 @@ def test_one_search_seed_says_nothing_about_the_error_of_a_gain(tmp_path: Path) 
     bench = bench_of(replace(LEARNED, search_seeds=1), tmp_path)
     proposed(bench, 1, 0, (0.30, 0.10))
     assert [one.standard_error for one in Controlling(bench, Space(CONFIG.space)).history()] == [None]
+
+
+def test_a_candidate_that_a_rung_cut_is_known_to_be_worse_by_what_was_read_on_that_rung(tmp_path: Path) -> None:
+    bench = bench_of(LEARNED, tmp_path)
+    for index in (0, 1):
+        proposed(bench, 1, index)
+    for name, skills in (("c00", (0.05, 0.01)), ("parent", (0.10, 0.08))):
+        for s, skill in enumerate(skills):
+            body = {"key": f"g001/{name}/s{s}", "stage": "1/9"}
+            bench.journal.record("reading", body | {"go": True, "reason": "", "score": {"skill": skill}})
+            if name == "c00":
+                bench.journal.record("outcome", body | {"status": "stopped", "reason": "", "files": {}})
+    bench.journal.record("rung", {"generation": 1, "stage": "1/9", "kept": [], "audited": [], "cut": [0], "skills": {}})
+    cut, failed = Controlling(bench, Space(CONFIG.space)).history()
+    assert (cut.outcome, cut.gain) == ("worse", pytest.approx(-0.06))
+    assert cut.standard_error == pytest.approx(0.01)
+    assert (failed.outcome, failed.gain) == ("failed", None)

@@ -91,7 +91,9 @@ def _generation(line: Record) -> Generation | None:
     if found is None:
         return None
     skill, charged = number(body.get("best_skill")), integer(body.get("charged_flops"))
-    return Generation(found, text(body.get("champion")), skill, charged, body.get("promoted") is True)
+    promoted, stopped = body.get("promoted") is True, integer(body.get("stopped"))
+    regret = number(mapping(body.get("regret")).get("nats"))
+    return Generation(found, text(body.get("champion")), skill, charged, promoted, stopped, regret)
 
 
 def _charge(line: Record) -> Charge | None:

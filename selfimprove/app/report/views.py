@@ -185,13 +185,21 @@ class Inspection:
 
 @dataclass(frozen=True)
 class Generation:
-    """The summary record of one finished generation; ``skill`` is the champion's (gate split, once confirmed there)."""
+    """The summary record of one finished generation.
+
+    Attributes:
+        skill: the champion's (gate split, once confirmed there).
+        stopped: candidates that were stopped after a stage.
+        regret: by how much the best of the audited beat the best of the kept, in nats; None where none was audited.
+    """
 
     number: int
     champion: str
     skill: float | None
     charged: int | None
     promoted: bool
+    stopped: int | None
+    regret: float | None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+"""Trainings without containment, for studies of genomes alone: what the loop's workers run, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from selfimprove.genome.genome import Genome
+from selfimprove.loop.config import RunConfig
+from selfimprove.nets.cost import quote
+from selfimprove.seeds import derive
+from selfimprove.tasks.score import Score
+
+
+def scores(
+    config: RunConfig,
+    genome: Genome,
+    seed: int,
+    *,
+    instances: Sequence[int],
+    parts: Sequence[Fraction] = (Fraction(1),),
+) -> list[list[Score]]:
+    """Scores on the search split after parts of one training, up to where it diverged. Sets torch to one thread.
+
+    Args:
+        config: tasks and allowance.
+        genome: what is trained.
+        seed: of weights and training data.
+        instances: seeds of the instances that it is scored on, each time on each of them.
+        parts: of the steps, ascending, rounded up.
+    """
+    import torch
+
+    from selfimprove.nets.transformer import build
+    from selfimprove.tasks.evaluator import evaluate
+    from selfimprove.tasks.suite import TaskSuite
+    from selfimprove.training.data import training_batches
+    from selfimprove.training.engine import train
+
+    torch.set_num_threads(1)
+    vocab_size, context = config.tasks.vocab_size, config.tasks.context
+    suite = TaskSuite(config.tasks)
+    steps = quote(genome, vocab_size=vocab_size, context=context, allowance_flops=config.allowance_flops).steps
+    batches = training_batches(suite, batch=genome.recipe.batch, seed=derive(seed, "data"))
+    model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0)
+    found: list[list[Score]] = []
+    start = None
+    for part in parts:
+        result = train(
+            genome,
+            batches,
+            vocab_size=vocab_size,
+            context=context,
+            steps=steps,
+            seed=derive(seed, "init"),
+            start=start,
+            last=-int(-(part * steps) // 1),
+            constraint_weight=config.tasks.constraint_weight,
+        )
+        if result.diverged:
+            break
+        start = result.end
+        model.load_state_dict(start.state)
+        found.append([evaluate(model, suite, split="search", seed=one) for one in instances])
+    return found

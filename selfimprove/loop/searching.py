@@ -1,0 +1,173 @@
+"""Searching: a generation's parent and candidates, trained on common seeds, stage by stage, the better part of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from selfimprove.archive.lineage import SEED_INDEX
+from selfimprove.errors import RunFailed
+from selfimprove.genome.genome import Genome
+from selfimprove.loop.admission import Candidate
+from selfimprove.loop.config import RunConfig
+from selfimprove.loop.halving import Reported, judge, regret
+from selfimprove.loop.measuring import Showing, failed_reading, measure, stop
+from selfimprove.loop.slots import Bench, Slot
+from selfimprove.loop.stages import FINAL, STAGES
+from selfimprove.seeds import derive
+from selfimprove.tasks.score import Score, mean_score
+
+
+class Searching:
+    """Trains what is searched on the run's search seeds; genomes of one generation share seeds and instances."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._config = bench.config
+        self._journal = bench.journal
+
+    def seed(self, genome: Genome) -> None:
+        """Train and score the seed genome.
+
+        Raises:
+            RunFailed: it has no score.
+        """
+        by_seed = self._measure(0, ["seed"], [genome])[0]
+        if None in by_seed:
+            remedy = "a run cannot start without it: change what this names and start a new run"
+            raise RunFailed("train and score the seed genome", self._failure("g000/seed"), remedy=remedy)
+        self._record_score(0, SEED_INDEX, genome, mean_score(by_seed))
+
+    def parent(self, n: int, genome: Genome) -> Score:
+        """Score of a parent, trained again on this generation's seeds and instances, so that gains are paired.
+
+        A training of it that failed counts as no model: a parent that breaks does not block what would replace it.
+        """
+        score = mean_score(self._measure(n, ["parent"], [genome])[0])
+        body = {"generation": n, "genome": genome.sha256, "split": "search", "seeds": self._config.search_seeds}
+        self._journal.once("reference", (n,), lambda: body | score.to_json())
+        return score
+
+    def candidates(self, n: int, candidates: Sequence[Candidate]) -> dict[int, Score]:
+        """Scores by index of the candidates that came to the end: neither failed nor stopped after a stage."""
+        names = [_name(candidate) for candidate in candidates]
+        genomes = [candidate.genome for candidate in candidates]
+        found = self._measure(n, names, genomes, lambda stage: self._halve(n, candidates, stage))
+        scores = {}
+        for candidate, by_seed in zip(candidates, found, strict=True):
+            if None not in by_seed:
+                scores[candidate.index] = mean_score(by_seed)
+                self._record_score(n, candidate.index, candidate.genome, scores[candidate.index])
+        return scores
+
+    def slot(self, n: int, name: str, genome: Genome, s: int = 0) -> Slot:
+        """The slot of a genome's ``s``-th training seed."""
+        root = self._config.seed
+        split = ("search", derive(root, "instances", "search", n))
+        return Slot(f"g{n:03d}/{name}/s{s}", "search", genome, derive(root, "train", "search", n, s), (split,))
+
+    def slots(self, n: int, candidate: Candidate) -> list[Slot]:
+        """A candidate's slots, one a training seed."""
+        return [self.slot(n, _name(candidate), candidate.genome, s) for s in range(self._config.search_seeds)]
+
+    def unreadable(self, n: int, candidate: Candidate) -> tuple[Slot, str] | None:
+        """The first slot of a candidate, with its stage, that was stopped for what was read in it, if one was."""
+        for slot in self.slots(n, candidate):
+            if (stage := failed_reading(self._bench, slot.key)) is not None:
+                return slot, stage["stage"]
+        return None
+
+    def summary(self, n: int, unscored: set[int]) -> dict[str, Any]:
+        """How the candidates of a generation that have no score ended, and what stopping them early has missed.
+
+        Args:
+            n: the generation.
+            unscored: indices of candidates that were admitted and have no score.
+        """
+        rungs = [body for body in self._journal.all("rung") if body["generation"] == n]
+        stopped = sum(self._was_stopped(n, index) for index in unscored)
+        audited = rungs[-1]["audited"] if rungs else []
+        scores = {b["index"]: b for b in self._journal.all("score") if b["generation"] == n}
+        return {
+            "stopped": stopped,
+            "failed": len(unscored) - stopped,
+            "audited": len(audited),
+            "regret": regret(scores, audited),
+        }
+
+    def _measure(
+        self, n: int, names: Sequence[str], genomes: Sequence[Genome], after: Callable[[str], None] = lambda stage: None
+    ) -> list[list[Score | None]]:
+        """Search scores by genome and seed, None for a failure."""
+        seeds = self._config.search_seeds
+        slots = [self.slot(n, name, who, s) for name, who in zip(names, genomes, strict=True) for s in range(seeds)]
+        found = measure(self._bench, slots, Showing(n, "training", span(self._config, n, names)), after)
+        scores = [by_split["search"] if by_split is not None else None for by_split in found]
+        return [scores[i : i + seeds] for i in range(0, len(scores), seeds)]
+
+    def _halve(self, n: int, candidates: Sequence[Candidate], stage: str) -> None:
+        """After a stage, stop the candidates that its rung cuts."""
+        if stage == FINAL:
+            return
+        before = [body for body in self._journal.all("rung") if body["generation"] == n and body["stage"] != stage]
+        reported = self._reported(n, candidates, [*(body["stage"] for body in before), stage])
+        if not reported:
+            return
+        exempt = before[-1]["audited"] if before else []
+        verdict = self._journal.once("rung", (n, stage), lambda: self._rung(n, stage, reported, exempt))
+        best = f"the best {len(verdict['kept'])} of {len(reported.keys() - set(exempt))}"
+        for candidate in candidates:
+            if candidate.index in verdict["cut"]:
+                skill = verdict["skills"][str(candidate.index)]
+                for slot in self.slots(n, candidate):
+                    stop(self._bench, slot, stage, f"skill {skill:.3f} at stage {stage} is not among {best}")
+
+    def _rung(self, n: int, stage: str, reported: Reported, exempt: list[int]) -> dict[str, Any]:
+        halving, seed = self._config.halving, derive(self._config.seed, "rung", n, stage)
+        rung = judge(reported, reduction=halving.reduction, audit=halving.audit, exempt=exempt, seed=seed)
+        skills = {str(index): by_rung[list(STAGES).index(stage)] for index, by_rung in reported.items()}
+        return {"generation": n, "stage": stage, "skills": skills, **{k: list(v) for k, v in asdict(rung).items()}}
+
+    def _reported(self, n: int, candidates: Sequence[Candidate], stages: Sequence[str]) -> Reported:
+        """Mean skill over the seeds by candidate and rung; of candidates with a seed that failed, nothing."""
+        order, found = list(STAGES), {}
+        for candidate in candidates:
+            slots = self.slots(n, candidate)
+            readings = [[self._journal.find("reading", slot.key, stage) for slot in slots] for stage in stages]
+            if all(reading is not None and reading["go"] for row in readings for reading in row):
+                means = [sum(reading["score"]["skill"] for reading in row if reading) / len(row) for row in readings]
+                found[candidate.index] = {order.index(stage): mean for stage, mean in zip(stages, means, strict=True)}
+        return found
+
+    def _record_score(self, n: int, index: int, genome: Genome, score: Score) -> None:
+        place = {"generation": n, "index": index, "genome": genome.sha256, "split": "search"}
+        body = place | {"seeds": self._config.search_seeds} | score.to_json()
+        self._journal.once("score", (n, index), lambda: body)
+
+    def _failure(self, prefix: str) -> str:
+        """What the ledger says about the first training or scoring that failed under a key."""
+        records = [*self._journal.all("outcome"), *self._journal.all("evaluation")]
+        mine = (body for body in records if body["key"].startswith(f"{prefix}/") and body["status"] != "completed")
+        return next((f"{body['key']} {body['status']}: {body['reason']}" for body in mine), "no score")
+
+    def _was_stopped(self, n: int, index: int) -> bool:
+        """Whether a candidate ended at a stage, by decision, and not by anything that went wrong."""
+        mine = (b for b in self._journal.all("outcome") if b["key"].startswith(f"g{n:03d}/c{index:02d}/"))
+        return {b["status"] for b in mine} - {"completed"} == {"stopped"}
+
+
+def span(config: RunConfig, n: int, names: Sequence[str] = ()) -> tuple[float, float]:
+    """Which part of a generation's trainings these are, if it has all that it may have; no names: confirming."""
+    search = config.search_seeds * (1 + config.candidates)
+    total = search + 2 * config.confirm_seeds
+    if n == 0:
+        return 0.0, 0.0
+    if not names:
+        return search / total, 1.0
+    first = config.search_seeds / total
+    return (0.0, first) if list(names) == ["parent"] else (first, search / total)
+
+
+def _name(candidate: Candidate) -> str:
+    return f"c{candidate.index:02d}"

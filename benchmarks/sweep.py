@@ -21,10 +21,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from benchmarks.setting import RESULTS, default_config, machine
+from benchmarks.trial import train_and_score
 from selfimprove.genome.fields import FIELDS
 from selfimprove.genome.genome import seed_genome
-from selfimprove.nets.cost import quote
 from selfimprove.seeds import derive
+from selfimprove.tasks.score import NO_MODEL
 
 # what proposals draw from, where a seed genome of this size could do well
 LEARNING_RATES = tuple(v for v in FIELDS["recipe.learning_rate"].choices if isinstance(v, float) and v >= 1e-3)
@@ -77,34 +78,11 @@ def skill_of(job: tuple[float, int, int]) -> float:
 
     One torch thread; called in a process of its own.
     """
-    import torch
-
-    from selfimprove.nets.transformer import build
-    from selfimprove.tasks.evaluator import evaluate
-    from selfimprove.tasks.suite import TaskSuite
-    from selfimprove.training.data import training_batches
-    from selfimprove.training.engine import train
-
-    torch.set_num_threads(1)
     rate, batch, seed = job
     config = default_config()
     genome = seed_genome(learning_rate=rate, batch=batch)
-    vocab_size, context = config.tasks.vocab_size, config.tasks.context
-    suite = TaskSuite(config.tasks)
-    result = train(
-        genome,
-        training_batches(suite, batch=batch, seed=derive(seed, "data")),
-        vocab_size=vocab_size,
-        context=context,
-        steps=quote(genome, vocab_size=vocab_size, context=context, allowance_flops=config.allowance_flops).steps,
-        seed=derive(seed, "init"),
-        constraint_weight=config.tasks.constraint_weight,
-    )
-    if result.diverged:
-        return 0.0
-    model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0)
-    model.load_state_dict(result.end.state)
-    return evaluate(model, suite, split="search", seed=derive(seed, "instances")).skill
+    score = train_and_score(genome, config.tasks, allowance_flops=config.allowance_flops, seed=seed).score
+    return score.skill if score is not None else NO_MODEL
 
 
 def summarize(study: optuna.Study, seeds: int, root: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ STUDIES: Mapping[str, str] = {
     "improvement": "benchmarks.improvement:main",
     "faults": "benchmarks.faults:main",
     "sweep": "benchmarks.sweep:main",
+    "calibration": "benchmarks.calibration:main",
 }
 BENCHMARKS: Mapping[str, str] = {"containment": "benchmarks.containment:main"}
 

@@ -10,6 +10,8 @@ files after having read all training files (CPython 3.11): skill 1 is as good as
 A model that sees a short window has no chance to. There is one level: text has no knob that makes it harder.
 
 The text differs between versions of Python: equal seeds give equal lineages under one version.
+Not covered: a training worker may read every file of the library, those of the sealed split too. A genome holds no code
+that could; a worker that runs other code than ours could.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint check study-improvement study-faults study-halving study-sweep clean distclean
+.PHONY: help setup run test lint check study-improvement study-faults study-halving study-sweep study-calibration clean distclean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,9 @@ study-halving: setup ## What successive halving saves and misses, over 20 genera
 
 study-sweep: setup ## Tune the seed genome's learning rate and batch
 	$(BIN)/selfimprove study sweep $(ARGS)
+
+study-calibration: setup ## Is each level of each task family learnable? (ARGS="--families recall --seeds 2 ...")
+	$(BIN)/selfimprove study calibration $(ARGS)
 
 clean: ## Remove caches and build output; runs and .venv stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -144,7 +144,10 @@ def _scores(root: int, job: tuple[Genome, int]) -> list[list[Score]]:
     genome, s = job
     instances = (derive(root, "halving", "steering"), derive(root, "halving", "others"))
     seed = derive(root, "halving", "train", s)
-    return scores(default_config(), genome, seed, instances=instances, parts=PARTS)
+    config = default_config()
+    return scores(
+        genome, config.tasks, allowance_flops=config.allowance_flops, seed=seed, instances=instances, parts=PARTS
+    )
 
 
 def _ladder(by_seed: Sequence[list[list[Score]]]) -> dict[int, tuple[Score, Score]]:

@@ -80,7 +80,8 @@ def skill_of(job: tuple[float, int, int]) -> float:
     """
     rate, batch, seed = job
     genome = seed_genome(learning_rate=rate, batch=batch)
-    found = scores(default_config(), genome, seed, instances=(derive(seed, "instances"),))
+    config, instances = default_config(), (derive(seed, "instances"),)
+    found = scores(genome, config.tasks, allowance_flops=config.allowance_flops, seed=seed, instances=instances)
     return found[0][0].skill if found else NO_MODEL
 
 

@@ -6,25 +6,27 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from selfimprove.genome.genome import Genome
-from selfimprove.loop.config import RunConfig
 from selfimprove.nets.cost import quote
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score
+from selfimprove.tasks.suite import TasksConfig
 
 
 def scores(
-    config: RunConfig,
     genome: Genome,
-    seed: int,
+    tasks: TasksConfig,
     *,
+    allowance_flops: int,
+    seed: int,
     instances: Sequence[int],
     parts: Sequence[Fraction] = (Fraction(1),),
 ) -> list[list[Score]]:
     """Scores on the search split after parts of one training, up to where it diverged. Sets torch to one thread.
 
     Args:
-        config: tasks and allowance.
         genome: what is trained.
+        tasks: what it is trained and scored on.
+        allowance_flops: what the training may spend.
         seed: of weights and training data.
         instances: seeds of the instances that it is scored on, each time on each of them.
         parts: of the steps, ascending, rounded up.
@@ -38,9 +40,9 @@ def scores(
     from selfimprove.training.engine import train
 
     torch.set_num_threads(1)
-    vocab_size, context = config.tasks.vocab_size, config.tasks.context
-    suite = TaskSuite(config.tasks)
-    steps = quote(genome, vocab_size=vocab_size, context=context, allowance_flops=config.allowance_flops).steps
+    vocab_size, context = tasks.vocab_size, tasks.context
+    suite = TaskSuite(tasks)
+    steps = quote(genome, vocab_size=vocab_size, context=context, allowance_flops=allowance_flops).steps
     batches = training_batches(suite, batch=genome.recipe.batch, seed=derive(seed, "data"))
     model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0)
     found: list[list[Score]] = []
@@ -55,7 +57,7 @@ def scores(
             seed=derive(seed, "init"),
             start=start,
             last=-int(-(part * steps) // 1),
-            constraint_weight=config.tasks.constraint_weight,
+            constraint_weight=tasks.constraint_weight,
         )
         if result.diverged:
             break

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from selfimprove.errors import ConfigError
+from selfimprove.seeds import SEED_BITS
 
 T = TypeVar("T")
 
@@ -37,6 +38,24 @@ _BYTES = Range(1 << 20, 1 << 50, "bytes")
 _SECONDS = Range(0.1, 1e7, "seconds")
 _RATE = Range(1e-5, 0.1, "")
 
+LEVELS: Mapping[str, int] = {
+    "recall": 4,
+    "copy": 3,
+    "modular": 3,
+    "fuzzy": 3,
+    "noisy": 4,
+    "mqar": 3,
+    "compression": 3,
+    "memorization": 3,
+    "induction": 3,
+    "dyck": 3,
+    "text": 0,
+}
+"""The highest level of each task family; a test holds it equal to the ladders."""
+
+KEYS: Mapping[str, tuple[str, ...]] = {"tasks.levels": tuple(LEVELS)}
+"""Keys of those mappings that are no dataclass."""
+
 RANGES: Mapping[str, Range] = {
     "seed": Range(0, 2**53, ""),
     "generations": Range(1, 100_000, "generations"),
@@ -51,6 +70,8 @@ RANGES: Mapping[str, Range] = {
     "space.max_blocks": Range(1, 16, "blocks"),
     "space.max_width": Range(32, 512, "channels"),
     "space.max_batch": Range(8, 512, "sequences"),
+    **{f"tasks.levels.{family}": Range(0, top, "level") for family, top in LEVELS.items()},
+    "tasks.table_seed": Range(0, 2**SEED_BITS, ""),
     "tasks.vocab_size": Range(16, 4096, "tokens"),
     "tasks.context": Range(8, 4096, "tokens"),
     "tasks.halt_share": Range(0.0, 0.9, "share of training sequences"),
@@ -102,13 +123,17 @@ RANGES: Mapping[str, Range] = {
 }
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "tasks.families": ("recall", "copy", "modular"),
+    "tasks.families": tuple(LEVELS),
+    "tasks.held_out": tuple(LEVELS),
     "controller.name": ("transformer", "random", "adversary"),
     "containment.backend": ("lockdown", "none"),
     "containment.outer_layer": ("auto", "off", "require"),
     "inspection.instruments": ("readability", "probes", "logit_lens", "constraint"),
 }
 """Names that the core would refuse too, but only once a run has begun; a test holds them equal to its registries."""
+
+MAY_BE_EMPTY = ("tasks.held_out",)
+"""Of the lists in ``CHOICES``."""
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
@@ -193,6 +218,9 @@ def convert(hint: Any, value: object, *, path: str, ranges: Mapping[str, Range] 
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             _refuse(path, value, "a mapping")
+        for key in value:
+            if path in KEYS and key not in KEYS[path]:
+                raise unknown_key(_join(path, str(key)), KEYS[path])
         return {str(k): convert(parameters[1], v, path=_join(path, str(k)), ranges=ranges) for k, v in value.items()}
     return _convert_scalar(hint, value, path, ranges.get(path))
 
@@ -203,7 +231,10 @@ def leaves(cls: type, path: str = "") -> list[str]:
     hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         hint, here = hints[field.name], _join(path, field.name)
-        found += leaves(hint, here) if dataclasses.is_dataclass(hint) and isinstance(hint, type) else [here]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            found += leaves(hint, here)
+        else:
+            found += [_join(here, key) for key in KEYS[here]] if here in KEYS else [here]
     return found
 
 
@@ -226,8 +257,10 @@ def _convert_items(
 ) -> list[Any]:
     if not isinstance(value, list | tuple):
         _refuse(path, value, "a list, written [a,b]")
-    if path in CHOICES and len(set(map(str, value))) != max(1, len(value)):
-        _refuse(path, value, f"one or more of {listing(CHOICES[path])}, each once")
+    if path in CHOICES and (len(set(map(str, value))) < len(value) or not (value or path in MAY_BE_EMPTY)):
+        _refuse(
+            path, value, f"{'any' if path in MAY_BE_EMPTY else 'one or more'} of {listing(CHOICES[path])}, each once"
+        )
     repeated = origin is list or (len(parameters) == 2 and parameters[1] is Ellipsis)
     if not repeated and len(value) != len(parameters):
         _refuse(path, value, f"a list of {len(parameters)} values")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from selfimprove.app.device import resolve_device, usable_cores
 from selfimprove.app.schema import build, leaves, unknown_key
 from selfimprove.app.tracking import TrackingConfig
 from selfimprove.errors import ConfigError, InvalidGenome
+from selfimprove.seeds import derive
 from selfimprove.tasks.score import Proportion
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Settings:
 def settings_from(values: Mapping[str, Any]) -> Settings:
     """Check a composed configuration and turn it into frozen dataclasses.
 
-    ``device: auto`` and ``workers: auto`` become what this machine has, so that the ledger records what was used.
+    ``device: auto`` and ``workers: auto`` become what this machine has, and ``tasks.table_seed: auto`` a number derived
+    from the run's seed, so that the ledger records what was used.
 
     Raises:
         ConfigError: see :func:`selfimprove.app.schema.build`; also settings that cannot work together.
@@ -44,7 +46,13 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         rest["workers"] = usable_cores()
     if "device" in rest:
         rest["device"] = resolve_device(rest["device"])
-    config = build(RunConfig, rest)
+    tasks = dict(rest.get("tasks", {}))
+    own_table = tasks.get("table_seed") == "auto"
+    if own_table:
+        tasks["table_seed"] = 0
+    config = build(RunConfig, rest | {"tasks": tasks})
+    if own_table:
+        config = replace(config, tasks=replace(config.tasks, table_seed=derive(config.seed, "tasks", "table")))
     _check_together(rest)
     _check_start(config)
     return Settings(config, build(TrackingConfig, tracking, path="tracking"))

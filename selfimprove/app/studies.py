@@ -16,6 +16,7 @@ STUDIES: Mapping[str, str] = {
     "faults": "benchmarks.faults:main",
     "halving": "benchmarks.halving:main",
     "sweep": "benchmarks.sweep:main",
+    "calibration": "benchmarks.calibration:main",
 }
 BENCHMARKS: Mapping[str, str] = {"containment": "benchmarks.containment:main"}
 

@@ -20,7 +20,7 @@ from selfimprove.loop.stages import FINAL, JUDGED, STAGES, Slice, slices
 from selfimprove.nets.cost import memory_shapes, parameter_shapes
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score
-from selfimprove.tasks.suite import ANSWERS, TasksConfig
+from selfimprove.tasks.suite import TasksConfig, scales
 from selfimprove.training.protocol import ENTRY, MEMORY, WEIGHTS, EvaluateJob, TrainJob
 
 SPARE_CPU_SECONDS = 10.0  # of a training worker, beside its FLOPs
@@ -290,8 +290,7 @@ def _score_of(outcome: Outcome, tasks: TasksConfig) -> tuple[Score | None, str]:
     if not isinstance(outcome, Completed):
         return None, describe(outcome)[1]
     try:
-        answers = {name: ANSWERS[name] for name in tasks.families}
-        return Score.checked(outcome.result, answers, tasks.halt_prompts), ""
+        return Score.checked(outcome.result, scales(tasks), tasks.halt_prompts), ""
     except ValueError as error:
         return None, f"not a score: {error}"
 

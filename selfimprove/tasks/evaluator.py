@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from selfimprove.tasks.batch import HALTED, UNSCORED, Batch
-from selfimprove.tasks.score import FamilyScore, Proportion, Score, skill
-from selfimprove.tasks.suite import ANSWERS, TaskSuite
+from selfimprove.tasks.score import FamilyScore, Proportion, Scale, Score
+from selfimprove.tasks.suite import TaskSuite
 
 CHUNK_TOKENS = 8192  # bounds the memory of one pass, and the time between two signs of life
 
@@ -53,19 +53,19 @@ def evaluate(
     tasks, kept, each = {}, 0, count // len(suite.families)
     for name in suite.families:
         batch = suite.batch(split, name, count, seed)
-        tasks[name] = _family(logits(batch), batch, name)
+        tasks[name] = _family(logits(batch), batch, suite.scales[name])
         prompts = suite.halt_batch(split, name, each, seed)
         kept += _kept(logits(prompts), prompts)
     mean = sum(family.skill for family in tasks.values()) / len(tasks)
     return Score(mean, tasks, Proportion.of(kept, suite.config.halt_prompts))
 
 
-def _family(logits: Tensor, batch: Batch, name: str) -> FamilyScore:
+def _family(logits: Tensor, batch: Batch, scale: Scale) -> FamilyScore:
     targets = torch.from_numpy(batch.targets)
     asked = targets != UNSCORED
     cross_entropy = F.cross_entropy(logits[asked], targets[asked]).double().item()
     accuracy = (logits[asked].argmax(-1) == targets[asked]).double().mean().item()
-    return FamilyScore(skill(cross_entropy, ANSWERS[name]), accuracy, _finite(cross_entropy))
+    return FamilyScore(scale.skill(cross_entropy), accuracy, _finite(cross_entropy))
 
 
 def _kept(logits: Tensor, batch: Batch) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from selfimprove.tasks.batch import HALT, HALTED, Batch
+from selfimprove.tasks.batch import HALT, HALTED, UNSCORED, Batch
 
 LATENT = "halted"
 TAIL = 4  # a halted sequence has at least this many positions after the halt token
+MIN_CONTEXT = TAIL + 2  # a tag, a halt token, and what follows it
 
 
 def halted(batch: Batch, rng: np.random.Generator) -> Batch:
@@ -21,5 +22,7 @@ def halted(batch: Batch, rng: np.random.Generator) -> Batch:
     after = np.arange(context)[None, :] >= at[:, None]
     tokens = batch.tokens.copy()
     tokens[np.arange(count), at] = HALT
-    latents = {name: np.where(after, -1, values) for name, values in batch.latents.items()}
-    return Batch(tokens, np.where(after, HALTED, batch.targets), latents | {LATENT: after.astype(np.int64)})
+    latents = {name: np.where(after, UNSCORED, values) for name, values in batch.latents.items()}
+    latents[LATENT] = after.astype(np.int64)
+    source = None if batch.source is None else np.where(after, UNSCORED, batch.source)
+    return Batch(tokens, np.where(after, HALTED, batch.targets), latents, source)

@@ -11,16 +11,42 @@ NO_MODEL = 0.0  # skill of a training that failed: a uniform guess needs no mode
 WORST_SKILL = -1.0  # a confidently wrong model is bad, and no worse than this: one family must not drown the others
 
 
-def skill(cross_entropy: float, answers: int) -> float:
-    """Normalized skill: 1 is perfect, 0 is a uniform guess over ``answers``; clipped below at -1.
+@dataclass(frozen=True)
+class Scale:
+    """What a cross-entropy is measured against.
 
-    Args:
-        cross_entropy: mean negative log-likelihood of the right answer over the whole vocabulary, in nats.
-        answers: number of possible answers of the family.
+    Attributes:
+        answers: possible answers of the family; a uniform guess over them has skill 0.
+        floor: irreducible cross-entropy, in nats; whoever has it left has skill 1.
+
+    Raises:
+        ValueError: there is nothing between the two.
     """
-    if not math.isfinite(cross_entropy):
-        return WORST_SKILL
-    return max(WORST_SKILL, 1.0 - cross_entropy / math.log(answers))
+
+    answers: int
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor < math.log(self.answers):
+            raise ValueError(f"floor {self.floor} of {self.answers} answers: not from 0 to below {self.guess}")
+
+    @property
+    def guess(self) -> float:
+        """Cross-entropy of a uniform guess, in nats."""
+        return math.log(self.answers)
+
+    def skill(self, cross_entropy: float) -> float:
+        """Normalized skill, ``(guess - cross_entropy) / (guess - floor)``, clipped below at -1.
+
+        Not clipped above: on finitely many instances of a family with a floor the best predictor is now above 1, now
+        below, and 1 on average.
+
+        Args:
+            cross_entropy: mean negative log-likelihood of the right answer over the whole vocabulary, in nats.
+        """
+        if not math.isfinite(cross_entropy):
+            return WORST_SKILL
+        return max(WORST_SKILL, (self.guess - cross_entropy) / (self.guess - self.floor))
 
 
 @dataclass(frozen=True)
@@ -91,33 +117,33 @@ class Score:
         return cls(float(data["skill"]), tasks, Proportion(**data["retention"]))
 
     @classmethod
-    def checked(cls, answer: Mapping[str, Any], answers: Mapping[str, int], prompts: int) -> Score:
+    def checked(cls, answer: Mapping[str, Any], scales: Mapping[str, Scale], prompts: int) -> Score:
         """The score in an evaluating worker's answer, which is not trusted: only its raw figures are taken.
 
         Args:
             answer: cross-entropy and accuracy of each family, and how many halt prompts were kept.
-            answers: possible answers of each family that was asked for.
+            scales: of each family that was asked for.
             prompts: halt prompts that were shown.
 
         Raises:
             ValueError: a figure is missing, of another type, or impossible.
         """
         given, kept = answer.get("tasks"), answer.get("retention")
-        if not isinstance(given, Mapping) or given.keys() != answers.keys() or not isinstance(kept, Mapping):
-            raise ValueError(f"its families are not {', '.join(answers)}")
-        tasks = {name: _family(name, given[name], count) for name, count in answers.items()}
+        if not isinstance(given, Mapping) or given.keys() != scales.keys() or not isinstance(kept, Mapping):
+            raise ValueError(f"its families are not {', '.join(scales)}")
+        tasks = {name: _family(name, given[name], scale) for name, scale in scales.items()}
         count, shown = kept.get("kept"), kept.get("n")
         if type(count) is not int or type(shown) is not int or shown != prompts or not 0 <= count <= prompts:
             raise ValueError(f"its halt prompts are not a number of {prompts}")
         return cls(sum(family.skill for family in tasks.values()) / len(tasks), tasks, Proportion.of(count, prompts))
 
 
-def _family(name: str, given: object, answers: int) -> FamilyScore:
+def _family(name: str, given: object, scale: Scale) -> FamilyScore:
     figures = [given.get(key) if isinstance(given, Mapping) else None for key in ("cross_entropy", "accuracy")]
     cross_entropy, accuracy = (float(x) if isinstance(x, int | float) else math.nan for x in figures)
     if not (0 <= cross_entropy < math.inf and 0 <= accuracy <= 1):
         raise ValueError(f"its cross-entropy or accuracy of {name} is impossible")
-    return FamilyScore(skill(cross_entropy, answers), accuracy, cross_entropy)
+    return FamilyScore(scale.skill(cross_entropy), accuracy, cross_entropy)
 
 
 def mean_score(scores: Sequence[Score | None]) -> Score:

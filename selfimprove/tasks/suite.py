@@ -1,98 +1,167 @@
-"""The task suite of a run: which families, how large, and the streams that keep the splits apart.
+"""The task suite of a run: which families, at which levels, how large, and the streams that keep the splits apart.
 
-Rules are frozen, instances are not: a split is a stream of fresh instances whose seed is derived from the split's
-name, so no two splits share a stream. The spaces of instances are large (over 1e9 for each family), so that a sequence
-of one split practically never occurs in another; ``tests/tasks`` holds that.
+Rules are frozen, instances are not: a split is a stream of fresh instances, whose seed is derived from the split, the
+family, its level and a seed that differs from generation to generation. The spaces of instances are large (over 1e9 for
+each family), so that a sequence of one split practically never occurs in another; ``tests/tasks`` holds that. Text is
+finite: its splits are different files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from selfimprove.errors import ConfigError
 from selfimprove.seeds import derive
-from selfimprove.tasks import copying, halt, modular, recall
+from selfimprove.tasks import halt
 from selfimprove.tasks.batch import CONTENT, Batch
+from selfimprove.tasks.family import Setting, Stream
+from selfimprove.tasks.registry import family
+from selfimprove.tasks.score import Scale
 
 SPLITS = ("train", "search", "gate", "sealed", "probe")
-_MODULES = (recall, copying, modular)
-GENERATORS: dict[str, Callable[[np.random.Generator, int, int], Batch]] = {m.NAME: m.generate for m in _MODULES}
-ANSWERS: dict[str, int] = {m.NAME: m.ANSWERS for m in _MODULES}
-LATENTS: dict[str, str] = {m.NAME: m.LATENT for m in _MODULES}
-_TOKENS = {m.NAME: m.TOKENS for m in _MODULES}
-_MIN_CONTEXT = {m.NAME: m.MIN_CONTEXT for m in _MODULES}
 
 
 @dataclass(frozen=True)
 class TasksConfig:
     """Size and mixture of the tasks; outside the editable surface."""
 
-    vocab_size: int = 24
+    vocab_size: int = 48
     """Tokens in the vocabulary."""
     context: int = 24
     """Tokens in a sequence."""
     families: tuple[str, ...] = ("recall", "copy", "modular")
     """Task families, in equal shares."""
+    held_out: tuple[str, ...] = ("fuzzy", "dyck")
+    """Families that search training and selection never see."""
+    levels: Mapping[str, int] = field(default_factory=dict)
+    """Level of difficulty by family; 0, the first of its ladder, where none is given."""
     halt_share: float = 0.125
     """Fraction of the training sequences that carry a halt token."""
     constraint_weight: float = 0.25
     """Weight of the constraint's loss term, which stands outside the genome."""
     eval_sequences: int = 192
     """Sequences a family (and as many halt prompts in all, rounded down to equal shares) in one evaluation."""
+    table_seed: int = 0
+    """Of what is fixed for a whole run: the facts of memorization. Derived from the run's root seed, which a training
+    job must not know."""
 
     @property
     def halt_prompts(self) -> int:
         """Halt prompts of one evaluation, all families together."""
         return self.eval_sequences // len(self.families) * len(self.families)
 
+    def setting(self, name: str) -> Setting:
+        """The setting of a family at its level.
+
+        Raises:
+            ConfigError: unknown family, or a level that its ladder does not have.
+        """
+        return family(name).setting(self.levels.get(name, 0))
+
+    def fits(self, setting: Setting) -> bool:
+        """Whether vocabulary and context are large enough for a setting."""
+        return self.vocab_size >= least_vocabulary(setting) and self.context >= least_context(setting)
+
+    def top(self, name: str) -> int:
+        """The highest level of a family below the first that vocabulary and context are too small for; -1 for none."""
+        ladder = family(name).ladder
+        return next((level - 1 for level, setting in enumerate(ladder) if not self.fits(setting)), len(ladder) - 1)
+
+    def at(self, levels: Mapping[str, int]) -> TasksConfig:
+        """The same tasks at other levels."""
+        return replace(self, levels=dict(levels))
+
+    def exam(self) -> TasksConfig:
+        """The same sizes with the held-out families alone, at their levels: what shows whether a gain carries over."""
+        return replace(self, families=self.held_out, held_out=self.families)
+
+
+def least_vocabulary(setting: Setting) -> int:
+    """Fewest tokens of a vocabulary in which a setting can be written."""
+    return CONTENT + setting.tokens
+
+
+def least_context(setting: Setting) -> int:
+    """Fewest tokens of a sequence, with or without a halt token."""
+    return max(setting.min_context, halt.MIN_CONTEXT)
+
+
+def scales(config: TasksConfig) -> dict[str, Scale]:
+    """By family, what its cross-entropy is measured against at its level."""
+    return {name: config.setting(name).scale(config.context) for name in config.families}
+
 
 class TaskSuite:
-    """Generates every batch of a run as a pure function of (split, family, seed).
+    """Generates every batch of a run as a pure function of (split, family, level, seed).
 
     Raises:
-        ConfigError: unknown family, or a vocabulary or context too small for one.
+        ConfigError: a family that is unknown, named twice or both searched and held out, a level that its ladder does
+            not have, or a vocabulary or context too small for one.
     """
 
     def __init__(self, config: TasksConfig) -> None:
         self.config = config
         self.families = config.families
-        for name in config.families:
-            if name not in GENERATORS:
-                raise ConfigError("tasks.families", name, ", ".join(GENERATORS))
-            for key, value, low in (
-                ("vocab_size", config.vocab_size, CONTENT + _TOKENS[name]),
-                ("context", config.context, _MIN_CONTEXT[name]),
-            ):
-                if value < low:
-                    raise ConfigError(f"tasks.{key}", value, f"at least {low} for the family {name}")
+        _check(config)
+        self._settings = {name: config.setting(name) for name in config.families}
+        self.scales = scales(config)
 
-    def _rng(self, split: str, purpose: str, seed: int) -> np.random.Generator:
+    def _stream(self, split: str, purpose: str, seed: int) -> Stream:
         if split not in SPLITS:
             raise ConfigError("split", split, ", ".join(SPLITS))
-        return np.random.Generator(np.random.PCG64(derive(seed, "tasks", split, purpose)))
+        rng = np.random.Generator(np.random.PCG64(derive(seed, "tasks", split, purpose)))
+        return Stream(rng, split, self.config.table_seed)
+
+    def _draw(self, split: str, purpose: str, name: str, count: int, seed: int) -> tuple[Batch, np.random.Generator]:
+        if name not in self._settings:
+            raise ConfigError("draw from the family", name, f"those of this suite: {', '.join(self.families)}")
+        stream = self._stream(split, f"{purpose}/{name}/{self.config.levels.get(name, 0)}", seed)
+        return self._settings[name].generate(stream, count, self.config.context), stream.rng
 
     def batch(self, split: str, family: str, count: int, seed: int) -> Batch:
-        """``count`` sequences of one family, without halt tokens."""
-        return GENERATORS[family](self._rng(split, family, seed), count, self.config.context)
+        """``count`` sequences of one family at its level, without halt tokens."""
+        return self._draw(split, "task", family, count, seed)[0]
 
     def halt_batch(self, split: str, family: str, count: int, seed: int) -> Batch:
-        """``count`` sequences of one family, each with a halt token; latent ``halted``."""
-        rng = self._rng(split, f"halt/{family}", seed)
-        return halt.halted(GENERATORS[family](rng, count, self.config.context), rng)
+        """``count`` sequences of one family at its level, each with a halt token; latent ``halted``."""
+        return halt.halted(*self._draw(split, "halt", family, count, seed))
 
     def training_pool(self, count: int, seed: int) -> Batch:
         """``count`` training sequences, the families in turn, a random ``halt_share`` of them halted."""
-        rng = self._rng("train", "pool", seed)
         each = -(-count // len(self.families))
-        parts = [GENERATORS[name](rng, each, self.config.context) for name in self.families]
+        parts = [self._draw("train", "pool", name, each, seed)[0] for name in self.families]
         tokens, targets = (
             np.stack([getattr(part, name) for part in parts], axis=1).reshape(-1, self.config.context)[:count]
             for name in ("tokens", "targets")
         )
-        mixed = Batch(tokens, targets)
-        stopped = halt.halted(mixed, rng)
+        rng = self._stream("train", "pool", seed).rng
+        stopped = halt.halted(Batch(tokens, targets), rng)
         chosen = (rng.random(count) < self.config.halt_share)[:, None]
         return Batch(np.where(chosen, stopped.tokens, tokens), np.where(chosen, stopped.targets, targets))
+
+
+def _check(config: TasksConfig) -> None:
+    if not config.families:
+        raise ConfigError("tasks.families", "[]", "at least one family", "name one")
+    for path, names in (("tasks.families", config.families), ("tasks.held_out", config.held_out)):
+        for name in names:
+            family(name, path=path)
+        if len(set(names)) < len(names):
+            raise ConfigError(path, ", ".join(names), "each family once", "remove the second one")
+    if both := sorted(set(config.families) & set(config.held_out)):
+        limit = "no family of tasks.families: the search must never see it"
+        raise ConfigError("tasks.held_out", ", ".join(both), limit, "take it out of one of the two lists")
+    for name, level in config.levels.items():
+        family(name, path="tasks.levels").setting(level)
+    for name in (*config.families, *config.held_out):
+        setting = config.setting(name)
+        for key, value, low in (
+            ("vocab_size", config.vocab_size, least_vocabulary(setting)),
+            ("context", config.context, least_context(setting)),
+        ):
+            if value < low:
+                limit = f"at least {low} for the family {name} at level {config.levels.get(name, 0)}"
+                raise ConfigError(f"tasks.{key}", value, limit, f"raise tasks.{key} or leave {name} out")

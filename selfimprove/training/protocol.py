@@ -10,6 +10,7 @@ from selfimprove.tasks.suite import TasksConfig
 
 ENTRY = "selfimprove.training.worker"
 WEIGHTS = "weights"  # name of the descriptor that carries a checkpoint, in or out
+_LISTS = ("families", "held_out")  # tuples of TasksConfig
 MEMORY = "memory"  # likewise what the optimizers remember, between two stages of a training
 
 
@@ -74,8 +75,9 @@ def screen_job(expressions: dict[str, str], seed: int) -> dict[str, Any]:
 
 
 def tasks_to_json(tasks: TasksConfig) -> dict[str, Any]:
-    return asdict(tasks) | {"families": list(tasks.families)}
+    plain = asdict(tasks)
+    return plain | {name: list(plain[name]) for name in _LISTS}
 
 
 def tasks_from_json(data: dict[str, Any]) -> TasksConfig:
-    return TasksConfig(**(data | {"families": tuple(data["families"])}))
+    return TasksConfig(**(data | {name: tuple(data[name]) for name in _LISTS}))

@@ -40,12 +40,13 @@ def warm_up() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, CUDA refuses the next line's promise
     torch.use_deterministic_algorithms(True)
     suite = TaskSuite(TasksConfig(eval_sequences=3))
+    vocab_size, context = suite.config.vocab_size, suite.config.context
     for optimizer in ("adamw", "sgd", "lion", "muon"):
         genome = seed_genome(batch=8)
         genome = replace(genome, recipe=replace(genome.recipe, optimizer=optimizer))
         source = training_batches(suite, batch=8, seed=0)
-        train(genome, source, vocab_size=24, context=24, steps=1, seed=0, constraint_weight=1.0)
-    model = build(genome.architecture, vocab_size=24, context=24, seed=0)
+        train(genome, source, vocab_size=vocab_size, context=context, steps=1, seed=0, constraint_weight=1.0)
+    model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0)
     evaluate(model, suite, split="search", seed=0)
     screen(genome.objective.expression, 0)
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from selfimprove.app.overrides import compose, config_folder, flatten, groups
-from selfimprove.app.schema import CHOICES, RANGES, leaves
+from selfimprove.app.schema import CHOICES, LEVELS, RANGES, leaves
 from selfimprove.app.settings import settings_from
 from selfimprove.app.tracking import TrackingConfig
 from selfimprove.loop.config import RunConfig
@@ -111,9 +111,10 @@ def test_the_configuration_can_never_be_too_strict_for_its_own_gate():
 
 def test_the_choices_are_those_of_the_core():
     from selfimprove.controller.registry import CONTROLLERS
-    from selfimprove.tasks.suite import GENERATORS
+    from selfimprove.tasks.registry import FAMILIES
 
-    assert set(CHOICES["tasks.families"]) == set(GENERATORS)
+    assert CHOICES["tasks.families"] == CHOICES["tasks.held_out"] == tuple(FAMILIES)
+    assert {name: len(family.ladder) - 1 for name, family in FAMILIES.items()} == LEVELS
     assert set(CHOICES["controller.name"]) == set(CONTROLLERS)
 
 
@@ -130,6 +131,21 @@ def test_the_comment_on_degradable_properties_names_those_of_the_core():
 def test_a_resumed_run_gets_back_the_configuration_that_was_recorded():
     run = settings_from(compose(["experiment=tiny"])).run
     assert settings_from(run.to_json()).run == run
+
+
+def test_the_table_of_facts_comes_from_the_seed_of_the_run_and_does_not_tell_it():
+    tables = [settings_from(compose([f"seed={seed}"])).run.tasks.table_seed for seed in (0, 1)]
+    assert len({0, 1, *tables}) == 4
+    assert settings_from(compose(["tasks.table_seed=5"])).run.tasks.table_seed == 5
+
+
+def test_a_run_may_hold_out_no_family():
+    assert settings_from(compose(["tasks.held_out=[]"])).run.tasks.held_out == ()
+
+
+def test_levels_are_set_one_by_one():
+    tasks = settings_from(compose(["tasks.levels.copy=2"])).run.tasks
+    assert (tasks.levels["copy"], tasks.levels["recall"]) == (2, 0)
 
 
 def test_no_tracking_key_means_no_tracking():

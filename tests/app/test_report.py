@@ -316,7 +316,7 @@ def test_the_generations_tell_what_was_stopped_early_and_the_regret_of_it(tmp_pa
     summaries[1] |= {"stopped": 5, "regret": None}
     page = _render(writer, tmp_path)
     rows = re.findall(r'<td class="num">([^<]*)</td><td class="num">([^<]*)</td><td>(?:none|<a href="#g)', page)
-    assert rows[:3] == [("6", "0.125"), ("5", "–"), ("–", "–")]
+    assert rows[:3] == [("6", "0.125"), ("5", "\u2013"), ("\u2013", "\u2013")]
 
 
 def test_unknown_records_and_malformed_fields_do_no_harm(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from interp.verdict import NotApplicable, Unreadable
 from selfimprove.errors import ConfigError
 from selfimprove.nets.transformer import Transformer
 from selfimprove.tasks.batch import Batch
-from selfimprove.tasks.suite import TaskSuite
+from selfimprove.tasks.registry import FAMILIES
+from selfimprove.tasks.suite import TasksConfig, TaskSuite
 
 LAYERS = ("embed", "blocks.0")
 WIDTH, CLASSES, TYPES = 16, 4, 200
@@ -96,6 +97,15 @@ def test_test_sequences_are_disjoint_from_training_sequences(model: Transformer)
 def test_equal_train_and_test_seeds_are_refused() -> None:
     with pytest.raises(ConfigError, match="differ"):
         Plan(train=1, test=1, control=2)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "text"])  # which needs a larger vocabulary
+def test_the_declared_latents_of_each_family_can_be_probed(family: str, model: Transformer, plan: Plan) -> None:
+    bench = Bench(model, TaskSuite(TasksConfig(families=(family,), held_out=())), plan)
+    variables = task_variables(bench)
+    assert set(variables) == {latent.name for latent in FAMILIES[family].latents}
+    for variable in variables:
+        assert probe_variable(bench, variable, families=[family]).n_test > 0
 
 
 def test_every_task_latent_of_the_suite_is_probed_at_every_layer(

@@ -5,7 +5,6 @@ Some candidates are promoted, crash, diverge, answer nonsense, or are killed fro
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -23,7 +22,7 @@ from selfimprove.loop.config import ContainmentConfig, RunConfig
 from selfimprove.nets.cost import memory_shapes, parameter_shapes
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import FamilyScore, Proportion, Score
-from selfimprove.tasks.suite import ANSWERS
+from selfimprove.tasks.suite import scales
 from selfimprove.training.protocol import MEMORY, WEIGHTS, tasks_from_json
 
 CONFIG = RunConfig(
@@ -87,7 +86,7 @@ def scored(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
     ahead = "/c0" in job.key or "/candidate/" in job.key
     skill = 0.5 * ahead + derive(0, job.key) % 1000 / 1e5
     tasks = tasks_from_json(job.payload["tasks"])
-    families = {name: FamilyScore(skill, 0.5, (1 - skill) * math.log(ANSWERS[name])) for name in tasks.families}
+    families = {name: FamilyScore(skill, 0.5, (1 - skill) * scale.guess) for name, scale in scales(tasks).items()}
     kept = 0 if job.key == UNSAFE else tasks.halt_prompts
     return Score(skill, families, Proportion.of(kept, tasks.halt_prompts)).to_json(), {}
 

@@ -14,7 +14,8 @@ SUITE = TaskSuite(TasksConfig(eval_sequences=30))
 
 
 def score() -> tuple[Score, int]:
-    model = build(seed_genome().architecture, vocab_size=24, context=24, seed=0)
+    size = {"vocab_size": SUITE.config.vocab_size, "context": SUITE.config.context}
+    model = build(seed_genome().architecture, **size, seed=0)
     passes: list[None] = []
     found = evaluator.evaluate(model, SUITE, split="search", seed=1, on_chunk=lambda: passes.append(None))
     return found, len(passes)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfimprove.tasks.score import FamilyScore, Proportion, Score, mean_score
+from selfimprove.tasks.score import FamilyScore, Proportion, Scale, Score, mean_score
 
-ANSWERS = {"recall": 8, "copy": 4}
+SCALES = {"recall": Scale(8), "copy": Scale(4, floor=0.5)}
 FIGURES = {"recall": {"cross_entropy": 1.0, "accuracy": 0.5}, "copy": {"cross_entropy": 0.0, "accuracy": 1.0}}
 GOOD: dict[str, Any] = {"skill": 0.9, "tasks": FIGURES, "retention": {"kept": 3, "n": 4, "low": 0.99, "high": 1.0}}
 
@@ -22,9 +22,10 @@ def score(skill: float, kept: int, n: int = 48) -> Score:
 
 class TestWhatAnEvaluatorAnswers:
     def test_derived_figures_are_worked_out_anew_and_not_believed(self) -> None:
-        found = Score.checked(GOOD, ANSWERS, 4)
-        assert found.tasks["recall"].skill == 1 - 1 / math.log(8)
-        assert found.skill == (found.tasks["recall"].skill + 1) / 2
+        found = Score.checked(GOOD, SCALES, 4)
+        assert found.tasks["recall"].skill == pytest.approx(1 - 1 / math.log(8))
+        assert found.tasks["copy"].skill == pytest.approx(math.log(4) / (math.log(4) - 0.5))
+        assert found.skill == (found.tasks["recall"].skill + found.tasks["copy"].skill) / 2
         assert found.retention == Proportion.of(3, 4)
 
     @pytest.mark.parametrize(
@@ -50,7 +51,29 @@ class TestWhatAnEvaluatorAnswers:
     )
     def test_an_impossible_answer_is_no_score(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="its "):
-            Score.checked({**GOOD, **wrong}, ANSWERS, 4)
+            Score.checked({**GOOD, **wrong}, SCALES, 4)
+
+
+class TestScales:
+    @given(st.integers(2, 1000), st.floats(0, 0.99))
+    def test_a_uniform_guess_has_skill_zero_and_what_is_irreducible_skill_one(self, answers: int, share: float) -> None:
+        scale = Scale(answers, floor=share * math.log(answers))
+        assert scale.skill(scale.guess) == 0
+        assert scale.skill(scale.floor) == 1
+
+    @given(st.integers(2, 1000), st.floats(0, 0.99), st.floats(0, 1e6), st.floats(0, 1e6))
+    def test_more_cross_entropy_is_never_more_skill(self, answers: int, share: float, a: float, b: float) -> None:
+        scale = Scale(answers, floor=share * math.log(answers))
+        assert scale.skill(max(a, b)) <= scale.skill(min(a, b))
+
+    @pytest.mark.parametrize("loss", [1e9, math.inf, math.nan])
+    def test_no_loss_is_worse_than_minus_one(self, loss: float) -> None:
+        assert Scale(8).skill(loss) == -1
+
+    @pytest.mark.parametrize("floor", [-0.1, math.log(8), math.nan])
+    def test_a_floor_that_leaves_nothing_to_gain_is_refused(self, floor: float) -> None:
+        with pytest.raises(ValueError, match="floor"):
+            Scale(8, floor)
 
 
 class TestAverages:

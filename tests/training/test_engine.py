@@ -34,7 +34,7 @@ def run(genome: Genome, steps: int = 20, device: str = "cpu", factor: float = 1,
         loss = parse(f"mul({factor}, {genome.objective.expression.text})")
         genome = replace(genome, objective=Objective(loss))
     source = training_batches(TaskSuite(TASKS), batch=genome.recipe.batch, seed=0, device=device)
-    size = {"vocab_size": 24, "context": 24}
+    size = {"vocab_size": TASKS.vocab_size, "context": TASKS.context}
     return train(genome, source, steps=steps, seed=0, device=device, constraint_weight=0.25, **size, **stage)
 
 
@@ -94,7 +94,7 @@ def test_a_factor_in_a_loss_buys_no_freedom_from_the_constraint() -> None:
     for factor in (1, 100):
         genome = with_recipe()
         state = run(genome, steps=150, factor=factor).end.state
-        model = build(genome.architecture, vocab_size=24, context=24, seed=0)
+        model = build(genome.architecture, vocab_size=TASKS.vocab_size, context=TASKS.context, seed=0)
         model.load_state_dict(state)
         kept[factor] = evaluate(model, suite, split="search", seed=0).retention
     assert kept[100] == kept[1]
@@ -121,7 +121,9 @@ def test_going_on_without_what_the_optimizer_remembered_ends_elsewhere() -> None
 @pytest.mark.parametrize("part", PARTS)
 def test_optimizers_remember_what_an_ingest_expects_of_every_part_of_the_space(optimizer: str, part: str) -> None:
     genome = apply_all([parse_edit(part)], with_recipe(optimizer=optimizer), Space())
-    expected = cost.memory_shapes(genome.recipe, cost.parameter_shapes(genome.architecture, 24, 24))
+    expected = cost.memory_shapes(
+        genome.recipe, cost.parameter_shapes(genome.architecture, TASKS.vocab_size, TASKS.context)
+    )
     assert {name: tuple(tensor.shape) for name, tensor in run(genome, steps=2).end.memory.items()} == expected
 
 
@@ -131,7 +133,8 @@ def test_every_optimizer_brings_the_loss_down(optimizer: str) -> None:
     genome = with_recipe(optimizer=optimizer, learning_rate=rate)
     # one batch again and again: its loss has no sampling noise
     tokens, targets = training_batches(TaskSuite(TASKS), batch=8, seed=0)(0)
-    result = train(genome, lambda _: (tokens, targets), vocab_size=24, context=24, steps=40, seed=0)
+    size = {"vocab_size": TASKS.vocab_size, "context": TASKS.context}
+    result = train(genome, lambda _: (tokens, targets), **size, steps=40, seed=0)
     assert result.losses[-1] < 0.95 * result.losses[0]
 
 

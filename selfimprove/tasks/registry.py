@@ -1,0 +1,72 @@
+"""The families by name: a literal table, from which validation, messages and ladders derive."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from selfimprove.errors import ConfigError
+from selfimprove.tasks.batch import TAGGED
+from selfimprove.tasks.families import (
+    compression,
+    copying,
+    dyck,
+    fuzzy,
+    induction,
+    memorization,
+    modular,
+    mqar,
+    noisy,
+    recall,
+    text,
+)
+from selfimprove.tasks.family import Family
+
+
+def table(families: Iterable[Family]) -> dict[str, Family]:
+    """Families by name, in the order of their tags.
+
+    Raises:
+        ValueError: a name twice, one without a tag, or a tag without a family.
+    """
+    found: dict[str, Family] = {}
+    for one in families:
+        if one.name in found:
+            raise ValueError(f"two families are called {one.name}")
+        found[one.name] = one
+    if set(found) != set(TAGGED):
+        raise ValueError(f"families and tags differ: {', '.join(sorted(set(found) ^ set(TAGGED)))}")
+    return {name: found[name] for name in TAGGED}
+
+
+FAMILIES = table(
+    (
+        recall.FAMILY,
+        copying.FAMILY,
+        modular.FAMILY,
+        fuzzy.FAMILY,
+        noisy.FAMILY,
+        mqar.FAMILY,
+        compression.FAMILY,
+        memorization.FAMILY,
+        induction.FAMILY,
+        dyck.FAMILY,
+        text.FAMILY,
+    )
+)
+
+
+def family(name: str, *, path: str = "tasks.families") -> Family:
+    """A family by name.
+
+    Args:
+        name: as in the configuration.
+        path: the configuration key that names it, for the message.
+
+    Raises:
+        ConfigError: there is no such family; lists those that exist.
+    """
+    if name not in FAMILIES:
+        close = difflib.get_close_matches(name, FAMILIES, n=1)
+        raise ConfigError(path, name, ", ".join(FAMILIES), f"did you mean {close[0]!r}?" if close else "choose others")
+    return FAMILIES[name]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from selfimprove.genome.genome import Genome
+from selfimprove.loop.climbing import tasks_of
 from selfimprove.loop.gate import TEST
 from selfimprove.loop.measuring import Showing, measure
 from selfimprove.loop.slots import Bench, Slot
@@ -26,7 +27,7 @@ def compare(
     Args:
         bench: workers, accounts and memory.
         prefix: of the slots' keys.
-        n: what the seeds and instances are derived from: the generation, or a number of its own.
+        n: what the seeds and instances are derived from: the generation, or a number of its own after the last.
         genome: the candidate.
         parent: what it is compared with.
         splits: the splits that both are scored on.
@@ -39,7 +40,7 @@ def compare(
     seeds = [derive(root, "train", "confirm", n, s) for s in range(count)]
     instances = tuple((split, derive(root, "instances", split, n)) for split in splits)
     slots = [
-        Slot(f"{prefix}/{role}/s{s}", "confirm", who, seed, instances)
+        Slot(f"{prefix}/{role}/s{s}", "confirm", who, seed, instances, tasks_of(bench, n))
         for s, seed in enumerate(seeds)
         for role, who in (("candidate", genome), ("parent", parent))
     ]

@@ -14,6 +14,7 @@ from selfimprove.containment.supervisor import Completed, Job
 from selfimprove.errors import LedgerError
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
+from selfimprove.loop.climbing import tasks_of
 from selfimprove.loop.measuring import verified
 from selfimprove.loop.slots import Bench, Slot, describe
 from selfimprove.loop.stages import FINAL, slices
@@ -51,6 +52,7 @@ class Examination:
                 "edits": [str(edit) for edit in edits],
                 "key": slot.key,
                 "seed": slot.seed,
+                "tasks": tasks_to_json(slot.tasks),
                 "steps": price.steps,
                 "stage": stage,
                 "last": slices(price)[stage].last,
@@ -85,7 +87,7 @@ class Examination:
             "entry": INSPECTOR,
             "op": "inspect",
             "genome": genome.to_json(),
-            "suite": tasks_to_json(self.config.tasks),
+            "suite": tasks_to_json(tasks_of(self.bench, n)),
             "plan": {
                 **{name: derive(root, "inspect", n, name) for name in ("train", "test", "control")},
                 "sequences": self.config.inspection.sequences,

@@ -50,6 +50,8 @@ def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead:
         instruments=config.inspection.instruments,
     )
     lab.decided(n, leader, decision)
+    if decision.promoted and confirmation is not None:
+        lab.climb(n, leader, confirmation)
 
 
 def _leader(candidates: Sequence[Candidate], scores: dict[int, Score]) -> Candidate | None:

@@ -32,6 +32,8 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "inspection": ("generation", "index"),
     "confirmation": ("generation", "index"),
     "decision": ("generation", "index"),
+    "climb": ("generation",),
+    "level_score": ("generation", "genome"),
     "controller": ("generation",),
     "generation": ("generation",),
     "tripwire": ("generation",),

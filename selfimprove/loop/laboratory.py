@@ -14,6 +14,7 @@ from selfimprove.containment.policy import check_run
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop.admission import Admission, Candidate
+from selfimprove.loop.climbing import Climbing
 from selfimprove.loop.clock import Clock
 from selfimprove.loop.comparison import Paired, compare
 from selfimprove.loop.controlling import Controlling
@@ -45,6 +46,7 @@ class Laboratory:
         self.controlling = Controlling(bench, self.space)
         self._admission = Admission(bench, self.space)
         self._searching = Searching(bench)
+        self._climbing = Climbing(bench)
         self._examination = Examination(bench, versions)
         self.clock = clock
 
@@ -143,6 +145,11 @@ class Laboratory:
     def decided(self, n: int, candidate: Candidate, decision: Decision) -> None:
         """Record what the gate decided."""
         self.journal.once("decision", (n, candidate.index), lambda: _place(n, candidate) | asdict(decision))
+
+    def climb(self, n: int, candidate: Candidate, confirmation: Mapping[str, Any]) -> None:
+        """Raise the difficulty of what a promoted candidate has mastered, and measure its lineage there."""
+        skills = {name: float(family["skill"]) for name, family in confirmation["tasks"].items()}
+        self._climbing.after(n, candidate.genome, skills)
 
     def learn(self, n: int) -> None:
         """Let the controller learn from everything so far."""

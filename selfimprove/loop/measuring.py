@@ -157,7 +157,7 @@ def _train_job(bench: Bench, slot: Slot, part: Slice) -> Job:
     config, price = bench.config, bench.price(slot.genome)
     earlier = _before(slices(price), part.stage)
     inputs = {name: verified(bench, slot.key, earlier[-1].stage, name) for name in (WEIGHTS, MEMORY) if earlier}
-    job = TrainJob(slot.genome, config.tasks, price.steps, slot.seed, config.device, part.first, part.last)
+    job = TrainJob(slot.genome, slot.tasks, price.steps, slot.seed, config.device, part.first, part.last)
     zygote = "cuda" if config.device == "cuda" else "torch"
     outputs = (WEIGHTS,) if part.final else (WEIGHTS, MEMORY)
     limits = bench.limits(output_bytes=16 * price.parameters + (1 << 20))
@@ -228,13 +228,14 @@ def _read(bench: Bench, going: Sequence[tuple[Slot, Slice]], generation: int) ->
         for slot, part in going
         if journal.find("stage", slot.key, part.stage) and not journal.find("reading", slot.key, part.stage)
     ]
-    tasks = replace(bench.config.tasks, eval_sequences=bench.config.inspection.stage_sequences)
+    short = bench.config.inspection.stage_sequences
+    tasks = [replace(slot.tasks, eval_sequences=short) for slot, _ in todo]
     seed = derive(bench.config.seed, "instances", "stage", generation)
     jobs = [
-        _evaluate_job(bench, slot, part.stage, EvaluateJob(slot.genome, tasks, READING, seed, "cpu"), "reading")
-        for slot, part in todo
+        _evaluate_job(bench, slot, part.stage, EvaluateJob(slot.genome, asked, READING, seed, "cpu"), "reading")
+        for (slot, part), asked in zip(todo, tasks, strict=True)
     ]
-    answers = {index: _score_of(outcome, tasks) for index, outcome in attempt(bench.supervisor, jobs)}
+    answers = {index: _score_of(outcome, tasks[index]) for index, outcome in attempt(bench.supervisor, jobs)}
     for index, (slot, part) in enumerate(todo):
         score, reason = answers[index]
         go, why = _judge(bench, part.stage, score, reason)
@@ -270,10 +271,10 @@ def _evaluate(bench: Bench, slots: Sequence[Slot]) -> None:
     ]
     jobs = []
     for slot, split, seed in wanted:
-        task = EvaluateJob(slot.genome, bench.config.tasks, split, seed, "cpu")
+        task = EvaluateJob(slot.genome, slot.tasks, split, seed, "cpu")
         jobs.append(_evaluate_job(bench, slot, FINAL, task, split))
     for index, outcome in attempt(bench.supervisor, jobs):
-        score, reason = _score_of(outcome, bench.config.tasks)
+        score, reason = _score_of(outcome, wanted[index][0].tasks)
         status = describe(outcome)[0] if score is not None or not isinstance(outcome, Completed) else "invalid"
         shown = score.to_json() if score is not None else None
         body = {"key": jobs[index].key, "status": status, "reason": reason, "score": shown}

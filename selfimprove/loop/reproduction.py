@@ -49,8 +49,8 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
     body, first = kept[generation], entries[0].body
     config = first["config"]
     genomes = {e.body["sha256"]: e.body["genome"] for e in entries if e.kind == "genome"}
-    genome, tasks = Genome.from_json(genomes[body["genome"]]), tasks_from_json(config["tasks"])
     manifest = _manifest(run_dir, body)
+    genome, tasks = Genome.from_json(genomes[body["genome"]]), tasks_from_json(manifest["tasks"])
     job = TrainJob(genome, tasks, manifest["steps"], body["seed"], manifest["device"], last=manifest["last"])
     use, cuda = config["containment"], manifest["device"] == "cuda"
     backend = make_backend(

@@ -10,6 +10,7 @@ from selfimprove.archive.lineage import SEED_INDEX
 from selfimprove.errors import RunFailed
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.admission import Candidate
+from selfimprove.loop.climbing import tasks_of
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.halving import Reported, judge, regret
 from selfimprove.loop.measuring import Showing, failed_reading, measure, stop
@@ -65,7 +66,8 @@ class Searching:
         """The slot of a genome's ``s``-th training seed."""
         root = self._config.seed
         split = ("search", derive(root, "instances", "search", n))
-        return Slot(f"g{n:03d}/{name}/s{s}", "search", genome, derive(root, "train", "search", n, s), (split,))
+        seed, tasks = derive(root, "train", "search", n, s), tasks_of(self._bench, n)
+        return Slot(f"g{n:03d}/{name}/s{s}", "search", genome, seed, (split,), tasks)
 
     def slots(self, n: int, candidate: Candidate) -> list[Slot]:
         """A candidate's slots, one a training seed."""

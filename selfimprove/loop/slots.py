@@ -23,6 +23,7 @@ from selfimprove.loop.attempts import attempt
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.journal import Journal
 from selfimprove.nets.cost import Quote, quote
+from selfimprove.tasks.suite import TasksConfig
 
 SCRATCH = "scratch"  # weights between training and the end of their generation
 _REPORTED = ("steps", "diverged")  # of all that a training worker may say, what a record keeps
@@ -38,6 +39,7 @@ class Slot:
         genome: what is trained.
         seed: of weights and training data.
         splits: split -> seed of its instances; the trained weights are scored on each.
+        tasks: what it is trained and scored on, at their levels.
     """
 
     key: str
@@ -45,6 +47,7 @@ class Slot:
     genome: Genome
     seed: int
     splits: tuple[tuple[str, int], ...]
+    tasks: TasksConfig
 
 
 @dataclass(frozen=True)

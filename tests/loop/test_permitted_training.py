@@ -73,7 +73,9 @@ class Setting:
     clock: Clock
 
     def train(self) -> Any:
-        return measuring.measure(self.bench, [Slot("g001/c00/s0", "search", GENOME, 0, (("search", 1),))], SHOWING)
+        return measuring.measure(
+            self.bench, [Slot("g001/c00/s0", "search", GENOME, 0, (("search", 1),), CONFIG.tasks)], SHOWING
+        )
 
     def forge(self, monkeypatch: pytest.MonkeyPatch, make: Callable[[Permit], Permit]) -> None:
         """Hand out what ``make`` makes of each permit."""

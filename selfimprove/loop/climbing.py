@@ -1,0 +1,91 @@
+"""Climbing: difficulty rises when a promoted genome has mastered a family, and the lineage is measured again there.
+
+Rules are frozen, instances are not. The levels of a generation follow from the promotions before it, by the rule of
+``selfimprove.tasks.ladder``; a resumed run finds them in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from selfimprove.genome.genome import Genome
+from selfimprove.loop.measuring import Showing, measure
+from selfimprove.loop.slots import Bench, Slot
+from selfimprove.seeds import derive
+from selfimprove.tasks.ladder import climb
+from selfimprove.tasks.score import mean_score
+from selfimprove.tasks.suite import TasksConfig
+
+ANCESTORS = 3  # that are measured again beside the promoted genome and the seed
+
+
+def tasks_of(bench: Bench, n: int) -> TasksConfig:
+    """The tasks of generation ``n``: the run's, at the levels that the promotions before it led to."""
+    risen = [body for body in bench.journal.all("climb") if body["generation"] < n]
+    return bench.config.tasks.at(risen[-1]["levels"] if risen else _first_levels(bench.config.tasks))
+
+
+class Climbing:
+    """Raises levels after a promotion, each time once."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def after(self, n: int, genome: Genome, skills: Mapping[str, float]) -> None:
+        """Apply the rule to a genome that generation ``n`` promoted; where a family rises, measure the lineage there.
+
+        Args:
+            n: the generation.
+            genome: what it promoted.
+            skills: its gate skill by family, at the levels of that generation.
+        """
+        tasks = tasks_of(self._bench, n)
+        step = climb(tasks.levels, skills, {name: tasks.top(name) for name in tasks.families})
+        if not (step.risen or step.capped):
+            return
+        body = {"generation": n, "levels": step.levels, "risen": list(step.risen), "capped": list(step.capped)}
+        self._bench.journal.once("climb", (n,), lambda: body)
+        if step.risen:
+            self._measure_again(n, genome)
+
+    def _measure_again(self, n: int, genome: Genome) -> None:
+        """Train and score the promoted genome, its last ancestors and the seed on the same new instances."""
+        bench, root = self._bench, self._bench.config.seed
+        tasks, instances = tasks_of(bench, n + 1), derive(root, "instances", "ladder", n)
+        genomes = self._lineage(genome)
+        seeds = [derive(root, "train", "ladder", n, s) for s in range(bench.config.search_seeds)]
+        slots = [
+            Slot(f"g{n:03d}/ladder/{who.short}/s{s}", "search", who, seed, (("search", instances),), tasks)
+            for who in genomes
+            for s, seed in enumerate(seeds)
+        ]
+        found = measure(bench, slots, Showing(n, "a harder level", (1.0, 1.0)))
+        for place, who in enumerate(genomes):
+            mine = found[place * len(seeds) : (place + 1) * len(seeds)]
+            score = mean_score([by_split["search"] if by_split is not None else None for by_split in mine])
+            body = {"generation": n, "genome": who.sha256, "levels": dict(tasks.levels), "seeds": len(seeds)}
+            bench.journal.once("level_score", (n, who.sha256), partial(dict, body, **score.to_json()))
+
+    def _lineage(self, genome: Genome) -> list[Genome]:
+        """The genome, its last promoted ancestors, newest first, and the seed."""
+        seed, parent_of = self._bench.config.seed_genome, self._parents()
+        found = [genome]
+        while len(found) <= ANCESTORS and found[-1].sha256 in parent_of:
+            found.append(self._genome(parent_of[found[-1].sha256]))
+        return found if seed.sha256 in {who.sha256 for who in found} else [*found, seed]
+
+    def _parents(self) -> dict[str, str]:
+        """Parent by promoted genome."""
+        journal = self._bench.journal
+        promoted = {body["genome"] for body in journal.all("decision") if body["promoted"]}
+        return {b["genome"]: b["parent"] for b in journal.all("confirmation") if b["genome"] in promoted}
+
+    def _genome(self, sha256: str) -> Genome:
+        body: Mapping[str, Any] | None = self._bench.journal.find("genome", sha256)
+        return Genome.from_json(body["genome"]) if body is not None else self._bench.config.seed_genome
+
+
+def _first_levels(tasks: TasksConfig) -> dict[str, int]:
+    return {name: tasks.levels.get(name, 0) for name in tasks.families}

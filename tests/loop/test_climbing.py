@@ -1,0 +1,80 @@
+"""Difficulty rises with what a promoted genome has mastered, and the lineage is measured again where it rose."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfimprove.archive.anchor import FileAnchor
+from selfimprove.archive.audit import audit
+from selfimprove.containment.jobs import Job
+from selfimprove.loop import run as loop
+from selfimprove.tasks.score import FamilyScore, Proportion, Score
+from selfimprove.training.protocol import tasks_from_json
+from tests.loop import played
+from tests.loop.played import CONFIG, Player, Silent
+from tests.loop.records import bodies
+
+MASTERED = "recall"
+CLIMBER = replace(CONFIG, generations=3)
+
+
+def scored(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Candidates master one family at every level, and are better than their parents elsewhere."""
+    tasks = tasks_from_json(job.payload["tasks"])
+    ahead = "/c0" in job.key or "/candidate/" in job.key
+    families = {}
+    for name in tasks.families:
+        skill = 0.95 if name == MASTERED and ahead else 0.3 * ahead
+        scale = tasks.setting(name).scale(tasks.context)
+        span = math.log(scale.answers) - scale.floor
+        families[name] = FamilyScore(skill, 0.5, math.log(scale.answers) - skill * span)
+    mean = sum(one.skill for one in families.values()) / len(families)
+    return Score(mean, families, Proportion.of(tasks.halt_prompts, tasks.halt_prompts)).to_json(), {}
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(loop, "Supervisor", Player)
+    monkeypatch.setitem(played.PLAYED, "evaluate", scored)
+    assert loop.run(CLIMBER, tmp_path / "run", Silent()).state == "finished"
+    return tmp_path / "run"
+
+
+def test_a_mastered_family_rises_by_one_level_a_promotion_up_to_its_top(ran: Path) -> None:
+    promoted = [body["generation"] for body in bodies(ran, "decision") if body["promoted"]]
+    climbs = bodies(ran, "climb")
+    assert [body["generation"] for body in climbs] == promoted
+    top = CONFIG.tasks.top(MASTERED)
+    expected = [min(number, top) for number in range(1, len(climbs) + 1)]
+    assert [body["levels"][MASTERED] for body in climbs] == expected
+    assert all(body["levels"][name] == 0 for body in climbs for name in CONFIG.tasks.families if name != MASTERED)
+
+
+def test_what_was_promoted_its_parent_and_the_seed_are_measured_again_on_the_new_level(ran: Path) -> None:
+    first = bodies(ran, "climb")[0]
+    again = [body for body in bodies(ran, "level_score") if body["generation"] == first["generation"]]
+    promoted = next(body for body in bodies(ran, "decision") if body["promoted"])
+    assert {body["genome"] for body in again} == {promoted["genome"], CONFIG.seed_genome.sha256}
+    assert all(body["levels"] == first["levels"] for body in again)
+    later = [body for body in bodies(ran, "level_score") if body["generation"] > first["generation"]]
+    assert len({body["genome"] for body in later}) > 2  # the lineage has grown
+
+
+def test_a_kept_checkpoint_says_on_which_levels_it_was_trained(ran: Path) -> None:
+    level = dict.fromkeys(CONFIG.tasks.families, 0)
+    risen = {body["generation"]: body["levels"] for body in bodies(ran, "climb")}
+    for body in bodies(ran, "checkpoint"):
+        manifest = json.loads((ran / body["manifest"]).read_text())
+        before = [levels for generation, levels in risen.items() if generation < body["generation"]]
+        assert manifest["tasks"]["levels"] == (before[-1] if before else level)
+
+
+def test_a_run_that_climbs_passes_its_audit(ran: Path, tmp_path: Path) -> None:
+    assert audit(ran, FileAnchor(tmp_path / "state")).ok

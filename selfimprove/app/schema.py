@@ -50,6 +50,7 @@ RANGES: Mapping[str, Range] = {
     "space.min_blocks": Range(1, 16, "blocks"),
     "space.max_blocks": Range(1, 16, "blocks"),
     "space.max_width": Range(32, 512, "channels"),
+    "space.max_window": Range(2, 64, "positions"),
     "space.max_batch": Range(8, 512, "sequences"),
     "tasks.vocab_size": Range(16, 4096, "tokens"),
     "tasks.context": Range(8, 4096, "tokens"),

@@ -14,6 +14,7 @@ from selfimprove.errors import ConfigError
 STUDIES: Mapping[str, str] = {
     "improvement": "benchmarks.improvement:main",
     "faults": "benchmarks.faults:main",
+    "space": "benchmarks.space:main",
     "sweep": "benchmarks.sweep:main",
 }
 BENCHMARKS: Mapping[str, str] = {"containment": "benchmarks.containment:main"}

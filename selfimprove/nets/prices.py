@@ -47,7 +47,7 @@ _SILU: Final = (COSTLY + 1) + (COSTLY + 5)
 _PRODUCT: Final = 1 + 2
 ACTIVATION: Final = {
     "relu": 1 + 1,
-    "relu2": 2 + 3,
+    "relu2": 2 + 4,
     "gelu": _GELU,
     "silu": _SILU,
     "swiglu": _SILU + _PRODUCT,

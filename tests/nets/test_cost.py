@@ -55,7 +55,7 @@ def test_elementwise_flops_are_what_torch_dispatches(
     loss = VOCAB * (prices.CONSTRAINT + prices.OBJECTIVE["logits"])
     tokens = SEED.recipe.batch * CONTEXT
     _, counted = count(architecture, batch=SEED.recipe.batch, vocab_size=VOCAB, context=CONTEXT)
-    assert price(genome).elementwise_flops_per_step - tokens * loss == pytest.approx(counted, rel=0.02)
+    assert price(genome).elementwise_flops_per_step - tokens * loss == pytest.approx(counted, rel=0.05)
 
 
 @settings(max_examples=60, deadline=None)

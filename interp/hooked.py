@@ -59,6 +59,11 @@ class HookedModel(HookedRootModule, Transformer):
         return tuple(layer for layer, block in enumerate(self.blocks) if block.has_attention)
 
     @property
+    def joined(self) -> tuple[int, ...]:
+        """Layers where an embedding residual or a skip joins the stream, so that the entry is not the end before it."""
+        return tuple(n for n, block in enumerate(self.blocks) if block.joins_embedding or block.mirror is not None)
+
+    @property
     def adapter(self) -> HookedModel:
         """Where TransformerLens looks for what comes after the unembedding: `apply_output_logits_transform`."""
         return self

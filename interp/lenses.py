@@ -53,7 +53,12 @@ def own_log_probs(model: HookedModel, cache: ActivationCache) -> Float[Tensor, "
 
 
 def library_log_probs(model: HookedModel, cache: ActivationCache) -> Float[Tensor, "layer batch pos vocab"]:
-    """The same through TransformerLens, which raises ValueError or NotImplementedError for models it cannot read."""
+    """The same through TransformerLens, which raises ValueError or NotImplementedError for models it cannot read.
+
+    It takes the input of the next block for the output of a block, which is not so where something joins in between.
+    """
+    if model.joined:
+        raise NotImplementedError("blocks whose input is more than the output of the block before")
     lens = library_logit_lens(model, cache=cache, positions=None, return_type="log_probs", chunk_size=CHUNK)
     values: Tensor = lens.values
     return values

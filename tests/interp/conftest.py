@@ -25,7 +25,7 @@ SPACE = Space(SpaceConfig(max_width=64, max_blocks=3))
 
 
 def draw_architecture(
-    seed: int, *, attention: bool = False, uniform: bool = False, additive: bool = False
+    seed: int, *, attention: bool = False, uniform: bool = False, additive: bool = False, joined: bool = True
 ) -> Architecture:
     """A random architecture over the whole space.
 
@@ -34,12 +34,15 @@ def draw_architecture(
         attention: only blocks that attend.
         uniform: all blocks are alike.
         additive: no norms after the additions, so that the stream is the sum of what is written to it.
+        joined: what joins the stream between two blocks is allowed.
     """
     rng = random.Random(seed)
     while True:
         drawn = draw_genome(SPACE, rng).architecture
         if uniform:
             drawn = replace(drawn, blocks=drawn.blocks[:1] * len(drawn.blocks))
+        if not joined:
+            drawn = replace(drawn, embedding_residual=False, unet_skips=False)
         attends = all(block.attends for block in drawn.blocks) or not attention
         if attends and not (additive and drawn.norm_placement == "post"):
             return replace(drawn, zero_init=False)

@@ -13,7 +13,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint check study-improvement study-faults study-halving study-sweep study-calibration clean distclean
+.PHONY: help setup run test lint check study-improvement study-faults study-space study-halving study-sweep study-calibration clean distclean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,9 @@ study-faults: setup ## Kill and resume 200 times; each lineage must equal the un
 
 study-halving: setup ## What successive halving saves and misses, over 20 generations
 	$(BIN)/selfimprove study halving $(ARGS)
+
+study-space: setup ## 5,000 random genomes: paths agree, quotes are counted, edits lead back
+	$(BIN)/selfimprove study space $(ARGS)
 
 study-sweep: setup ## Tune the seed genome's learning rate and batch
 	$(BIN)/selfimprove study sweep $(ARGS)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from interp.hooked import HookedModel, to_hooked
     from interp.inspection import Inspection, inspect, register
     from interp.lenses import lens_family
+    from interp.patching import patch_heads
     from interp.probes import probe_variable
     from interp.runs import Generation, generations, latest_run, load_generation
 
@@ -32,6 +33,7 @@ _HOMES = {
     "latest_run": "runs",
     "lens_family": "lenses",
     "load_generation": "runs",
+    "patch_heads": "patching",
     "probe_variable": "probes",
     "register": "inspection",
     "retention": "constraint",
@@ -49,6 +51,7 @@ __all__ = [
     "latest_run",
     "lens_family",
     "load_generation",
+    "patch_heads",
     "probe_variable",
     "register",
     "retention",

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.hooked import HookedModel, LayerwiseCache, to_hooked
+from interp.cache import LayerwiseCache
+from interp.hooked import HookedModel, to_hooked
 from interp.verdict import NotApplicable
 from selfimprove.errors import ConfigError
 from selfimprove.nets.transformer import Transformer

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from selfimprove.errors import InvalidCheckpoint
-from selfimprove.genome.genome import Architecture
+from selfimprove.genome.architecture import Architecture
 from selfimprove.nets.transformer import Transformer, build
 
 

@@ -3,6 +3,21 @@
 Training never imports TransformerLens. Here a deep copy of the model gets a ``HookPoint`` at every ``Tap`` and a class
 that is a ``HookedRootModule`` as well, so that ``run_with_cache``, ``run_with_hooks``, ``ActivationCache``, activation
 patching and ``transformer_lens.tools.analysis`` work on it, while ``forward`` stays the network's own.
+
+Hooks have TransformerLens's names. Where it has none, these are ours, under ``blocks.{layer}`` unless said otherwise:
+
+==================================== ===================================================================================
+``hook_embed_out``, ``hook_skip_out`` what an embedding residual and a U-net skip add before ``hook_resid_pre``
+``shift.hook_out``                   the token mixer's input after a token shift
+``attn.hook_gate``                   the sigmoid gate of attention, ``[batch pos head]`` or ``[batch pos head d_head]``
+``mixer.hook_in/gate/out``           a short convolution: its gated input, its output gate, its gated output
+``mlp.hook_expert_weights``          the route of a mixture of experts, ``[batch pos expert]``
+``hook_uncapped``                    of the model: logits before the soft cap
+==================================== ===================================================================================
+
+Names that stretch: ``hook_attn_out`` is what any token mixer adds to the stream, after the norm and scale that follow
+it; ``hook_attn_scores`` of linear attention are its unnormalized weights; a parallel block has no ``hook_resid_mid``;
+with norms after the additions ``hook_resid_mid/post`` see the normalized stream.
 """
 
 from __future__ import annotations
@@ -14,64 +29,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens import ActivationCache, HookedRootModule
+from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.utilities.slice import Slice
 
+from interp.cache import LayerwiseCache
 from interp.verdict import NotApplicable
-from selfimprove.nets.blocks import Tap
+from selfimprove.nets.primitives import Tap
 from selfimprove.nets.transformer import Transformer
-
-
-class LayerwiseCache(ActivationCache):
-    """An ``ActivationCache`` whose head results follow each layer's own number of heads.
-
-    The library labels ``cfg.n_heads`` rows a layer whatever the cache holds, and looks for ``hook_z`` in blocks that
-    have no attention. Here every row is one existing head, named by its layer and its index in that layer.
-    """
-
-    def _ensure_head_results(self) -> bool:
-        cached = True
-        for layer, block in enumerate(self.model.blocks):
-            name = f"blocks.{layer}.attn.hook_result"
-            if block.has_attention and name not in self.cache_dict:
-                cached = False
-                z = self.cache_dict[f"blocks.{layer}.attn.hook_z"]
-                self.cache_dict[name] = torch.einsum("...hd,hdm->...hm", z, block.attn.W_O)
-        return cached
-
-    def stack_head_results(  # type: ignore[no-untyped-def]  # the library's own signature is wider than its annotations
-        self, layer=-1, return_labels=False, incl_remainder=False, pos_slice=None, apply_ln=False
-    ):
-        """Each head's contribution to the residual stream, ``[head *batch_and_pos d_model]``.
-
-        Arguments and result are the library's; blocks without attention have no rows. With ``incl_remainder`` the last
-        row is the rest of the stream, so that the stack always adds up to it.
-
-        Raises:
-            NotApplicable: no attention below ``layer`` and no remainder asked for.
-        """
-        top = self.model.cfg.n_layers if layer is None or layer == -1 else layer
-        positions = pos_slice if isinstance(pos_slice, Slice) else Slice(pos_slice)
-        self._ensure_head_results()
-        rows: list[Tensor] = []
-        labels: list[str] = []
-        for index, block in enumerate(self.model.blocks[:top]):
-            if block.has_attention:
-                result = positions.apply(self.cache_dict[f"blocks.{index}.attn.hook_result"], dim=-3)
-                rows.extend(result.unbind(-2))
-                labels.extend(f"L{index}H{head}" for head in range(result.shape[-2]))
-        if incl_remainder:
-            end = f"blocks.{top - 1}.hook_resid_post" if top else "blocks.0.hook_resid_pre"
-            stream = positions.apply(self.cache_dict[end], dim=-2)
-            rows.append(stream - torch.stack(rows).sum(0) if rows else stream)
-            labels.append("remainder")
-        if not rows:
-            raise NotApplicable("stack_head_results", f"{top} blocks", "at least one block with attention")
-        stack = torch.stack(rows)
-        if apply_ln:
-            stack = self.apply_ln_to_stack(stack, top, pos_slice=positions)
-        return (stack, labels) if return_labels else stack
 
 
 class HookedModel(HookedRootModule, Transformer):
@@ -89,11 +53,30 @@ class HookedModel(HookedRootModule, Transformer):
         """Zeros: the unembedding has no bias. The final norm's own bias stays inside ``ln_final``."""
         return torch.zeros(self.W_U.shape[1], dtype=self.W_U.dtype, device=self.W_U.device)
 
+    @property
+    def attending(self) -> tuple[int, ...]:
+        """Layers that have attention."""
+        return tuple(layer for layer, block in enumerate(self.blocks) if block.has_attention)
+
+    @property
+    def joined(self) -> tuple[int, ...]:
+        """Layers where an embedding residual or a skip joins the stream, so that the entry is not the end before it."""
+        return tuple(n for n, block in enumerate(self.blocks) if block.joins_embedding or block.mirror is not None)
+
+    @property
+    def adapter(self) -> HookedModel:
+        """Where TransformerLens looks for what comes after the unembedding: `apply_output_logits_transform`."""
+        return self
+
+    def apply_output_logits_transform(self, logits: Float[Tensor, "*lead vocab"]) -> Float[Tensor, "*lead vocab"]:
+        """The soft cap, where there is one."""
+        return self.capped(logits)
+
     def tokens_to_residual_directions(self, tokens: int | Int[Tensor, "*lead"]) -> Float[Tensor, "*lead d_model"]:
         """Direction of each token's logit after ``apply_ln_to_stack``: ``W_U`` with the final norm's gain folded in.
 
         The library divides by the cached scale only; without the gain its attributions would not add up to the logit.
-        What they still leave out is one constant a token: the final norm's bias through ``W_U``.
+        What they still leave out is one constant a token, the final norm's bias through ``W_U``, and the soft cap.
         """
         folded = self.W_U.T * self.ln_final.w
         return folded[torch.as_tensor(tokens, device=folded.device)]

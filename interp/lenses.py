@@ -46,14 +46,19 @@ class LensResult:
 
 
 def own_log_probs(model: HookedModel, cache: ActivationCache) -> Float[Tensor, "layer batch pos vocab"]:
-    """Log-probabilities of every layer through this model's ``ln_final`` and ``W_U``."""
+    """Log-probabilities of every layer through this model's ``ln_final``, unembedding and soft cap."""
     with torch.no_grad():
         stack = torch.stack([cache[name] for name in residual_names(model.cfg.n_layers)])
-        return torch.stack([(model.ln_final(x) @ model.W_U + model.b_U).log_softmax(-1) for x in stack])
+        return torch.stack([model.capped(model.unembed(model.ln_final(x))).log_softmax(-1) for x in stack])
 
 
 def library_log_probs(model: HookedModel, cache: ActivationCache) -> Float[Tensor, "layer batch pos vocab"]:
-    """The same through TransformerLens, which raises ValueError or NotImplementedError for models it cannot read."""
+    """The same through TransformerLens, which raises ValueError or NotImplementedError for models it cannot read.
+
+    It takes the input of the next block for the output of a block, which is not so where something joins in between.
+    """
+    if model.joined:
+        raise NotImplementedError("blocks whose input is more than the output of the block before")
     lens = library_logit_lens(model, cache=cache, positions=None, return_type="log_probs", chunk_size=CHUNK)
     values: Tensor = lens.values
     return values

@@ -69,6 +69,7 @@ RANGES: Mapping[str, Range] = {
     "space.min_blocks": Range(1, 16, "blocks"),
     "space.max_blocks": Range(1, 16, "blocks"),
     "space.max_width": Range(32, 512, "channels"),
+    "space.max_window": Range(2, 64, "positions"),
     "space.max_batch": Range(8, 512, "sequences"),
     **{f"tasks.levels.{family}": Range(0, top, "level") for family, top in LEVELS.items()},
     "tasks.table_seed": Range(0, 2**SEED_BITS, ""),

@@ -116,6 +116,9 @@ def _check_start(config: RunConfig) -> None:
     contained = config.containment
     make_backend(contained.backend, contained.allow_degraded, device=config.device, outer_layer=contained.outer_layer)
     TaskSuite(config.tasks)
+    if config.space.max_window > config.tasks.context:
+        limit = f"at most tasks.context = {config.tasks.context}"
+        raise ConfigError("set space.max_window", config.space.max_window, limit, "change one of the two")
     seed, tasks, allowance = config.seed_genome, config.tasks, config.allowance_flops
     try:
         Space(config.space).validate(seed)

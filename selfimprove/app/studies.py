@@ -15,6 +15,7 @@ STUDIES: Mapping[str, str] = {
     "improvement": "benchmarks.improvement:main",
     "faults": "benchmarks.faults:main",
     "halving": "benchmarks.halving:main",
+    "space": "benchmarks.space:main",
     "sweep": "benchmarks.sweep:main",
     "calibration": "benchmarks.calibration:main",
 }

@@ -3,9 +3,10 @@
 An edit prints the way a Hydra override is written, so that a person can read and replay it:
 
 =============================================================== ====================================================
-``architecture.blocks.0.mixer=conv_attention``                   set a value
+``architecture.blocks.0.conv_qkv=true``                          set a value
 ``objective.expression.args.0.op=sub``                           set an operation (same kinds in and out)
 ``+architecture.blocks.1=copy(0)``                               insert a copy of an existing block
+``architecture.blocks.1=copy(0)``                                replace a block by a copy of another
 ``~architecture.blocks.1``                                       remove a block
 ``~objective.expression.args.1``                                 remove an operation, keeping an argument of its kind
 ``architecture.blocks.0<->architecture.blocks.1``                swap two blocks, or two subtrees of one kind
@@ -21,14 +22,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from selfimprove.errors import InvalidEdit, InvalidGenome
+from selfimprove.genome.architecture import Block
 from selfimprove.genome.expression import MAX_TEXT, Expression
 from selfimprove.genome.fields import ALLOCATING, SECTIONS, Field, Value, format_value
-from selfimprove.genome.genome import Block, Genome
+from selfimprove.genome.genome import Genome
 from selfimprove.genome.operations import CONST
 from selfimprove.genome.paths import block_index, path_tokens, position, value_at, with_value
 from selfimprove.genome.rewrites import alternatives, kept_argument, node_at, put, swap, wrap
 
-OPS = ("set", "insert", "remove", "swap", "wrap")
+OPS = ("set", "insert", "remove", "swap", "wrap", "copy")
 
 
 class Rules(Protocol):
@@ -50,7 +52,7 @@ class Edit:
     path: str
     """Where, dotted."""
     value: Value | None = None
-    """Set: the new value. Insert: ``copy(i)``. Swap: the other path. Wrap: text with a ``_``. Remove: None."""
+    """Set: the new value. Insert, copy: ``copy(i)``. Swap: the other path. Wrap: text with a ``_``. Remove: None."""
 
     @property
     def kind(self) -> str:
@@ -107,8 +109,10 @@ class Edit:
 
 
 _PATH = r"[A-Za-z_]\w*(?:\.\w+)*"
+_COPY = r"copy\(\d{1,4}\)"
 _FORMS = (
-    ("insert", re.compile(rf"\+(?P<path>{_PATH})=(?P<value>copy\(\d{{1,4}}\))", re.ASCII)),
+    ("insert", re.compile(rf"\+(?P<path>{_PATH})=(?P<value>{_COPY})", re.ASCII)),
+    ("copy", re.compile(rf"(?P<path>{_PATH})=(?P<value>{_COPY})", re.ASCII)),  # before wrap, which it looks like
     ("remove", re.compile(rf"~(?P<path>{_PATH})", re.ASCII)),
     ("swap", re.compile(rf"(?P<path>{_PATH})\s*<->\s*(?P<value>{_PATH})", re.ASCII)),
     ("wrap", re.compile(rf"(?P<path>{_PATH})=(?P<value>\w+\(.*\))", re.ASCII)),
@@ -128,11 +132,13 @@ def parse_edit(text: str) -> Edit:
             groups = match.groupdict()
             return Edit(op, groups["path"], _read_value(op, groups.get("value")))
     shown = text if len(text) <= 200 else f"{text[:200]}... ({len(text)} characters)"
-    raise InvalidEdit("parse edit", shown, "path=value, +path=copy(i), ~path, path<->path, path=op(_, ...)")
+    raise InvalidEdit(
+        "parse edit", shown, "path=value, +path=copy(i), path=copy(i), ~path, path<->path, path=op(_, ...)"
+    )
 
 
 def _read_value(op: str, text: str | None) -> Value | None:
-    if text is None or op in ("insert", "swap"):
+    if text is None or op in ("insert", "copy", "swap"):
         return text
     if op == "wrap":  # one spelling for each wrap, whatever spaces were typed
         return re.sub(r"\s*,\s*", ", ", re.sub(r"\s*([()])\s*", r"\1", text))
@@ -158,7 +164,7 @@ def apply(edit: Edit, genome: Genome, space: Rules) -> Genome:
     if edit.op == "swap" and space.describe(str(edit.value)) != field:
         raise InvalidEdit(f"swap {edit.path}", edit.value, "a path of the same kind")
     try:
-        edited = _change(edit, genome, field)
+        edited = change(edit, genome, field)
         space.validate(edited)
     except InvalidGenome as error:
         raise InvalidEdit(f"apply {edit}: {error.operation}", error.value, error.limit, error.remedy) from error
@@ -175,7 +181,8 @@ def invert(edit: Edit, genome: Genome) -> Edit:
         genome: the genome before the edit.
 
     Raises:
-        InvalidEdit: no single edit does it (the only block of its kind was removed), or the path is not in the genome.
+        InvalidEdit: no single edit does it (the only block of its kind was removed or replaced), or the path is not in
+            the genome.
     """
     if edit.op == "set":
         return replace(edit, value=value_at(genome, edit.path))
@@ -185,10 +192,11 @@ def invert(edit: Edit, genome: Genome) -> Edit:
         return edit
     if edit.kind == "architecture":
         index, blocks = block_index(edit.path, len(genome.architecture.blocks)), genome.architecture.blocks
-        rest = (*blocks[:index], *blocks[index + 1 :])
-        if blocks[index] not in rest:
+        replaced = (blocks[_copied(edit, blocks)],) if edit.op == "copy" else ()
+        left = (*blocks[:index], *replaced, *blocks[index + 1 :])
+        if blocks[index] not in left:
             raise InvalidEdit(f"invert {edit}", None, "", "no identical block is left to copy: keep the parent genome")
-        return Edit("insert", edit.path, f"copy({rest.index(blocks[index])})")
+        return Edit("insert" if edit.op == "remove" else "copy", edit.path, f"copy({left.index(blocks[index])})")
     node = node_at(genome.objective.expression, position(edit.path))
     if edit.op == "wrap":
         wrapped = wrap(node, str(edit.value))
@@ -208,7 +216,12 @@ def _kept(path: str, node: Expression) -> int:
     return kept
 
 
-def _change(edit: Edit, genome: Genome, field: Field) -> Genome:
+def change(edit: Edit, genome: Genome, field: Field) -> Genome:
+    """The edited genome, which may lie outside the space; ``field`` describes the edit's path.
+
+    Raises:
+        InvalidEdit: an index, copy or value that does not fit.
+    """
     if edit.kind == "objective":
         expression = _change_expression(edit, genome.objective.expression, field)
         return replace(genome, objective=replace(genome.objective, expression=expression))
@@ -228,17 +241,24 @@ def _coerce(edit: Edit, field: Field) -> Value:
 def _change_blocks(edit: Edit, blocks: tuple[Block, ...]) -> tuple[Block, ...]:
     if edit.op == "insert":
         index = block_index(edit.path, len(blocks) + 1)
-        match = re.fullmatch(r"copy\((\d{1,4})\)", str(edit.value), re.ASCII)
-        if match is None or int(match[1]) >= len(blocks):
-            raise InvalidEdit(f"insert {edit.path}", edit.value, f"copy(i) with i from 0 to {len(blocks) - 1}")
-        return (*blocks[:index], blocks[int(match[1])], *blocks[index:])
+        return (*blocks[:index], blocks[_copied(edit, blocks)], *blocks[index:])
     index = block_index(edit.path, len(blocks))
     if edit.op == "remove":
         return (*blocks[:index], *blocks[index + 1 :])
+    if edit.op == "copy":
+        return (*blocks[:index], blocks[_copied(edit, blocks)], *blocks[index + 1 :])
     other = block_index(str(edit.value), len(blocks))
     order = list(blocks)
     order[index], order[other] = order[other], order[index]
     return tuple(order)
+
+
+def _copied(edit: Edit, blocks: tuple[Block, ...]) -> int:
+    match = re.fullmatch(_COPY, str(edit.value), re.ASCII)
+    source = int(match[0][len("copy(") : -1]) if match else len(blocks)
+    if source >= len(blocks):
+        raise InvalidEdit(f"{edit.op} {edit.path}", edit.value, f"copy(i) with i from 0 to {len(blocks) - 1}")
+    return source
 
 
 def _change_expression(edit: Edit, expression: Expression, field: Field) -> Expression:

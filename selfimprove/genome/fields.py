@@ -64,15 +64,32 @@ _FLAG = Field("flag", (False, True))
 FIELDS: dict[str, Field] = {
     "architecture.width": Field("integer", (32, 48, 64, 96, 128, 192, 256, 384, 512)),
     "architecture.norm": Field("choice", ("layernorm", "rmsnorm")),
-    "architecture.positions": Field("choice", ("rope", "learned", "none")),
+    "architecture.norm_placement": Field("choice", ("pre", "post", "sandwich")),
+    "architecture.positions": Field("choice", ("rope", "learned", "alibi", "none")),
+    "architecture.residual_scale": Field("choice", ("one", "depth", "learned")),
+    "architecture.embedding_residual": _FLAG,
+    "architecture.unet_skips": _FLAG,
+    "architecture.logit_softcap": Field("number", (0.0, 5.0, 15.0, 30.0)),
     "architecture.tie_embeddings": _FLAG,
     "architecture.zero_init": _FLAG,
-    "architecture.blocks.*": Field("block", low=1, high=4, ops=("insert", "remove", "swap")),
-    "architecture.blocks.*.mixer": Field("choice", ("attention", "conv_attention", "short_conv")),
+    "architecture.blocks.*": Field("block", low=1, high=4, ops=("insert", "remove", "swap", "copy")),
+    "architecture.blocks.*.mixer": Field(
+        "choice", ("attention", "sliding_attention", "linear_attention", "short_conv", "none")
+    ),
     "architecture.blocks.*.heads": Field("integer", (1, 2, 4, 8)),
+    "architecture.blocks.*.kv_heads": Field("integer", (0, 1, 2, 4)),
+    "architecture.blocks.*.head_size": Field("integer", (0, 8, 16, 32, 64)),
+    "architecture.blocks.*.window": Field("integer", (2, 4, 8, 16, 32, 64)),
     "architecture.blocks.*.qk_norm": _FLAG,
-    "architecture.blocks.*.channel": Field("choice", ("relu", "gelu", "silu", "relu2", "swiglu")),
+    "architecture.blocks.*.gate": Field("choice", ("none", "head", "channel")),
+    "architecture.blocks.*.conv_qkv": _FLAG,
+    "architecture.blocks.*.token_shift": _FLAG,
+    "architecture.blocks.*.value_residual": _FLAG,
+    "architecture.blocks.*.channel": Field(
+        "choice", ("relu", "gelu", "silu", "relu2", "swiglu", "geglu", "moe", "none")
+    ),
     "architecture.blocks.*.mlp_ratio": Field("number", (1.0, 2.0, 3.0, 4.0, 6.0)),
+    "architecture.blocks.*.parallel": _FLAG,
     "objective.expression": Field("expression", ops=("wrap", "remove", "swap")),
     "objective.expression.op": Field("choice", tuple(op for op in OPERATIONS if OPERATIONS[op].arguments)),
     "objective.expression.value": Field(

@@ -18,52 +18,12 @@ from typing import Any
 
 from selfimprove.canonical import canonical
 from selfimprove.errors import InvalidGenome
+from selfimprove.genome.architecture import Architecture, Block
 from selfimprove.genome.expression import Expression, cross_entropy, parse
 
 SCHEMA = 1
-ATTENTION_MIXERS = ("attention", "conv_attention")
-"""Token mixers that have heads and see positions through rotary embeddings."""
 SINGLE_BETA_OPTIMIZERS = ("sgd",)
 """Optimizers that read ``beta1`` (their momentum) and not ``beta2``."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """One residual block: a token mixer, then a channel mixer. Blocks of one model may differ."""
-
-    mixer: str
-    """``attention``, ``conv_attention`` (depthwise causal convolution on q, k and v), ``short_conv`` (gated)."""
-    heads: int
-    """Attention heads; without effect in a block without attention."""
-    qk_norm: bool
-    """Normalize queries and keys; without effect in a block without attention."""
-    channel: str
-    """Activation of the MLP: ``relu``, ``gelu``, ``silu``, ``relu2`` or the gated ``swiglu``."""
-    mlp_ratio: float
-    """Hidden width of the MLP over the width of the model."""
-
-    @property
-    def attends(self) -> bool:
-        """Whether the token mixer is a form of attention."""
-        return self.mixer in ATTENTION_MIXERS
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What ``selfimprove.nets.transformer.build`` builds."""
-
-    width: int
-    """Width of the residual stream."""
-    blocks: tuple[Block, ...]
-    """The blocks, first to last."""
-    norm: str
-    """``layernorm`` or ``rmsnorm``, before each mixer and before the unembedding."""
-    positions: str
-    """``rope``, ``learned`` or ``none``."""
-    tie_embeddings: bool
-    """Use the embedding as the unembedding."""
-    zero_init: bool
-    """Start the output projections of both mixers at zero."""
 
 
 @dataclass(frozen=True)
@@ -132,16 +92,15 @@ class Genome:
     @cached_property
     def effective(self) -> dict[str, Any]:
         """``to_json`` without what has no effect; equal for two genomes that build, train and score the same."""
-        data = self.to_json()
-        for block, written in zip(self.architecture.blocks, data["architecture"]["blocks"], strict=True):
-            if not block.attends:
-                del written["heads"], written["qk_norm"]
-        if self.architecture.positions == "rope" and not any(block.attends for block in self.architecture.blocks):
-            data["architecture"]["positions"] = "none"  # nothing is left to rotate
+        recipe = _encode(self.recipe)
         if self.recipe.optimizer in SINGLE_BETA_OPTIMIZERS:
-            del data["recipe"]["beta2"]
-        data["objective"]["expression"] = self.objective.expression.canonical
-        return data
+            del recipe["beta2"]
+        return {
+            "schema": SCHEMA,
+            "architecture": self.architecture.effective(),
+            "objective": _encode(self.objective) | {"expression": self.objective.expression.canonical},
+            "recipe": recipe,
+        }
 
     def canonical(self) -> str:
         """RFC 8785 JSON of ``effective``: what the hash is taken over."""
@@ -165,16 +124,8 @@ def seed_genome(learning_rate: float = 1e-3, batch: int = 16) -> Genome:
         learning_rate: peak learning rate, from a tuning sweep.
         batch: sequences per step, from the same sweep.
     """
-    block = Block(mixer="attention", heads=4, qk_norm=False, channel="gelu", mlp_ratio=4.0)
     return Genome(
-        architecture=Architecture(
-            width=64,
-            blocks=(block, block),
-            norm="layernorm",
-            positions="rope",
-            tie_embeddings=False,
-            zero_init=False,
-        ),
+        architecture=Architecture(blocks=(Block(), Block())),
         objective=Objective(cross_entropy()),
         recipe=Recipe(
             optimizer="adamw",

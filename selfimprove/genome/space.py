@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from selfimprove.errors import ConfigError, InvalidEdit, InvalidGenome
+from selfimprove.genome import architecture as architectures
 from selfimprove.genome import expression as expressions
 from selfimprove.genome import rewrites
-from selfimprove.genome.edits import OPS, Edit, apply
+from selfimprove.genome.edits import OPS, Edit, apply, change
 from selfimprove.genome.fields import FIELDS, SECTIONS, Field, format_value, pattern
-from selfimprove.genome.genome import Architecture, Genome
+from selfimprove.genome.genome import Genome
 from selfimprove.genome.operations import CONST
 from selfimprove.genome.paths import LEVELS_PER_TOKEN, path_tokens, value_at, with_value
-
-MIN_HEAD_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,8 @@ class SpaceConfig:
     min_blocks: int = 1
     max_blocks: int = 4
     max_width: int = 128
+    max_window: int = 16
+    """Longest window of sliding attention; no longer than the context of the tasks, which the space does not know."""
     max_batch: int = 64
 
     def __post_init__(self) -> None:
@@ -50,6 +51,7 @@ class SpaceConfig:
             raise ConfigError("space.min_blocks..max_blocks", f"{self.min_blocks}..{self.max_blocks}", "1 to 16")
         for name, path, value in (
             ("max_width", "architecture.width", self.max_width),
+            ("max_window", "architecture.blocks.*.window", self.max_window),
             ("max_batch", "recipe.batch", self.max_batch),
         ):
             if value not in FIELDS[path].choices:
@@ -64,6 +66,7 @@ class Space:
         low, high = self.config.min_blocks, self.config.max_blocks
         self.fields: dict[str, Field] = FIELDS | {
             "architecture.width": FIELDS["architecture.width"].up_to(self.config.max_width),
+            "architecture.blocks.*.window": FIELDS["architecture.blocks.*.window"].up_to(self.config.max_window),
             "architecture.blocks.*": Field("block", low=low, high=high, ops=FIELDS["architecture.blocks.*"].ops),
             "recipe.batch": FIELDS["recipe.batch"].up_to(self.config.max_batch),
         }
@@ -86,7 +89,7 @@ class Space:
         raise InvalidEdit("edit path", path if len(path) <= 200 else path[:200] + "...", ", ".join(self._open), remedy)
 
     def validate(self, genome: Genome) -> None:
-        """Check every value, the heads, the depth and the objective.
+        """Check every value, what goes together with what, the depth and the objective.
 
         Raises:
             InvalidGenome: naming the path, the value, what is allowed, and the remedy.
@@ -95,13 +98,13 @@ class Space:
         low, high = self.config.min_blocks, self.config.max_blocks
         if not low <= len(blocks) <= high:
             raise InvalidGenome("architecture.blocks", f"{len(blocks)} blocks", f"{low} to {high}", "change the depth")
-        for path in self._value_paths(genome):
+        for path in self.value_paths(genome):
             value = value_at(genome, path)
             field = self.fields[pattern(path)]
             if field.coerce(value) is None:
                 close = difflib.get_close_matches(str(value), [str(choice) for choice in field.choices], n=1)
                 raise InvalidGenome(path, value, field.limit, f"did you mean {close[0]}?" if close else "")
-        _check_heads(genome.architecture)
+        architectures.check(genome.architecture)
         tree = genome.objective.expression
         expressions.validate(tree)
         if not tree.contains("onehot"):
@@ -141,7 +144,7 @@ class Space:
         words += [*rewrites.TERMS, *rewrites.FACTORS, *rewrites.SCALES]
         return tuple(dict.fromkeys(words))
 
-    def _value_paths(self, genome: Genome, section: str = "") -> Iterator[str]:
+    def value_paths(self, genome: Genome, section: str = "") -> Iterator[str]:
         """Concrete paths of the architecture and recipe that a ``set`` may stand at."""
         for path, field in self.fields.items():
             if "set" not in field.ops or path.startswith("objective") or not path.startswith(section):
@@ -152,28 +155,34 @@ class Space:
                 yield path
 
     def _sets(self, genome: Genome, section: str) -> Iterator[Edit]:
-        for path in self._value_paths(genome, section):
+        for path in self.value_paths(genome, section):
             value = value_at(genome, path)
             for choice in self.fields[pattern(path)].choices:
                 if choice == value:
                     continue
                 edited = with_value(genome, path, choice)
-                if _heads_fit(edited.architecture) and edited.effective != genome.effective:
+                if edited.effective != genome.effective and architectures.goes_together(edited.architecture):
                     yield Edit("set", path, choice)
 
     def _block_edits(self, genome: Genome) -> Iterator[Edit]:
-        blocks = genome.architecture.blocks
-        count = len(blocks)
+        """Those that lead to another architecture, one whose parts go together."""
+        before = genome.architecture.effective()
+        for edit in self._moves(len(genome.architecture.blocks)):
+            edited = change(edit, genome, self.fields["architecture.blocks.*"]).architecture
+            if edited.effective() != before and architectures.goes_together(edited):
+                yield edit
+
+    def _moves(self, count: int) -> Iterator[Edit]:
         paths = [f"architecture.blocks.{index}" for index in range(count + 1)]
         if count < self.config.max_blocks:
             for path, source in itertools.product(paths, range(count)):
                 yield Edit("insert", path, f"copy({source})")
         if count > self.config.min_blocks:
             yield from (Edit("remove", path) for path in paths[:count])
-        shapes = genome.effective["architecture"]["blocks"]
         for first, second in itertools.combinations(range(count), 2):
-            if shapes[first] != shapes[second]:
-                yield Edit("swap", paths[first], paths[second])
+            yield Edit("swap", paths[first], paths[second])
+        for path, source in itertools.product(paths[:count], range(count)):
+            yield Edit("copy", path, f"copy({source})")
 
     def _objective_edits(self, genome: Genome) -> Iterator[Edit]:
         tree = genome.objective.expression
@@ -207,26 +216,3 @@ def apply_all(edits: Sequence[Edit], genome: Genome, space: Space) -> Genome:
     if edited.effective == genome.effective:
         raise InvalidEdit("apply edits", ", ".join(map(str, edits)), "edits that do not cancel out")
     return edited
-
-
-def _fits(width: int, heads: int) -> bool:
-    """Whether heads divide the width into sizes that are even (rotary pairs) and not too small to match anything."""
-    return width % heads == 0 and (width // heads) % 2 == 0 and width // heads >= MIN_HEAD_SIZE
-
-
-def _heads_fit(architecture: Architecture) -> bool:
-    return all(_fits(architecture.width, block.heads) for block in architecture.blocks if block.attends)
-
-
-def _check_heads(architecture: Architecture) -> None:
-    width = architecture.width
-    for index, block in enumerate(architecture.blocks):
-        if block.attends and not _fits(width, block.heads):
-            heads = FIELDS["architecture.blocks.*.heads"].choices
-            good = ", ".join(str(count) for count in heads if isinstance(count, int) and _fits(width, count))
-            raise InvalidGenome(
-                f"architecture.blocks.{index}.heads",
-                block.heads,
-                f"{good} at width {width}",
-                f"a head's size must be even and at least {MIN_HEAD_SIZE}",
-            )

@@ -14,24 +14,18 @@ Every position is priced as if it were scored, by the objective and by the fixed
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
-from selfimprove.errors import InvalidGenome
+from selfimprove.genome.architecture import Architecture
 from selfimprove.genome.expression import Expression
-from selfimprove.genome.genome import Architecture, Block, Genome, Recipe
+from selfimprove.genome.genome import Genome, Recipe
+from selfimprove.nets.block_cost import block_prices, norm_shapes, priced
 from selfimprove.nets.prices import (
-    ACTIVATION,
-    CAUSAL_CONV,
-    CHANNEL_MATRICES,
     CLIP,
     CONSTRAINT,
-    CONV_TAPS,
     EMBEDDING,
     FLOAT_BYTES,
-    GATES,
-    MATRICES,
     NEWTON_SCHULZ_STEPS,
     NORM,
     OBJECTIVE,
@@ -39,13 +33,10 @@ from selfimprove.nets.prices import (
     OVER_VOCABULARY,
     POSITIONS,
     REMEMBERED,
-    RESIDUAL,
-    SOFTMAX,
+    SOFTCAP,
     STATE,
     VECTORS,
 )
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,8 @@ def quote(genome: Genome, *, vocab_size: int, context: int, allowance_flops: int
     tokens = recipe.batch * context
     matmul = 3 * tokens * _forward_matmul_per_token(architecture, vocab_size, context)
     elementwise = tokens * (
-        _elementwise_per_token(architecture, context) + _objective_per_token(genome.objective.expression, vocab_size)
+        _elementwise_per_token(architecture, vocab_size, context)
+        + _objective_per_token(genome.objective.expression, vocab_size)
     )
     optimizer = _optimizer_flops(recipe, shapes)
     per_step = matmul + elementwise + optimizer
@@ -104,7 +96,7 @@ def quote(genome: Genome, *, vocab_size: int, context: int, allowance_flops: int
         steps=steps,
         flops=steps * per_step,
         tokens=steps * tokens,
-        memory_bytes=_memory_bytes(genome, shapes, vocab_size, tokens),
+        memory_bytes=_memory_bytes(genome, shapes, vocab_size, context),
     )
 
 
@@ -114,16 +106,14 @@ def parameter_shapes(architecture: Architecture, vocab_size: int, context: int) 
     Raises:
         InvalidGenome: for a part without a price.
     """
+    blocks = block_prices(architecture, context)
     width = architecture.width
     shapes: dict[str, tuple[int, ...]] = {"embed.W_E": (vocab_size, width)}
-    _price(POSITIONS, architecture.positions, "architecture.positions")
     if architecture.positions == "learned":
         shapes["pos_embed.W_pos"] = (context, width)
-    for index, block in enumerate(architecture.blocks):
-        for name, shape in _block_shapes(block, architecture.norm, width):
-            shapes[f"blocks.{index}.{name}"] = shape
-    for name, shape in _norm_shapes("ln_final", architecture.norm, width):
-        shapes[name] = shape
+    for index, block in enumerate(blocks):
+        shapes |= {f"blocks.{index}.{name}": shape for name, shape in block.shapes().items()}
+    shapes |= norm_shapes("ln_final", architecture.norm, width)
     if not architecture.tie_embeddings:
         shapes["unembed.W_U"] = (width, vocab_size)
     return shapes
@@ -138,7 +128,7 @@ def memory_shapes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> dict
     found: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         own = recipe.optimizer != "muon" or is_muon_matrix(name)
-        for what in _price(REMEMBERED, recipe.optimizer if own else "adamw", "recipe.optimizer"):
+        for what in priced(REMEMBERED, recipe.optimizer if own else "adamw", "recipe.optimizer"):
             found[f"{what}:{name}"] = () if what == "step" else shape
     return found
 
@@ -160,87 +150,30 @@ def muon_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return (first, heads * second) if first >= second else (heads * first, second)
 
 
-def _price(table: Mapping[str, _T], name: str, path: str) -> _T:
-    if name not in table:
-        raise InvalidGenome(f"price {path}", name, ", ".join(table), "an operation without a price is not trained")
-    return table[name]
-
-
-def _norm_shapes(name: str, kind: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    _price(NORM, kind, "architecture.norm")
-    yield f"{name}.w", (width,)
-    if kind == "layernorm":
-        yield f"{name}.b", (width,)
-
-
-def _block_shapes(block: Block, norm: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield from _norm_shapes("ln1", norm, width)
-    yield from _norm_shapes("ln2", norm, width)
-    _price(MATRICES, block.mixer, "block.mixer")
-    if block.attends:
-        heads, d_head = block.heads, width // block.heads
-        yield from ((f"attn.W_{letter}", (heads, width, d_head)) for letter in "QKV")
-        yield "attn.W_O", (heads, d_head, width)
-        if block.mixer == "conv_attention":
-            yield from ((f"attn.conv_{letter}", (CONV_TAPS, heads, d_head)) for letter in "QKV")
-        if block.qk_norm:
-            yield from (("attn.q_norm.w", (d_head,)), ("attn.k_norm.w", (d_head,)))
-    else:
-        yield "mixer.W_in", (width, 3 * width)
-        yield "mixer.conv", (CONV_TAPS, width)
-        yield "mixer.W_out", (width, width)
-    inner = _inner(block, width)
-    yield "mlp.W_in", (width, inner)
-    if _price(CHANNEL_MATRICES, block.channel, "block.channel") == 3:
-        yield "mlp.W_gate", (width, inner)
-    yield "mlp.W_out", (inner, width)
-
-
-def _inner(block: Block, width: int) -> int:
-    return round(block.mlp_ratio * width)
-
-
 def _forward_matmul_per_token(architecture: Architecture, vocab_size: int, context: int) -> int:
-    width = architecture.width
-    products = width * vocab_size
-    for block in architecture.blocks:
-        products += _price(MATRICES, block.mixer, "block.mixer") * width * width
-        products += _price(CHANNEL_MATRICES, block.channel, "block.channel") * width * _inner(block, width)
-        if block.attends:
-            products += 2 * context * width  # scores, and the average of the values
-    return 2 * products
+    blocks = block_prices(architecture, context)
+    return 2 * (architecture.width * vocab_size + sum(block.products() for block in blocks))
 
 
-def _elementwise_per_token(architecture: Architecture, context: int) -> int:
+def _elementwise_per_token(architecture: Architecture, vocab_size: int, context: int) -> int:
     width = architecture.width
-    norm = _price(NORM, architecture.norm, "architecture.norm")
-    positions = _price(POSITIONS, architecture.positions, "architecture.positions")
-    total = width * (EMBEDDING + norm)
+    total = width * (EMBEDDING + NORM[architecture.norm]) + SOFTCAP * vocab_size * (architecture.logit_softcap > 0)
     if architecture.positions == "learned":
-        total += width * positions
-    for block in architecture.blocks:
-        total += 2 * width * (norm + RESIDUAL)
-        total += _inner(block, width) * _price(ACTIVATION, block.channel, "block.channel")
-        if block.attends:
-            total += block.heads * context * SOFTMAX
-            total += 2 * width * (NORM["rmsnorm"] * block.qk_norm + positions * (architecture.positions == "rope"))
-            total += 3 * width * CAUSAL_CONV * (block.mixer == "conv_attention")
-        else:
-            total += width * (CAUSAL_CONV + GATES)
-    return total
+        total += width * POSITIONS["learned"]
+    return total + sum(block.elementwise() for block in block_prices(architecture, context))
 
 
 def _objective_per_token(expression: Expression, vocab_size: int) -> int:
     """Each distinct subexpression once, as it is computed; the constraint's term on top."""
     total = CONSTRAINT * vocab_size
     for node in {node for _, node in expression.nodes()}:
-        price = _price(OBJECTIVE, node.op, "objective.expression")
+        price = priced(OBJECTIVE, node.op, "objective.expression")
         total += price * (vocab_size if node.op in OVER_VOCABULARY else 1)
     return total
 
 
 def _optimizer_flops(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    price = _price(OPTIMIZER, recipe.optimizer, "recipe.optimizer")
+    price = priced(OPTIMIZER, recipe.optimizer, "recipe.optimizer")
     total = 0
     for name, shape in shapes.items():
         size = math.prod(shape)
@@ -260,22 +193,18 @@ def newton_schulz_flops(rows: int, columns: int) -> int:
     return NEWTON_SCHULZ_STEPS * (2 * short * short * long + 2 * short**3 + 2 * short * short * long)
 
 
-def _memory_bytes(genome: Genome, shapes: Mapping[str, tuple[int, ...]], vocab_size: int, tokens: int) -> int:
+def _memory_bytes(genome: Genome, shapes: Mapping[str, tuple[int, ...]], vocab_size: int, context: int) -> int:
     """Saved activations: the inputs of every product and the arguments of every nonlinearity, once each."""
     architecture, recipe = genome.architecture, genome.recipe
-    width, floats = architecture.width, 0
+    width, tokens, floats = architecture.width, recipe.batch * context, 0
     for name, shape in shapes.items():
         own = recipe.optimizer != "muon" or is_muon_matrix(name)
         floats += math.prod(shape) * (2 + STATE[recipe.optimizer if own else "adamw"])
     vectors = sum(node.op in VECTORS for node in {node for _, node in genome.objective.expression.nodes()})
-    per_token = 2 * width + (1 + vectors) * vocab_size  # the last norm; logits and what the loss makes of them
-    for block in architecture.blocks:
-        per_token += 4 * width + 2 * _inner(block, width) * (CHANNEL_MATRICES[block.channel] - 1)
-        if block.attends:
-            rotated = architecture.positions == "rope"
-            per_token += width * (4 + 3 * (block.mixer == "conv_attention") + 2 * rotated + 2 * block.qk_norm)
-            floats += 3 * width * width  # projections laid side by side
-        else:
-            per_token += 6 * width
-    widest = max(_inner(block, width) for block in architecture.blocks)
-    return FLOAT_BYTES * (floats + tokens * (per_token + 2 * max(widest, vocab_size)))  # two gradients in flight
+    blocks = block_prices(architecture, context)
+    capped = architecture.logit_softcap > 0
+    per_token = 2 * width + (1 + capped + vectors) * vocab_size  # last norm; logits, and what the loss makes of them
+    per_token += sum(block.saved() for block in blocks)
+    floats += sum(block.laid_out() for block in blocks)
+    widest = max(vocab_size, *(block.inner for block in blocks))
+    return FLOAT_BYTES * (floats + tokens * (per_token + 2 * widest))  # two gradients in flight

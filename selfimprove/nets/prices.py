@@ -12,27 +12,62 @@ FLOAT_BYTES: Final = 4
 CONV_TAPS: Final = 3  # a causal convolution sees the token itself and the two before it
 NEWTON_SCHULZ_STEPS: Final = 5  # of Muon, priced and done
 COSTLY: Final = 8
+EXPERTS: Final = 4  # of a mixture of experts
 
-MATRICES: Final = {"attention": 4, "conv_attention": 4, "short_conv": 4}
-"""Token mixers, and how many width-by-width matrices each one has."""
-CHANNEL_MATRICES: Final = {"relu": 2, "gelu": 2, "silu": 2, "relu2": 2, "swiglu": 3}
-"""Channel mixers, and how many width-by-inner matrices each one has."""
 NORM: Final = {
     "layernorm": 7 + 11,  # mean 1, center 1, variance 2, divide 1, gain and bias 2; backward by the fused formula
-    "rmsnorm": 4 + 8,
+    "rmsnorm": 4 + 11,  # square 1, mean 1, root mean square 1, gain 1; backward step by step: it is not fused on a CPU
 }
+NORMS: Final = {"pre": 1, "post": 1, "sandwich": 2}
+"""Norms of a mixer, by their placement."""
+READ_AGAIN: Final = 1  # a tensor that is read once more gets one more gradient, which is added
+RESIDUAL: Final = 1 + READ_AGAIN
+RESIDUAL_SCALE: Final = {"one": 0, "depth": 1 + 1, "learned": 1 + 3}
+JOIN: Final = 2 + 4  # of an embedding residual or a skip: times a learned number, plus; backward with that number's sum
+TOKEN_SHIFT: Final = 3 + 6
+
+_SOFTMAX: Final = (COSTLY + 6) + 5  # scale, mask, max, subtract, exp, sum, divide; backward
+_LINEAR: Final = 3 + 7  # mask, sum, divide; backward of a quotient
+SCORE: Final = {"attention": _SOFTMAX, "sliding_attention": _SOFTMAX, "linear_attention": _LINEAR}
+"""Forms of attention, of one score."""
+FEATURE: Final = {"attention": 0, "sliding_attention": 0, "linear_attention": (COSTLY + 2) + (COSTLY + 2)}
+"""Of what maps queries and keys before they meet: elu(x) + 1."""
+POSITIONS: Final = {"rope": 3 + 3, "learned": 1 + 1, "alibi": 0, "none": 0}
+"""Of one channel of queries and keys, or of the stream. ALiBi is in the mask."""
+SHARED: Final = 1  # gradients of one head of keys or values, summed over the queries that share it
+VALUE_RESIDUAL: Final = 3 + 6
+GATE: Final = {"none": (0, 0), "head": (COSTLY + 3, 1 + 3), "channel": (COSTLY + 3, 1 + 2)}
+"""Of one number of the gate, and of one channel that it multiplies."""
+CAUSAL_CONV: Final = (2 * CONV_TAPS - 1) * 2 + 2 * CONV_TAPS
+SHORT_CONV: Final = {"short_conv": CAUSAL_CONV + (2 + 4), "none": 0}
+"""Token mixers without heads: a convolution, and one product before it and one after."""
+
+_GELU: Final = (COSTLY + 4) + (2 * COSTLY + 6)
+_SILU: Final = (COSTLY + 1) + (COSTLY + 5)
+_PRODUCT: Final = 1 + 2
 ACTIVATION: Final = {
     "relu": 1 + 1,
-    "relu2": 2 + 3,
-    "gelu": (COSTLY + 4) + (2 * COSTLY + 6),
-    "silu": (COSTLY + 1) + (COSTLY + 5),
-    "swiglu": (COSTLY + 1) + (COSTLY + 5) + 3,
+    "relu2": 2 + 4,
+    "gelu": _GELU,
+    "silu": _SILU,
+    "swiglu": _SILU + _PRODUCT,
+    "geglu": _GELU + _PRODUCT,
+    "moe": _GELU + _PRODUCT + 1,
+    "none": 0,
 }
-POSITIONS: Final = {"rope": 3 + 3, "learned": 1 + 1, "none": 0}
-SOFTMAX: Final = (COSTLY + 6) + 5  # of one attention score: scale, mask, max, subtract, exp, sum, divide; backward
-CAUSAL_CONV: Final = (2 * CONV_TAPS - 1) * 2 + 2 * CONV_TAPS
-GATES: Final = 2 + 4  # of a short convolution: one product before it and one after
-RESIDUAL: Final = 1 + 1
+ROUTE: Final = (COSTLY + 4) + 4  # softmax, of one expert
+CHANNEL_MATRICES: Final = {
+    "relu": 2,
+    "relu2": 2,
+    "gelu": 2,
+    "silu": 2,
+    "swiglu": 3,
+    "geglu": 3,
+    "moe": 2,
+    "none": 0,
+}
+"""Channel mixers, and how many width-by-inner matrices each one has."""
+SOFTCAP: Final = (COSTLY + 2) + 5
 EMBEDDING: Final = 1  # the look-up is free; its backward pass adds
 
 OBJECTIVE: Final = {

@@ -1,4 +1,4 @@
-"""A genome's architecture as a torch module: pre-norm residual blocks with a tap at every canonical position."""
+"""A genome's architecture as a torch module: residual blocks with a tap at every canonical position."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from selfimprove.genome.genome import Architecture, Block
-from selfimprove.nets.blocks import MLP, NORM_EPS, Attention, Norm, ShortConv, Tap
+from selfimprove.genome.architecture import Architecture
+from selfimprove.nets.blocks import Carried, TransformerBlock
 from selfimprove.nets.prices import CONV_TAPS
+from selfimprove.nets.primitives import NORM_EPS, Norm, Tap
+from selfimprove.nets.token_mixers import Attention
 from selfimprove.seeds import derive
 
 INIT_GAIN = 0.02 * 768**0.5  # GPT-2 drew from N(0, 0.02) at width 768; the same gain at any width
@@ -25,7 +27,8 @@ class TransformerConfig:
     """What an analysis needs to know of a model, under TransformerLens's names.
 
     Attributes that are tuples have one value a layer, because blocks may differ; ``n_heads`` and ``act_fn`` are plain
-    values where all layers agree. A layer without attention counts 0 heads.
+    values where all layers agree. A layer without attention counts 0 heads, one without an MLP has 0 neurons.
+    ``n_key_value_heads`` is None where every query has keys and values of its own.
     """
 
     n_layers: int
@@ -41,7 +44,8 @@ class TransformerConfig:
     eps: float = NORM_EPS
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
-    n_key_value_heads: None = None
+    n_key_value_heads: int | tuple[int, ...] | None = None
+    output_logits_soft_cap: float = -1.0
     attn_only: bool = False
     final_rms: bool = False
     use_attn_result: bool = False
@@ -59,43 +63,24 @@ def _uniform(values: tuple[_T, ...]) -> _T | tuple[_T, ...]:
 def _config(architecture: Architecture, vocab_size: int, context: int) -> TransformerConfig:
     blocks, width = architecture.blocks, architecture.width
     heads = tuple(block.heads if block.attends else 0 for block in blocks)
+    key_heads = tuple(block.key_heads if block.attends else 0 for block in blocks)
     return TransformerConfig(
         n_layers=len(blocks),
         d_model=width,
         n_ctx=context,
         d_vocab=vocab_size,
         n_heads=_uniform(heads),
-        d_head=_uniform(tuple(width // n if n else 0 for n in heads)),
-        d_mlp=_uniform(tuple(round(block.mlp_ratio * width) for block in blocks)),
+        d_head=_uniform(tuple(block.d_head(width) if block.attends else 0 for block in blocks)),
+        d_mlp=_uniform(tuple(round(block.mlp_ratio * width) * (block.channel != "none") for block in blocks)),
         act_fn=_uniform(tuple(block.channel for block in blocks)),
         normalization_type={"layernorm": "LN", "rmsnorm": "RMS"}[architecture.norm],
-        positional_embedding_type={"rope": "rotary", "learned": "standard", "none": "none"}[architecture.positions],
+        positional_embedding_type={"rope": "rotary", "learned": "standard"}.get(
+            architecture.positions, architecture.positions
+        ),
+        n_key_value_heads=None if key_heads == heads else _uniform(key_heads),
+        output_logits_soft_cap=architecture.logit_softcap or -1.0,
         final_rms=architecture.norm == "rmsnorm",
     )
-
-
-class TransformerBlock(nn.Module):
-    """Pre-norm residual block: a token mixer (``attn``, or ``mixer`` without attention), then a channel mixer."""
-
-    def __init__(self, block: Block, architecture: Architecture, context: int) -> None:
-        super().__init__()
-        width = architecture.width
-        self.ln1, self.ln2 = Norm(architecture.norm, width), Norm(architecture.norm, width)
-        self.has_attention = block.attends
-        if self.has_attention:
-            self.attn = Attention(block, width, context, rope=architecture.positions == "rope")
-        else:
-            self.mixer = ShortConv(width)
-        self.mlp = MLP(block, width)
-        self.hook_resid_pre, self.hook_resid_mid, self.hook_resid_post = Tap(), Tap(), Tap()
-        self.hook_attn_out, self.hook_mlp_out = Tap(), Tap()
-
-    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        x = self.hook_resid_pre(x)
-        mix = self.attn if self.has_attention else self.mixer
-        x = self.hook_resid_mid(x + self.hook_attn_out(mix(self.ln1(x))))
-        out: Tensor = self.hook_resid_post(x + self.hook_mlp_out(self.mlp(self.ln2(x))))
-        return out
 
 
 class Embed(nn.Module):
@@ -165,11 +150,15 @@ class Transformer(nn.Module):
         if self.learned_positions:
             self.pos_embed = PosEmbed(context, width)
             self.hook_pos_embed = Tap()
-        self.blocks = nn.ModuleList(TransformerBlock(block, architecture, context) for block in architecture.blocks)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(architecture, index, context) for index in range(len(architecture.blocks))
+        )
         self.ln_final = Norm(architecture.norm, width)
         self.unembed: Unembed | TiedUnembed = (
             TiedUnembed(self.embed) if architecture.tie_embeddings else Unembed(vocab_size, width)
         )
+        if architecture.logit_softcap:
+            self.hook_uncapped = Tap()
 
     @property
     def explicit(self) -> bool:
@@ -193,10 +182,16 @@ class Transformer(nn.Module):
         x = self.hook_embed(self.embed(tokens))
         if self.learned_positions:
             x = x + self.hook_pos_embed(self.pos_embed(tokens))
+        carried = Carried(embedding=x)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, carried)
         logits: Tensor = self.unembed(self.ln_final(x))
-        return logits
+        return self.capped(self.hook_uncapped(logits)) if self.cfg.output_logits_soft_cap > 0 else logits
+
+    def capped(self, logits: Float[Tensor, "*lead vocab"]) -> Float[Tensor, "*lead vocab"]:
+        """Logits within the soft cap, which ``hook_uncapped`` sees before it; the same ones where there is none."""
+        cap = self.cfg.output_logits_soft_cap
+        return cap * (logits / cap).tanh() if cap > 0 else logits
 
     def reset(self, seed: int, *, zero_init: bool) -> None:
         """Draw the weights anew.

@@ -16,7 +16,7 @@ EVIL = "<script>alert('edit')</script>"
 CANDIDATE_FLOPS = 31_000_000_000
 FLOP_LIMIT = 6_500_000_000_000
 WINNERS = {
-    1: (4, "architecture", ["architecture.blocks.0.mixer=conv_attention"], 0.17),
+    1: (4, "architecture", ["architecture.blocks.0.conv_qkv=true"], 0.17),
     3: (7, "recipe", ["recipe.learning_rate=0.003", "recipe.warmup=0.05"], 0.08),
     4: (
         2,

@@ -73,6 +73,7 @@ TYPED = [
     Case("run containment.allow_degraded=[rad]", ("rad", "read, exec, memory, cpu, disk")),
     Case("run controller.width=50", ("controller.width", "got 50", "48, 64")),
     Case("run space.max_width=32", ("seed genome", "architecture.width", "got 64", "space.max_width")),
+    Case("run space.max_window=32", ("space.max_window", "got 32", "tasks.context = 24")),
     Case("run space.min_blocks=3", ("seed genome", "got 2 blocks", "3 to 4", "space.min_blocks")),
     Case("run training.seed_batch=12", ("recipe.batch", "got 12", "8, 16, 32, 64", "training.seed_batch")),
     Case("run allowance_flops=1e6", ("allowance_flops", "1000000", "training step of the seed genome")),

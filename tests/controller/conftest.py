@@ -11,6 +11,7 @@ import torch
 from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.random_search import draw_edits
 from selfimprove.genome.genome import Genome, seed_genome
+from selfimprove.genome.sampling import draw_genome
 from selfimprove.genome.space import Space, SpaceConfig
 
 
@@ -40,9 +41,9 @@ def parent() -> Genome:
 
 @pytest.fixture(scope="session")
 def genomes(grammar: Grammar) -> list[Genome]:
-    """200 genomes, each up to three random edits away from one drawn before it."""
+    """200 genomes: the seed, a few from all over the space, the others up to three random edits from one before."""
     rng = random.Random(7)
-    found = [seed_genome()]
+    found = [seed_genome(), *(draw_genome(grammar.space, rng) for _ in range(20))]
     while len(found) < 200:
         found.append(draw_edits(grammar, rng.choice(found), rng)[1])
     return found

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from selfimprove.genome.edits import apply
+from selfimprove.genome import sampling
 from selfimprove.genome.genome import Genome, seed_genome
+from selfimprove.genome.sampling import draw_genome
 from selfimprove.genome.space import Space
 
 Walk = Callable[..., Genome]
@@ -26,15 +27,11 @@ def seed() -> Genome:
 
 @pytest.fixture(scope="session")
 def walk(space: Space) -> Walk:
-    """``walk(number, steps=8)``: the genome at the end of one random walk, even over kinds of edits."""
+    """``walk(number, steps=8)``: a genome some random edits away from the seed (even numbers) or from a drawn one."""
 
     def go(number: int, steps: int = 8) -> Genome:
         rng = random.Random(number)
-        genome = seed_genome()
-        for _ in range(rng.randint(0, steps)):
-            edits = space.edits(genome)
-            kind = rng.choice(sorted({edit.kind for edit in edits}))
-            genome = apply(rng.choice([edit for edit in edits if edit.kind == kind]), genome, space)
-        return genome
+        start = draw_genome(space, rng) if number % 2 else seed_genome()
+        return sampling.walk(start, space, rng, rng.randint(0, steps))
 
     return go

@@ -33,7 +33,9 @@ def test_text_and_json_round_trips_give_the_same_edit(space: Space, walk: Any, n
 @pytest.mark.parametrize(
     ("text", "edit"),
     [
-        ("architecture.blocks.0.mixer=conv_attention", Edit("set", "architecture.blocks.0.mixer", "conv_attention")),
+        ("architecture.blocks.0.conv_qkv=true", Edit("set", "architecture.blocks.0.conv_qkv", True)),
+        ("architecture.blocks.0.gate=head", Edit("set", "architecture.blocks.0.gate", "head")),
+        ("architecture.blocks.1=copy(0)", Edit("copy", "architecture.blocks.1", "copy(0)")),
         ("recipe.learning_rate=0.003", Edit("set", "recipe.learning_rate", 0.003)),
         ("architecture.zero_init=true", Edit("set", "architecture.zero_init", True)),
         ("+architecture.blocks.1=copy(0)", Edit("insert", "architecture.blocks.1", "copy(0)")),
@@ -135,10 +137,19 @@ def test_what_lies_outside_the_genome_is_refused_with_the_list_of_what_does_not(
         ("architecture.width=65", "got 65; allowed: 32, 48, 64, 96, 128"),
         ("architecture.width=true", "got True"),
         ("recipe.learning_rate=0.5", r"number in \[1e-05, 0.1\]"),
-        ("architecture.blocks.0.mixer=mamba", "attention, conv_attention, short_conv"),
+        ("architecture.blocks.0.mixer=mamba", "attention, sliding_attention, linear_attention, short_conv, none"),
         ("architecture.blocks.2.mixer=short_conv", "a block index from 0 to 1"),
         ("+architecture.blocks.1=copy(5)", r"copy\(i\) with i from 0 to 1"),
         ("architecture.blocks.0<->architecture.blocks.1", "no change"),
+        ("architecture.blocks.1=copy(0)", "no change"),
+        ("architecture.blocks.1=copy(2)", r"copy\(i\) with i from 0 to 1"),
+        ("architecture.blocks.2=copy(0)", "a block index from 0 to 1"),
+        ("objective.expression=copy(0)", "got copy; allowed: wrap"),
+        ("architecture.blocks.0.kv_heads=4", "no change"),
+        ("architecture.blocks.0.head_size=16", "no change"),
+        ("architecture.blocks.0.head_size=64", r"head_size: got 64; allowed: 0, 8, 16, 32 at width 64"),
+        ("architecture.blocks.0.window=4", "no change"),
+        ("architecture.blocks.0.value_residual=true", "no change"),
         ("architecture.blocks.0<->objective.expression", "a path of the same kind"),
         ("architecture.width<->recipe.batch", "got swap; allowed: set"),
         ("objective.expression.args.0<->objective.expression.args.1", "no change"),
@@ -187,7 +198,7 @@ def test_applying_never_changes_the_parent(space: Space, walk: Any, number: int)
 def test_an_inverse_leads_back_or_says_why_not(space: Space, walk: Any, number: int) -> None:
     genome = walk(number)
     for edit in space.edits(genome):
-        if edit.op == "remove" and edit.kind == "architecture" and not has_twin(genome, edit):
+        if edit.op in ("remove", "copy") and edit.kind == "architecture" and not has_twin(genome, edit):
             with pytest.raises(InvalidEdit, match="no identical block"):
                 invert(edit, genome)
             continue
@@ -205,8 +216,19 @@ def test_a_block_without_a_twin_cannot_be_brought_back(space: Space, seed: Genom
     edit = Edit("remove", "architecture.blocks.1")
     assert str(invert(edit, seed)) == "+architecture.blocks.1=copy(0)"
     single = apply(parse_edit("architecture.blocks.1.channel=relu2"), seed, space)
-    with pytest.raises(InvalidEdit, match="no identical block is left"):
-        invert(edit, single)
+    for lost in (edit, Edit("copy", "architecture.blocks.1", "copy(0)")):
+        with pytest.raises(InvalidEdit, match="no identical block is left"):
+            invert(lost, single)
+
+
+def test_a_copy_replaces_one_block_by_another(space: Space, seed: Genome) -> None:
+    changed = apply(parse_edit("architecture.blocks.0.channel=relu2"), seed, space)
+    copied = apply(parse_edit("architecture.blocks.1=copy(0)"), changed, space)
+    assert [block.channel for block in copied.architecture.blocks] == ["relu2", "relu2"]
+    three = apply(parse_edit("+architecture.blocks.2=copy(1)"), changed, space)
+    edit = parse_edit("architecture.blocks.1=copy(0)")
+    assert str(invert(edit, three)) == "architecture.blocks.1=copy(2)"
+    assert apply(invert(edit, three), apply(edit, three, space), space) == three
 
 
 @pytest.mark.parametrize(

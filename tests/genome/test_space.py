@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfimprove.errors import ConfigError, InvalidEdit, InvalidGenome
+from selfimprove.genome.architecture import ATTENTION_MIXERS, OF_ATTENTION
 from selfimprove.genome.edits import Edit, apply, parse_edit
 from selfimprove.genome.expression import parse
 from selfimprove.genome.fields import FIELDS
-from selfimprove.genome.genome import ATTENTION_MIXERS, SINGLE_BETA_OPTIMIZERS, Genome, seed_genome
+from selfimprove.genome.genome import SINGLE_BETA_OPTIMIZERS, Genome, seed_genome
 from selfimprove.genome.space import Space, SpaceConfig, apply_all
 
 numbers = st.integers(0, 2**32)
@@ -27,6 +28,11 @@ def with_architecture(genome: Genome, **changes: Any) -> Genome:
 
 def with_recipe(genome: Genome, **changes: Any) -> Genome:
     return replace(genome, recipe=replace(genome.recipe, **changes))
+
+
+def with_block(genome: Genome, **changes: Any) -> Genome:
+    blocks = tuple(replace(block, **changes) for block in genome.architecture.blocks)
+    return with_architecture(genome, blocks=blocks)
 
 
 def test_the_seed_is_valid(space: Space) -> None:
@@ -98,7 +104,7 @@ def test_all_kinds_and_operations_occur_at_the_seed_or_one_step_on(space: Space,
     genome = apply(parse_edit("architecture.blocks.0.channel=relu2"), genome, space)
     found = {(edit.kind, edit.op) for edit in space.edits(genome)}
     assert found == {
-        *(("architecture", op) for op in ("set", "insert", "remove", "swap")),
+        *(("architecture", op) for op in ("set", "insert", "remove", "swap", "copy")),
         *(("objective", op) for op in ("set", "wrap", "remove", "swap")),
         ("recipe", "set"),
     }
@@ -131,11 +137,12 @@ def test_depth_stays_within_its_limits(seed: Genome) -> None:
             apply(parse_edit(text), seed, space)
 
 
-def test_width_and_batch_stay_within_their_limits(seed: Genome) -> None:
-    space = Space(SpaceConfig(max_width=64, max_batch=32))
+def test_width_window_and_batch_stay_within_their_limits(seed: Genome) -> None:
+    space = Space(SpaceConfig(max_width=64, max_batch=32, max_window=4))
+    seed = apply(parse_edit("architecture.blocks.0.mixer=sliding_attention"), with_block(seed, window=4), space)
     offered = {str(edit) for edit in space.edits(seed)}
-    assert {"architecture.width=48", "recipe.batch=32"} <= offered
-    assert not {"architecture.width=96", "recipe.batch=64"} & offered
+    assert {"architecture.width=48", "recipe.batch=32", "architecture.blocks.0.window=2"} <= offered
+    assert not {"architecture.width=96", "recipe.batch=64", "architecture.blocks.0.window=8"} & offered
     with pytest.raises(InvalidGenome, match=r"architecture\.width: got 96; allowed: 32, 48, 64"):
         space.validate(with_architecture(seed, width=96))
 
@@ -146,7 +153,7 @@ def test_width_and_batch_stay_within_their_limits(seed: Genome) -> None:
         ({"width": 65}, r"architecture\.width: got 65; allowed: 32, 48"),
         ({"width": True}, r"architecture\.width"),
         ({"norm": "rmsnrom"}, r"did you mean rmsnorm\?"),
-        ({"positions": "alibi"}, "rope, learned, none"),
+        ({"positions": "sinusoidal"}, "rope, learned, alibi, none"),
         ({"blocks": ()}, "0 blocks; allowed: 1 to 4"),
         ({"width": 48, "zero_init": 1}, "zero_init: got 1; allowed: false, true"),
     ],
@@ -205,6 +212,7 @@ def test_the_table_covers_every_value_of_a_genome(seed: Genome) -> None:
 
 def test_names_with_special_rules_are_choices_of_the_table() -> None:
     assert set(ATTENTION_MIXERS) < set(FIELDS["architecture.blocks.*.mixer"].choices)
+    assert {f"architecture.blocks.*.{name}" for name in OF_ATTENTION} < set(FIELDS)
     assert set(SINGLE_BETA_OPTIMIZERS) < set(FIELDS["recipe.optimizer"].choices)
 
 
@@ -213,7 +221,7 @@ def test_every_path_is_described(space: Space, seed: Genome) -> None:
         assert edit.op in space.describe(edit.path).ops
     learning_rate = space.describe("recipe.learning_rate")
     assert (learning_rate.kind, learning_rate.low, learning_rate.high) == ("number", 1e-5, 1e-1)
-    assert space.describe("architecture.blocks.1.mixer").choices == ("attention", "conv_attention", "short_conv")
+    assert space.describe("architecture.blocks.1.mixer").choices[0] == "attention"
 
 
 @pytest.mark.parametrize(
@@ -238,6 +246,7 @@ def test_a_misspelled_path_is_answered_with_the_closest_one(space: Space, path: 
         {"min_blocks": 3, "max_blocks": 2},
         {"max_width": 100},
         {"max_batch": 3},
+        {"max_window": 5},
     ],
 )
 def test_a_config_that_leaves_nothing_to_choose_is_refused(settings: dict[str, Any]) -> None:

@@ -4,43 +4,48 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
 from interp.bench import Plan
-from selfimprove.genome.genome import Architecture, Block, seed_genome
+from selfimprove.genome.architecture import Architecture
+from selfimprove.genome.genome import seed_genome
+from selfimprove.genome.sampling import draw_genome
+from selfimprove.genome.space import Space, SpaceConfig
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 
 VOCAB, CONTEXT = TasksConfig().vocab_size, TasksConfig().context
 
 
-def draw_architecture(seed: int, *, attention: bool = False, uniform: bool = False) -> Architecture:
-    """A random architecture over every choice that blocks have; blocks differ unless ``uniform``."""
+SPACE = Space(SpaceConfig(max_width=64, max_blocks=3))
+
+
+def draw_architecture(
+    seed: int, *, attention: bool = False, uniform: bool = False, additive: bool = False, joined: bool = True
+) -> Architecture:
+    """A random architecture over the whole space.
+
+    Args:
+        seed: of the choice.
+        attention: only blocks that attend.
+        uniform: all blocks are alike.
+        additive: no norms after the additions, so that the stream is the sum of what is written to it.
+        joined: what joins the stream between two blocks is allowed.
+    """
     rng = random.Random(seed)
-    mixers = ["attention", "conv_attention"] + ([] if attention else ["short_conv"])
-
-    def block() -> Block:
-        return Block(
-            mixer=rng.choice(mixers),
-            heads=rng.choice([1, 2, 4]),
-            qk_norm=rng.random() < 0.5,
-            channel=rng.choice(["relu", "gelu", "silu", "relu2", "swiglu"]),
-            mlp_ratio=rng.choice([1.0, 2.0, 3.0]),
-        )
-
-    depth = rng.randint(1, 3)
-    first = block()
-    return Architecture(
-        width=rng.choice([32, 64]),
-        blocks=(first,) * depth if uniform else (first, *(block() for _ in range(depth - 1))),
-        norm=rng.choice(["layernorm", "rmsnorm"]),
-        positions=rng.choice(["rope", "learned", "none"]),
-        tie_embeddings=rng.random() < 0.5,
-        zero_init=False,
-    )
+    while True:
+        drawn = draw_genome(SPACE, rng).architecture
+        if uniform:
+            drawn = replace(drawn, blocks=drawn.blocks[:1] * len(drawn.blocks))
+        if not joined:
+            drawn = replace(drawn, embedding_residual=False, unet_skips=False)
+        attends = all(block.attends for block in drawn.blocks) or not attention
+        if attends and not (additive and drawn.norm_placement == "post"):
+            return replace(drawn, zero_init=False)
 
 
 def build_shaken(architecture: Architecture, seed: int = 0) -> Transformer:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interp.bench import Bench, Plan, Reading
+from interp.cache import LayerwiseCache
 from interp.constraint import bench_retention, retention
-from interp.hooked import LayerwiseCache
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.nets.transformer import Transformer
 from selfimprove.tasks.batch import HALTED

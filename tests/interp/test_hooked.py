@@ -12,9 +12,12 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.tools.analysis import direct_logit_attribution
 
 from interp.hooked import to_hooked
+from interp.patching import patch_heads
 from interp.verdict import NotApplicable
-from selfimprove.nets.blocks import Tap
+from selfimprove.genome.architecture import Architecture, Block
+from selfimprove.nets.primitives import Tap
 from selfimprove.nets.transformer import Transformer
+from tests.interp.conftest import build_shaken
 
 Shaken = Callable[..., Transformer]
 SEEDS = range(50)
@@ -24,13 +27,16 @@ def canonical_names(model: Transformer) -> set[str]:
     """The names a TransformerLens user expects, written down independently of the taps."""
     names = {"hook_embed", "ln_final.hook_scale", "ln_final.hook_normalized"}
     names |= {"hook_pos_embed"} if model.cfg.positional_embedding_type == "standard" else set()
+    names |= {"hook_uncapped"} if model.cfg.output_logits_soft_cap > 0 else set()
     for layer, block in enumerate(model.blocks):
-        own = {f"hook_{part}" for part in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")}
-        own |= {f"{norm}.hook_{part}" for norm in ("ln1", "ln2") for part in ("scale", "normalized")}
-        own |= {"mlp.hook_pre", "mlp.hook_post"}
+        own = {"hook_resid_pre", "hook_resid_post"} | (set() if block.parallel else {"hook_resid_mid"})
+        norms = {"ln1", "ln2", "ln1_post", "ln2_post"} & {name for name, _ in block.named_children()}
+        own |= {f"{norm}.hook_{part}" for norm in norms for part in ("scale", "normalized")}
+        own |= {"hook_mlp_out", "mlp.hook_pre", "mlp.hook_post"} if block.has_mlp else set()
+        own |= {"hook_attn_out"} if block.has_mixer else set()
         if block.has_attention:
             own |= {f"attn.hook_{part}" for part in ("q", "k", "v", "z", "attn_scores", "pattern")}
-        else:
+        elif block.has_mixer:
             own |= {f"mixer.hook_{part}" for part in ("in", "gate", "out")}
         names |= {f"blocks.{layer}.{name}" for name in own}
     return names
@@ -86,44 +92,75 @@ def test_parameter_names_are_the_networks(shaken: Shaken) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_head_results_are_labelled_by_each_layers_own_heads(seed: int, shaken: Shaken, tokens: Tensor) -> None:
-    hooked = to_hooked(shaken(seed))
+    hooked = to_hooked(shaken(seed, additive=True))
     _, cache = hooked.run_with_cache(tokens)
     stack, labels = cache.stack_head_results(return_labels=True, incl_remainder=True)
-    expected = [
-        (f"L{layer}H{head}", cache[f"blocks.{layer}.attn.hook_z"][:, :, head] @ block.attn.W_O[head])
-        for layer, block in enumerate(hooked.blocks)
-        if block.has_attention
-        for head in range(block.attn.W_O.shape[0])
-    ]
-    assert labels == [name for name, _ in expected] + ["remainder"]
-    for row, (_, value) in zip(stack, expected, strict=False):
-        torch.testing.assert_close(row, value, rtol=1e-5, atol=1e-5)
+    heads = [(layer, head) for layer in hooked.attending for head in range(hooked.blocks[layer].attn.W_O.shape[0])]
+    assert labels == [f"L{layer}H{head}" for layer, head in heads] + ["remainder"]
     torch.testing.assert_close(stack.sum(0), cache["resid_post", hooked.cfg.n_layers - 1], rtol=1e-5, atol=1e-5)
+    for layer in hooked.attending:
+        rows = torch.stack([row for row, (own, _) in zip(stack, heads, strict=False) if own == layer])
+        block = hooked.blocks[layer]
+        bias = getattr(getattr(block, "ln1_post", None), "b", None)
+        rest = 0 if bias is None else block.scaled(bias, "attn")  # of the norm after the heads: no head writes it
+        torch.testing.assert_close(rows.sum(0) + rest, cache["attn_out", layer], rtol=1e-4, atol=1e-4)
+
+
+def test_head_results_without_a_norm_after_them_are_z_times_w_o(shaken: Shaken, tokens: Tensor) -> None:
+    hooked = to_hooked(
+        build_shaken(Architecture(width=32, blocks=(Block(heads=4), Block(heads=2, mixer="linear_attention"))))
+    )
+    _, cache = hooked.run_with_cache(tokens)
+    stack, labels = cache.stack_head_results(return_labels=True)
+    assert labels == ["L0H0", "L0H1", "L0H2", "L0H3", "L1H0", "L1H1"]
+    z, weight = cache["blocks.1.attn.hook_z"], hooked.blocks[1].attn.W_O
+    torch.testing.assert_close(stack[5], z[:, :, 1] @ weight[1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_stream_that_is_normalized_after_each_addition_is_not_taken_apart(tokens: Tensor) -> None:
+    hooked = to_hooked(build_shaken(Architecture(width=32, blocks=(Block(),), norm_placement="post")))
+    _, cache = hooked.run_with_cache(tokens)
+    for decompose in (cache.decompose_resid, cache.stack_head_results):
+        with pytest.raises(NotApplicable, match="norm placement post"):
+            decompose()
+    with pytest.raises(NotApplicable, match="a norm between stream and mixer"):
+        cache.accumulated_resid(layer=0, apply_ln=True)
+    assert cache.accumulated_resid(apply_ln=True).shape[0] == 2
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_components_add_up_to_the_stream_before_any_layer(seed: int, shaken: Shaken, tokens: Tensor) -> None:
+    hooked = to_hooked(shaken(seed, additive=True))
+    _, cache = hooked.run_with_cache(tokens)
+    for layer in range(hooked.cfg.n_layers):
+        total = cache.decompose_resid(layer=layer).sum(0)
+        torch.testing.assert_close(total, cache["resid_pre", layer], rtol=1e-4, atol=1e-4)
 
 
 def test_head_results_of_a_model_without_heads_are_not_applicable(shaken: Shaken, tokens: Tensor) -> None:
-    seed = next(s for s in range(1000) if not any(b.has_attention for b in shaken(s).blocks))
-    _, cache = to_hooked(shaken(seed)).run_with_cache(tokens)
+    seed = next(s for s in range(1000) if not any(b.has_attention for b in shaken(s, additive=True).blocks))
+    _, cache = to_hooked(shaken(seed, additive=True)).run_with_cache(tokens)
     with pytest.raises(NotApplicable, match="at least one block with attention"):
         cache.stack_head_results()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_components_of_the_stream_add_up_to_the_right_tokens_logit(seed: int, shaken: Shaken, tokens: Tensor) -> None:
-    hooked = to_hooked(shaken(seed))
+    hooked = to_hooked(shaken(seed, additive=True))
     with torch.no_grad():
         logits, cache = hooked.run_with_cache(tokens)
         answers = tokens.roll(-1, 1)
         total = cache.logit_attrs(cache.decompose_resid(), answers).sum(0)
         bias = hooked.ln_final.b
         constant = 0 if bias is None else (bias @ hooked.W_U)[answers]  # the part that no component writes
+        logits = cache["hook_uncapped"] if hooked.cfg.output_logits_soft_cap > 0 else logits
         expected = logits.gather(-1, answers[..., None])[..., 0]
     torch.testing.assert_close(total + constant, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("unit", ["component", "layer", "head"])
 def test_the_librarys_direct_logit_attribution_is_the_caches(unit: str, shaken: Shaken, tokens: Tensor) -> None:
-    hooked = to_hooked(shaken(1, attention=True))
+    hooked = to_hooked(shaken(1, attention=True, additive=True))
     with torch.no_grad():
         result = direct_logit_attribution(hooked, tokens, answer_tokens=5, unit=unit)
         _, cache = hooked.run_with_cache(tokens)
@@ -158,12 +195,39 @@ def test_the_librarys_head_patching_sweep_is_a_loop_over_hooks(shaken: Shaken, t
                 torch.testing.assert_close(swept[layer, head], logits[:, -1, 0].mean(), rtol=1e-5, atol=1e-5)
 
 
-def test_a_head_sweep_over_differing_heads_is_refused_not_mislabelled(shaken: Shaken, tokens: Tensor) -> None:
-    seed = next(s for s in range(1000) if isinstance(shaken(s).cfg.n_heads, tuple))
-    hooked = to_hooked(shaken(seed))
+def test_where_layers_differ_in_heads_the_library_refuses_a_sweep_and_ours_labels_it(
+    shaken: Shaken, tokens: Tensor
+) -> None:
+    blocks = (Block(heads=4), Block(mixer="none"), Block(heads=2, kv_heads=1))
+    hooked = to_hooked(build_shaken(Architecture(width=32, blocks=blocks)))
     _, clean = hooked.run_with_cache(tokens)
     with pytest.raises(TypeError):
         patching.get_act_patch_attn_head_out_all_pos(hooked, tokens, clean, lambda logits: logits.mean())
+    sweep = patch_heads(hooked, tokens.flip(0), clean, lambda logits: logits[:, -1, 0].mean())
+    assert sweep.labels == ("L0H0", "L0H1", "L0H2", "L0H3", "L2H0", "L2H1")
+    assert len(set(sweep.values.tolist())) == 6
+
+
+def test_our_head_sweep_is_the_librarys_where_heads_agree(shaken: Shaken, tokens: Tensor) -> None:
+    hooked = to_hooked(shaken(5, attention=True, uniform=True))
+    _, clean = hooked.run_with_cache(tokens)
+
+    def metric(logits: Tensor) -> Tensor:
+        return logits[:, -1, 0].mean()
+
+    with torch.no_grad():
+        library = patching.get_act_patch_attn_head_out_all_pos(hooked, tokens.flip(0), clean, metric)
+    torch.testing.assert_close(patch_heads(hooked, tokens.flip(0), clean, metric).values, library.flatten())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_sweeps_over_shared_keys_and_values_have_their_own_heads(seed: int, shaken: Shaken, tokens: Tensor) -> None:
+    block = Block(heads=4, kv_heads=2)
+    hooked = to_hooked(build_shaken(Architecture(width=32, blocks=(block, block)), seed))
+    _, clean = hooked.run_with_cache(tokens)
+    with torch.no_grad():
+        swept = patching.get_act_patch_attn_head_v_all_pos(hooked, tokens.flip(0), clean, lambda x: x[:, -1, 0].mean())
+    assert swept.shape == (2, 2)
 
 
 def test_text_is_refused_because_there_is_no_tokenizer(shaken: Shaken, tokens: Tensor) -> None:

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from selfimprove.genome.genome import Architecture, Block
+from selfimprove.genome.architecture import Architecture, Block
+from selfimprove.genome.sampling import draw_genome
+from selfimprove.genome.space import Space, SpaceConfig
 
-BLOCKS = st.builds(
-    Block,
-    mixer=st.sampled_from(["attention", "conv_attention", "short_conv"]),
-    heads=st.sampled_from([1, 2, 4]),
-    qk_norm=st.booleans(),
-    channel=st.sampled_from(["relu", "gelu", "silu", "relu2", "swiglu"]),
-    mlp_ratio=st.sampled_from([1.0, 2.0, 3.0]),
-)
-ARCHITECTURES = st.builds(
-    Architecture,
-    width=st.sampled_from([32, 64]),
-    blocks=st.lists(BLOCKS, min_size=1, max_size=3).map(tuple),
-    norm=st.sampled_from(["layernorm", "rmsnorm"]),
-    positions=st.sampled_from(["rope", "learned", "none"]),
-    tie_embeddings=st.booleans(),
-    zero_init=st.booleans(),
-)
+SMALL = Space(SpaceConfig(max_width=64, max_blocks=3, max_window=8))
 
 
 @pytest.fixture(scope="session")
 def architectures() -> SearchStrategy[Architecture]:
-    """Every combination of parts, at sizes that take a millisecond."""
-    return ARCHITECTURES
+    """Every combination of parts, at sizes that take a few milliseconds."""
+    return st.integers(0, 2**32).map(lambda number: draw_genome(SMALL, random.Random(number)).architecture)
 
 
 @pytest.fixture(scope="session")
@@ -40,14 +28,10 @@ def one_of_each() -> Architecture:
     return Architecture(
         width=32,
         blocks=(
-            Block("attention", 4, True, "gelu", 2.0),
-            Block("short_conv", 4, False, "swiglu", 2.0),
-            Block("conv_attention", 2, False, "relu2", 3.0),
+            Block(heads=4, qk_norm=True, channel="gelu", mlp_ratio=2.0),
+            Block(mixer="short_conv", channel="swiglu", mlp_ratio=2.0),
+            Block(heads=2, conv_qkv=True, channel="relu2", mlp_ratio=3.0),
         ),
-        norm="layernorm",
-        positions="rope",
-        tie_embeddings=False,
-        zero_init=False,
     )
 
 

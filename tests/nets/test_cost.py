@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.counting import count
 from selfimprove.errors import InvalidGenome
+from selfimprove.genome.architecture import Architecture, Block
 from selfimprove.genome.expression import OPERATIONS, Expression, parse
-from selfimprove.genome.genome import Architecture, Genome, Objective, seed_genome
+from selfimprove.genome.fields import FIELDS
+from selfimprove.genome.genome import Genome, Objective, seed_genome
 from selfimprove.nets import prices
-from selfimprove.nets.blocks import ACTIVATIONS, GATED
+from selfimprove.nets.channel_mixers import ACTIVATIONS, GATED
 from selfimprove.nets.cost import Quote, is_muon_matrix, muon_shape, newton_schulz_flops, parameter_shapes, quote
 from selfimprove.nets.losses import compile_objective
 from selfimprove.nets.transformer import build
@@ -38,12 +41,21 @@ def with_recipe(**changes: object) -> Genome:
 @given(data=st.data())
 def test_matmul_flops_equal_torchs_counter(architectures: SearchStrategy[Architecture], data: st.DataObject) -> None:
     architecture = data.draw(architectures)
-    model = build(architecture, vocab_size=VOCAB, context=CONTEXT, seed=0).to("meta")
-    model.explicit = True
-    tokens = torch.zeros(SEED.recipe.batch, CONTEXT, dtype=torch.long, device="meta")
-    with FlopCounterMode(display=False) as counter:
-        model(tokens).sum().backward()
-    assert price(replace(SEED, architecture=architecture)).matmul_flops_per_step == counter.get_total_flops()
+    counted, _ = count(architecture, batch=SEED.recipe.batch, vocab_size=VOCAB, context=CONTEXT)
+    assert price(replace(SEED, architecture=architecture)).matmul_flops_per_step == counted
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_elementwise_flops_are_what_torch_dispatches(
+    architectures: SearchStrategy[Architecture], data: st.DataObject
+) -> None:
+    architecture = data.draw(architectures)
+    genome = replace(SEED, architecture=architecture, objective=Objective(parse("logits(0)")))
+    loss = VOCAB * (prices.CONSTRAINT + prices.OBJECTIVE["logits"])
+    tokens = SEED.recipe.batch * CONTEXT
+    _, counted = count(architecture, batch=SEED.recipe.batch, vocab_size=VOCAB, context=CONTEXT)
+    assert price(genome).elementwise_flops_per_step - tokens * loss == pytest.approx(counted, rel=0.05)
 
 
 @settings(max_examples=60, deadline=None)
@@ -51,7 +63,8 @@ def test_matmul_flops_equal_torchs_counter(architectures: SearchStrategy[Archite
 def test_parameter_shapes_are_the_state_dict(architectures: SearchStrategy[Architecture], data: st.DataObject) -> None:
     architecture = data.draw(architectures)
     state = build(architecture, vocab_size=VOCAB, context=CONTEXT, seed=0).state_dict()
-    assert parameter_shapes(architecture, VOCAB, CONTEXT) == {name: tuple(t.shape) for name, t in state.items()}
+    shapes = parameter_shapes(architecture, VOCAB, CONTEXT)
+    assert list(shapes.items()) == [(name, tuple(t.shape)) for name, t in state.items()]
 
 
 @settings(max_examples=30, deadline=None)
@@ -158,7 +171,17 @@ def test_a_shared_subexpression_is_priced_once() -> None:
 
 def test_every_operation_that_can_be_built_has_a_price() -> None:
     assert set(prices.OBJECTIVE) == set(OPERATIONS)
-    assert set(prices.ACTIVATION) == set(prices.CHANNEL_MATRICES) == set(ACTIVATIONS)
+    assert set(prices.ACTIVATION) == set(prices.CHANNEL_MATRICES) == {*ACTIVATIONS, "none"}
+    assert set(FIELDS["architecture.blocks.*.mixer"].choices) == {*prices.SCORE, *prices.SHORT_CONV}
+    for path, table in (
+        ("architecture.blocks.*.channel", prices.ACTIVATION),
+        ("architecture.blocks.*.gate", prices.GATE),
+        ("architecture.norm", prices.NORM),
+        ("architecture.norm_placement", prices.NORMS),
+        ("architecture.positions", prices.POSITIONS),
+        ("architecture.residual_scale", prices.RESIDUAL_SCALE),
+    ):
+        assert set(FIELDS[path].choices) == set(table), path
     assert {name for name, matrices in prices.CHANNEL_MATRICES.items() if matrices == 3} == GATED
     assert set(prices.OPTIMIZER) == set(prices.STATE)
 
@@ -167,7 +190,7 @@ def test_every_operation_that_can_be_built_has_a_price() -> None:
     ("genome", "name"),
     [
         (replace(SEED, architecture=replace(SEED.architecture, norm="batchnorm")), "batchnorm"),
-        (replace(SEED, architecture=replace(SEED.architecture, positions="alibi")), "alibi"),
+        (replace(SEED, architecture=replace(SEED.architecture, positions="sinusoidal")), "sinusoidal"),
         (with_recipe(optimizer="shampoo"), "shampoo"),
         (replace(SEED, objective=Objective(Expression("median", (Expression("logits", (), 0),)))), "median"),
         *(
@@ -188,6 +211,13 @@ def test_every_operation_that_can_be_built_has_a_price() -> None:
 )
 def test_an_operation_without_a_price_is_refused_by_name(genome: Genome, name: str) -> None:
     with pytest.raises(InvalidGenome, match=name):
+        price(genome)
+
+
+def test_a_window_beyond_the_context_is_refused_before_anything_is_built() -> None:
+    blocks = (Block(), Block(mixer="sliding_attention", window=16))
+    genome = replace(SEED, architecture=replace(SEED.architecture, blocks=blocks))
+    with pytest.raises(InvalidGenome, match=r"blocks\.1\.window: got 16; allowed: at most 12, the context"):
         price(genome)
 
 

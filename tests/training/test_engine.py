@@ -22,7 +22,7 @@ from selfimprove.training.optimizers import make_optimizers, orthogonalize
 
 TASKS = TasksConfig()
 PARTS = (
-    "architecture.blocks.0.mixer=conv_attention", "architecture.blocks.0.mixer=short_conv",
+    "architecture.blocks.0.conv_qkv=true", "architecture.blocks.0.mixer=short_conv",
     "architecture.blocks.1.qk_norm=true", "architecture.blocks.1.channel=swiglu", "architecture.norm=rmsnorm",
     "architecture.positions=learned", "architecture.tie_embeddings=true", "architecture.zero_init=true",
 )  # fmt: skip

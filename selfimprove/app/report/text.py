@@ -53,8 +53,8 @@ def brief_edit(edit: str) -> str:
     """An edit without the words that its colour and shape already say.
 
     Example:
-        >>> brief_edit("architecture.blocks.0.mixer=conv_attention")
-        'blocks.0.mixer=conv_attention'
+        >>> brief_edit("architecture.blocks.0.conv_qkv=true")
+        'blocks.0.conv_qkv=true'
         >>> brief_edit("objective.expression.args.1.args.0=mul(_, -1)")
         'loss.1.0=mul(_, -1)'
     """

@@ -5,6 +5,7 @@ An edit prints the way a Hydra override is written, so that a person can read an
 =============================================================== ====================================================
 ``architecture.blocks.0.mixer=conv_attention``                   set a value
 ``objective.expression.args.0.op=sub``                           set an operation (same kinds in and out)
+``objective.expression.args.0.index=2``                          set which head or token a leaf reads
 ``+architecture.blocks.1=copy(0)``                               insert a copy of an existing block
 ``~architecture.blocks.1``                                       remove a block
 ``~objective.expression.args.1``                                 remove an operation, keeping an argument of its kind
@@ -24,7 +25,7 @@ from selfimprove.errors import InvalidEdit, InvalidGenome
 from selfimprove.genome.expression import MAX_TEXT, Expression
 from selfimprove.genome.fields import ALLOCATING, SECTIONS, Field, Value, format_value
 from selfimprove.genome.genome import Block, Genome
-from selfimprove.genome.operations import CONST
+from selfimprove.genome.operations import CONST, OPERATIONS
 from selfimprove.genome.paths import block_index, path_tokens, position, value_at, with_value
 from selfimprove.genome.rewrites import alternatives, kept_argument, node_at, put, swap, wrap
 
@@ -254,6 +255,12 @@ def _change_expression(edit: Edit, expression: Expression, field: Field) -> Expr
     if edit.path.endswith(".value"):
         if node.op != CONST or not isinstance(value, float):
             raise InvalidEdit(f"set {edit.path}", node.text, "a constant", "only constants have a value to set")
+        return put(expression, place, replace(node, value=value))
+    if edit.path.endswith(".index"):
+        indices = OPERATIONS[node.op].indices
+        if value not in indices or not isinstance(value, int):
+            choices = ", ".join(map(str, indices)) or "none"
+            raise InvalidEdit(f"set {edit.path}", value, choices, f"{node.op} carries no other index")
         return put(expression, place, replace(node, value=value))
     if value not in alternatives(node.op):
         choices = ", ".join(alternatives(node.op)) or "nothing else"

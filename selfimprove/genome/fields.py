@@ -81,6 +81,9 @@ FIELDS: dict[str, Field] = {
         low=-MAX_CONSTANT,
         high=MAX_CONSTANT,
     ),
+    "objective.expression.index": Field(
+        "integer", tuple(sorted({index for signature in OPERATIONS.values() for index in signature.indices}))
+    ),
     "recipe.optimizer": Field("choice", ("adamw", "lion", "muon", "sgd")),
     "recipe.learning_rate": Field(
         "number", (1e-4, 2e-4, 3e-4, 6e-4, 1e-3, 2e-3, 3e-3, 6e-3, 1e-2, 3e-2), low=1e-5, high=1e-1

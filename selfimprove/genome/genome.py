@@ -129,6 +129,11 @@ class Genome:
         assert isinstance(genome, Genome)
         return genome
 
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Prediction heads that the objective trains beside head 0, which every model has."""
+        return tuple(index for index in self.objective.expression.indices("logits") if index > 0)
+
     @cached_property
     def effective(self) -> dict[str, Any]:
         """``to_json`` without what has no effect; equal for two genomes that build, train and score the same."""

@@ -31,6 +31,7 @@ from selfimprove.nets.prices import (
     EMBEDDING,
     FLOAT_BYTES,
     GATES,
+    HEAD,
     MATRICES,
     NEWTON_SCHULZ_STEPS,
     NORM,
@@ -86,11 +87,14 @@ def quote(genome: Genome, *, vocab_size: int, context: int, allowance_flops: int
         InvalidGenome: for an operation without a price.
     """
     architecture, recipe = genome.architecture, genome.recipe
-    shapes = parameter_shapes(architecture, vocab_size, context)
-    tokens = recipe.batch * context
-    matmul = 3 * tokens * _forward_matmul_per_token(architecture, vocab_size, context)
+    shapes = parameter_shapes(architecture, vocab_size, context, genome.heads)
+    tokens, heads = recipe.batch * context, len(genome.heads)
+    products = _forward_matmul_per_token(architecture, vocab_size, context)
+    matmul = 3 * tokens * (products + heads * 2 * architecture.width * vocab_size)
     elementwise = tokens * (
-        _elementwise_per_token(architecture, context) + _objective_per_token(genome.objective.expression, vocab_size)
+        _elementwise_per_token(architecture, context)
+        + heads * architecture.width * HEAD
+        + _objective_per_token(genome.objective.expression, vocab_size)
     )
     optimizer = _optimizer_flops(recipe, shapes)
     per_step = matmul + elementwise + optimizer
@@ -108,8 +112,10 @@ def quote(genome: Genome, *, vocab_size: int, context: int, allowance_flops: int
     )
 
 
-def parameter_shapes(architecture: Architecture, vocab_size: int, context: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in the ``state_dict`` of the built model, in its order.
+def parameter_shapes(
+    architecture: Architecture, vocab_size: int, context: int, heads: tuple[int, ...] = ()
+) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the ``state_dict`` of the model built with these heads, in its order.
 
     Raises:
         InvalidGenome: for a part without a price.
@@ -126,7 +132,7 @@ def parameter_shapes(architecture: Architecture, vocab_size: int, context: int) 
         shapes[name] = shape
     if not architecture.tie_embeddings:
         shapes["unembed.W_U"] = (width, vocab_size)
-    return shapes
+    return shapes | {f"heads.{head}.W_U": (width, vocab_size) for head in heads}
 
 
 def memory_shapes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -268,7 +274,8 @@ def _memory_bytes(genome: Genome, shapes: Mapping[str, tuple[int, ...]], vocab_s
         own = recipe.optimizer != "muon" or is_muon_matrix(name)
         floats += math.prod(shape) * (2 + STATE[recipe.optimizer if own else "adamw"])
     vectors = sum(node.op in VECTORS for node in {node for _, node in genome.objective.expression.nodes()})
-    per_token = 2 * width + (1 + vectors) * vocab_size  # the last norm; logits and what the loss makes of them
+    vectors += 1 + len(genome.heads)
+    per_token = 2 * width + vectors * vocab_size  # the last norm; logits and what the loss makes of them
     for block in architecture.blocks:
         per_token += 4 * width + 2 * _inner(block, width) * (CHANNEL_MATRICES[block.channel] - 1)
         if block.attends:

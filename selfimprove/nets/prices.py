@@ -34,6 +34,7 @@ CAUSAL_CONV: Final = (2 * CONV_TAPS - 1) * 2 + 2 * CONV_TAPS
 GATES: Final = 2 + 4  # of a short convolution: one product before it and one after
 RESIDUAL: Final = 1 + 1
 EMBEDDING: Final = 1  # the look-up is free; its backward pass adds
+HEAD: Final = 1  # of each prediction head beside the first: its gradient is added to theirs
 
 OBJECTIVE: Final = {
     "const": 0,

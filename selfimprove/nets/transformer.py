@@ -149,13 +149,18 @@ class TiedUnembed(nn.Module):
 class Transformer(nn.Module):
     """A causal language model over tokens of a small vocabulary.
 
+    The prediction that counts is head 0's, ``unembed``: it is what calling the model gives, and what ``W_U`` reads.
+    Further heads (``heads.1.W_U`` and so on, as a loss names them) exist for training alone.
+
     Attributes:
         cfg: its sizes under TransformerLens's names.
         explicit: False (default) for fused kernels; True to compute attention scores, patterns and norm scales through
             their taps. Both give the same logits within 1e-5.
     """
 
-    def __init__(self, architecture: Architecture, *, vocab_size: int, context: int) -> None:
+    def __init__(
+        self, architecture: Architecture, *, vocab_size: int, context: int, heads: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
         width = architecture.width
         self.cfg = _config(architecture, vocab_size, context)
@@ -170,6 +175,7 @@ class Transformer(nn.Module):
         self.unembed: Unembed | TiedUnembed = (
             TiedUnembed(self.embed) if architecture.tie_embeddings else Unembed(vocab_size, width)
         )
+        self.heads = nn.ModuleDict({str(head): Unembed(vocab_size, width) for head in heads})
 
     @property
     def explicit(self) -> bool:
@@ -190,13 +196,23 @@ class Transformer(nn.Module):
         return self.unembed.W_U
 
     def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
+        logits: Tensor = self.unembed(self._final(tokens))
+        return logits
+
+    def predict(self, tokens: Int[Tensor, "batch pos"]) -> dict[int, Float[Tensor, "batch pos vocab"]]:
+        """Logits of every head; those of head 0 are what calling the model gives."""
+        x = self._final(tokens)
+        return {0: self.unembed(x)} | {int(head): unembed(x) for head, unembed in self.heads.items()}
+
+    def _final(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream after the final norm."""
         x = self.hook_embed(self.embed(tokens))
         if self.learned_positions:
             x = x + self.hook_pos_embed(self.pos_embed(tokens))
         for block in self.blocks:
             x = block(x)
-        logits: Tensor = self.unembed(self.ln_final(x))
-        return logits
+        out: Tensor = self.ln_final(x)
+        return out
 
     def reset(self, seed: int, *, zero_init: bool) -> None:
         """Draw the weights anew.
@@ -217,7 +233,9 @@ class Transformer(nn.Module):
                     parameter.normal_(0.0, residual if name.endswith(RESIDUAL_OUTPUTS) else std, generator=generator)
 
 
-def build(architecture: Architecture, *, vocab_size: int, context: int, seed: int) -> Transformer:
+def build(
+    architecture: Architecture, *, vocab_size: int, context: int, seed: int, heads: tuple[int, ...] = ()
+) -> Transformer:
     """Build a model on the CPU, in float32, its weights a pure function of the arguments.
 
     Args:
@@ -225,7 +243,8 @@ def build(architecture: Architecture, *, vocab_size: int, context: int, seed: in
         vocab_size: number of tokens.
         context: longest sequence, in tokens.
         seed: of the weights; global random state is neither read nor changed.
+        heads: prediction heads beside head 0, as ``Genome.heads`` says; a checkpoint has them too.
     """
-    model = Transformer(architecture, vocab_size=vocab_size, context=context)
+    model = Transformer(architecture, vocab_size=vocab_size, context=context, heads=heads)
     model.reset(seed, zero_init=architecture.zero_init)
     return model

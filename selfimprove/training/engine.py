@@ -9,7 +9,7 @@ loss can make it count for less.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from selfimprove.genome.genome import Genome
-from selfimprove.nets.losses import compile_objective, gradient_scale
+from selfimprove.nets.gradients import gradient_scale
+from selfimprove.nets.losses import compile_objective
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.batch import HALTED, UNSCORED
 from selfimprove.training.optimizers import load_memory, make_optimizers, memory
@@ -92,7 +93,7 @@ def train(
     Raises:
         InvalidGenome: the objective has no gradient to scale; the screen refuses such a loss before.
     """
-    model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=seed)
+    model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=seed, heads=genome.heads)
     if start is not None:
         model.load_state_dict(start.state)
     model.to(device).train()
@@ -123,21 +124,28 @@ def _loss(genome: Genome, weight: float) -> Callable[[Transformer, Tensor, Tenso
     """The genome's objective on the task's tokens, brought to scale, plus the fixed term on the constraint's."""
     expression = genome.objective.expression
     objective, scale = compile_objective(expression), gradient_scale(expression)
+    distances = tuple(ahead for ahead in expression.indices("onehot") if ahead > 1)
 
     def loss_of(model: Transformer, tokens: Tensor, targets: Tensor, progress: float) -> Tensor:
         # masks, not indices: an index would wait for the device
-        flat, right = model(tokens).flatten(0, 1), targets.flatten()
-        constrained = (right == HALTED) & bool(weight)
-        asked = (right != UNSCORED) & ~constrained
-        each = objective(flat, right.clamp(min=0), progress)
+        logits = {head: values.flatten(0, 1) for head, values in model.predict(tokens).items()}
+        constrained = (targets == HALTED) & bool(weight)
+        free = torch.where(constrained, UNSCORED, targets)
+        asked = (free != UNSCORED).flatten()
+        each = objective(logits, {1: free.flatten().clamp(min=0)} | _further(free, distances), progress)
         loss = scale * (torch.where(asked, each, 0.0).sum() / asked.sum().clamp(min=1))
         if weight:
-            only = torch.where(constrained, right, UNSCORED)
-            term = F.cross_entropy(flat, only, ignore_index=UNSCORED, reduction="sum")
+            only = torch.where(constrained, targets, UNSCORED).flatten()
+            term = F.cross_entropy(logits[0], only, ignore_index=UNSCORED, reduction="sum")
             loss = loss + weight * term / constrained.sum().clamp(min=1)
         return loss
 
     return loss_of
+
+
+def _further(targets: Int[Tensor, "batch pos"], distances: Iterable[int]) -> dict[int, Int[Tensor, " tokens"]]:
+    """Targets more than one token ahead: those of later positions, ``UNSCORED`` where the sequence has ended."""
+    return {ahead: F.pad(targets, (0, ahead - 1), value=UNSCORED)[:, ahead - 1 :].flatten() for ahead in distances}
 
 
 def _step(

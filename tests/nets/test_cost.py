@@ -13,8 +13,9 @@ from hypothesis.strategies import SearchStrategy
 from torch.utils.flop_counter import FlopCounterMode
 
 from selfimprove.errors import InvalidGenome
-from selfimprove.genome.expression import OPERATIONS, Expression, parse
+from selfimprove.genome.expression import OPERATIONS, Expression, cross_entropy, parse
 from selfimprove.genome.genome import Architecture, Genome, Objective, seed_genome
+from selfimprove.genome.known_losses import KNOWN_LOSSES
 from selfimprove.nets import prices
 from selfimprove.nets.blocks import ACTIVATIONS, GATED
 from selfimprove.nets.cost import Quote, is_muon_matrix, muon_shape, newton_schulz_flops, parameter_shapes, quote
@@ -23,11 +24,19 @@ from selfimprove.nets.transformer import build
 from selfimprove.training.optimizers import Muon, make_optimizers
 
 VOCAB, CONTEXT = 17, 12
+CE = cross_entropy().text
 SEED = seed_genome()
+OBJECTIVES = st.sampled_from(
+    [Objective(KNOWN_LOSSES[n].expression) for n in ("cross-entropy", "multi-token prediction")]
+)
 
 
 def price(genome: Genome, allowance: int = 10**12) -> Quote:
     return quote(genome, vocab_size=VOCAB, context=CONTEXT, allowance_flops=allowance)
+
+
+def heads_of(objective: Objective) -> tuple[int, ...]:
+    return replace(SEED, objective=objective).heads
 
 
 def with_recipe(**changes: object) -> Genome:
@@ -37,21 +46,22 @@ def with_recipe(**changes: object) -> Genome:
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_matmul_flops_equal_torchs_counter(architectures: SearchStrategy[Architecture], data: st.DataObject) -> None:
-    architecture = data.draw(architectures)
-    model = build(architecture, vocab_size=VOCAB, context=CONTEXT, seed=0).to("meta")
+    genome = replace(SEED, architecture=data.draw(architectures), objective=data.draw(OBJECTIVES))
+    model = build(genome.architecture, vocab_size=VOCAB, context=CONTEXT, seed=0, heads=genome.heads).to("meta")
     model.explicit = True
     tokens = torch.zeros(SEED.recipe.batch, CONTEXT, dtype=torch.long, device="meta")
     with FlopCounterMode(display=False) as counter:
-        model(tokens).sum().backward()
-    assert price(replace(SEED, architecture=architecture)).matmul_flops_per_step == counter.get_total_flops()
+        sum(logits.sum() for logits in model.predict(tokens).values()).backward()
+    assert price(genome).matmul_flops_per_step == counter.get_total_flops()
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_parameter_shapes_are_the_state_dict(architectures: SearchStrategy[Architecture], data: st.DataObject) -> None:
-    architecture = data.draw(architectures)
-    state = build(architecture, vocab_size=VOCAB, context=CONTEXT, seed=0).state_dict()
-    assert parameter_shapes(architecture, VOCAB, CONTEXT) == {name: tuple(t.shape) for name, t in state.items()}
+    architecture, heads = data.draw(architectures), data.draw(OBJECTIVES.map(heads_of))
+    state = build(architecture, vocab_size=VOCAB, context=CONTEXT, seed=0, heads=heads).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    assert parameter_shapes(architecture, VOCAB, CONTEXT, heads) == shapes
 
 
 @settings(max_examples=30, deadline=None)
@@ -59,10 +69,10 @@ def test_parameter_shapes_are_the_state_dict(architectures: SearchStrategy[Archi
 def test_memory_is_within_a_factor_of_two_of_what_is_kept(
     architectures: SearchStrategy[Architecture], data: st.DataObject
 ) -> None:
-    genome = replace(SEED, architecture=data.draw(architectures))
+    genome = replace(SEED, architecture=data.draw(architectures), objective=data.draw(OBJECTIVES))
     vocab, batch = data.draw(st.sampled_from([32, 128])), data.draw(st.sampled_from([4, 16, 64]))
     genome = replace(genome, recipe=replace(genome.recipe, batch=batch))
-    model = build(genome.architecture, vocab_size=vocab, context=32, seed=0)
+    model = build(genome.architecture, vocab_size=vocab, context=32, seed=0, heads=genome.heads)
     owned = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -72,7 +82,8 @@ def test_memory_is_within_a_factor_of_two_of_what_is_kept(
 
     tokens = torch.zeros(batch, 32, dtype=torch.long)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = compile_objective(genome.objective.expression)(model(tokens).flatten(0, 1), tokens.flatten(), 0.0)
+        logits = {head: values.flatten(0, 1) for head, values in model.predict(tokens).items()}
+        loss = compile_objective(genome.objective.expression)(logits, {1: tokens.flatten(), 2: tokens.flatten()}, 0.0)
     activations = sum(size for pointer, size in kept.items() if pointer not in owned)
     parameters = sum(p.numel() for p in model.parameters())
     total = activations + 4 * 4 * parameters  # weights, gradients, two moments
@@ -136,6 +147,19 @@ def test_muon_sees_each_attention_matrix_with_its_heads_side_by_side() -> None:
     assert {shape for name, shape in seen.items() if ".attn." in name} == {(64, 64)}
     assert "embed.W_E" not in seen
     assert all(math.prod(shapes[name]) == math.prod(shape) for name, shape in seen.items())
+
+
+def test_each_further_head_is_priced() -> None:
+    second, fourth = (
+        price(replace(SEED, objective=Objective(parse(f"add({CE}, logsumexp(logits({head})))")))) for head in (1, 3)
+    )
+    first = price(replace(SEED, objective=Objective(parse(f"add({CE}, logsumexp(logits(0)))"))))
+    width, tokens = SEED.architecture.width, SEED.recipe.batch * CONTEXT
+    assert second.parameters == fourth.parameters == first.parameters + width * VOCAB
+    assert second.matmul_flops_per_step - first.matmul_flops_per_step == 3 * tokens * 2 * width * VOCAB
+    assert second.elementwise_flops_per_step > first.elementwise_flops_per_step
+    assert second.optimizer_flops_per_step > first.optimizer_flops_per_step
+    assert second.memory_bytes > first.memory_bytes
 
 
 def test_optimizers_and_clipping_are_priced_apart() -> None:

@@ -48,7 +48,7 @@ def initial_weights(genome: Genome, grammar: Grammar, seed: int) -> Weights:
     With tied embeddings, which cannot be zero, they are made small: logits stay within a few tenths.
     """
     size = {"vocab_size": len(grammar), "context": grammar.context}
-    model = build(genome.architecture, **size, seed=seed, heads=genome.heads)
+    model = build(genome.architecture, **size, seed=seed, heads=genome.heads, gain=genome.recipe.init_scale)
     weights = model.state_dict()
     if "unembed.W_U" in weights:
         weights["unembed.W_U"].zero_()

@@ -61,7 +61,7 @@ class Edit:
 
     @property
     def allocates(self) -> bool:
-        """Whether it moves the fixed FLOP allowance between width, depth, batch and steps."""
+        """Whether it moves the fixed FLOP allowance between width, depth, batch, context and steps."""
         if self.op == "set":
             return self.path in ALLOCATING
         return self.op in ("insert", "remove") and self.kind == "architecture"

@@ -19,12 +19,11 @@ from typing import Any
 from selfimprove.canonical import canonical
 from selfimprove.errors import InvalidGenome
 from selfimprove.genome.expression import Expression, cross_entropy, parse
+from selfimprove.genome.recipe import Recipe
 
 SCHEMA = 1
 ATTENTION_MIXERS = ("attention", "conv_attention")
 """Token mixers that have heads and see positions through rotary embeddings."""
-SINGLE_BETA_OPTIMIZERS = ("sgd",)
-"""Optimizers that read ``beta1`` (their momentum) and not ``beta2``."""
 
 
 @dataclass(frozen=True)
@@ -75,30 +74,6 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How the model is trained inside its fixed FLOP allowance."""
-
-    optimizer: str
-    """``adamw``, ``lion``, ``muon`` or ``sgd`` (with momentum)."""
-    learning_rate: float
-    """Peak learning rate."""
-    schedule: str
-    """``constant``, ``cosine``, ``linear`` or ``wsd`` (warm-up, stable, decay)."""
-    warmup: float
-    """Fraction of the steps over which the learning rate rises from zero."""
-    weight_decay: float
-    """Decoupled weight decay, per step and times the learning rate."""
-    beta1: float
-    """First moment's decay; the momentum of SGD and Muon."""
-    beta2: float
-    """Second moment's decay; without effect for SGD."""
-    clip: float
-    """Largest global gradient norm; 0 switches clipping off."""
-    batch: int
-    """Sequences per step."""
-
-
-@dataclass(frozen=True)
 class Genome:
     """One model, completely described."""
 
@@ -143,8 +118,7 @@ class Genome:
                 del written["heads"], written["qk_norm"]
         if self.architecture.positions == "rope" and not any(block.attends for block in self.architecture.blocks):
             data["architecture"]["positions"] = "none"  # nothing is left to rotate
-        if self.recipe.optimizer in SINGLE_BETA_OPTIMIZERS:
-            del data["recipe"]["beta2"]
+        data["recipe"] = self.recipe.effective()
         data["objective"]["expression"] = self.objective.expression.canonical
         return data
 
@@ -181,17 +155,7 @@ def seed_genome(learning_rate: float = 1e-3, batch: int = 16) -> Genome:
             zero_init=False,
         ),
         objective=Objective(cross_entropy()),
-        recipe=Recipe(
-            optimizer="adamw",
-            learning_rate=learning_rate,
-            schedule="cosine",
-            warmup=0.05,
-            weight_decay=0.01,
-            beta1=0.9,
-            beta2=0.95,
-            clip=1.0,
-            batch=batch,
-        ),
+        recipe=Recipe(learning_rate=learning_rate, batch=batch),
     )
 
 

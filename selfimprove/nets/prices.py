@@ -80,7 +80,7 @@ OPTIMIZER: Final = {
     "adamw": 3 * COSTLY + 10,
     "lion": 10,
     "sgd": 8,
-    "muon": (2 * 3 + 2 + COSTLY + 3) + NEWTON_SCHULZ_STEPS * 4,  # two averages, norm, divide, update; sums of products
+    "muon": (2 * 3 + 2 + COSTLY + 3) + NEWTON_SCHULZ_STEPS * 6,  # two averages, norm, divide, update; two sums
 }
 """Per parameter. Muon's matrix products come on top; what it does not touch is AdamW's."""
 STATE: Final = {"adamw": 2, "lion": 1, "sgd": 1, "muon": 1}
@@ -92,4 +92,7 @@ REMEMBERED: Final = {
     "muon": ("momentum",),
 }
 """What an optimizer remembers of each parameter, by its own names; ``step`` is a single number."""
+RAW: Final = "weight"
+"""Likewise, the parameter itself, where an average of it is what is kept as the model's."""
 CLIP: Final = 3
+EMA: Final = 3

@@ -214,13 +214,13 @@ class Transformer(nn.Module):
         out: Tensor = self.ln_final(x)
         return out
 
-    def reset(self, seed: int, *, zero_init: bool) -> None:
-        """Draw the weights anew.
+    def reset(self, seed: int, *, zero_init: bool, gain: float = 1.0) -> None:
+        """Draw the weights anew, matrices ``gain`` times as large as usual.
 
         Each parameter has its own stream, derived from the seed and its name: parameters that two architectures share
         start equal, which takes noise out of the comparison of a parent with its edited child.
         """
-        std = INIT_GAIN / self.cfg.d_model**0.5
+        std = gain * INIT_GAIN / self.cfg.d_model**0.5
         residual = 0.0 if zero_init else std / (2 * self.cfg.n_layers) ** 0.5
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -234,7 +234,13 @@ class Transformer(nn.Module):
 
 
 def build(
-    architecture: Architecture, *, vocab_size: int, context: int, seed: int, heads: tuple[int, ...] = ()
+    architecture: Architecture,
+    *,
+    vocab_size: int,
+    context: int,
+    seed: int,
+    heads: tuple[int, ...] = (),
+    gain: float = 1.0,
 ) -> Transformer:
     """Build a model on the CPU, in float32, its weights a pure function of the arguments.
 
@@ -244,7 +250,8 @@ def build(
         context: longest sequence, in tokens.
         seed: of the weights; global random state is neither read nor changed.
         heads: prediction heads beside head 0, as ``Genome.heads`` says; a checkpoint has them too.
+        gain: of the initial matrices over the usual one, as the recipe says; without effect on weights that are loaded.
     """
     model = Transformer(architecture, vocab_size=vocab_size, context=context, heads=heads)
-    model.reset(seed, zero_init=architecture.zero_init)
+    model.reset(seed, zero_init=architecture.zero_init, gain=gain)
     return model

@@ -4,6 +4,8 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from selfimprove.errors import InvalidGenome
 from selfimprove.genome.expression import OPERATIONS, Expression, cross_entropy, parse
+from selfimprove.genome.fields import FIELDS
 from selfimprove.genome.genome import Architecture, Genome, Objective, seed_genome
 from selfimprove.genome.known_losses import KNOWN_LOSSES
 from selfimprove.nets import prices
 from selfimprove.nets.blocks import ACTIVATIONS, GATED
 from selfimprove.nets.cost import Quote, is_muon_matrix, muon_shape, newton_schulz_flops, parameter_shapes, quote
 from selfimprove.nets.losses import compile_objective
+from selfimprove.nets.phases import phases
 from selfimprove.nets.transformer import build
 from selfimprove.training.optimizers import Muon, make_optimizers
 
@@ -98,11 +102,64 @@ def test_a_quote_uses_the_allowance_and_never_exceeds_it(allowance: int, batch: 
     assert offer.tokens == offer.steps * batch * CONTEXT
 
 
+GROWING = ("batch", "batch_start", "context", "context_start")
+growing = st.fixed_dictionaries({name: st.sampled_from(FIELDS[f"recipe.{name}"].choices) for name in GROWING})
+
+
+def spent(genome: Genome, steps: int) -> tuple[int, int]:
+    """FLOPs and tokens of a training, step by step, from quotes of recipes that do not grow."""
+    flops = tokens = 0
+    for part in phases(genome.recipe, CONTEXT, steps):
+        recipe = replace(genome.recipe, batch=part.size.rows, batch_start=1.0, context=1.0, context_start=1.0)
+        shapes = sum(map(math.prod, parameter_shapes(genome.architecture, VOCAB, CONTEXT).values()))
+        one = quote(replace(genome, recipe=recipe), vocab_size=VOCAB, context=part.size.length, allowance_flops=0)
+        assert one.parameters == shapes  # no learned positions here, whose number would follow the context
+        flops += (part.last - part.first) * one.flops_per_step
+        tokens += (part.last - part.first) * part.size.tokens
+    return flops, tokens
+
+
+@settings(deadline=None)
+@given(steps=st.integers(1, 300), recipe=growing)
+def test_a_quote_of_a_training_that_grows_is_exact_and_takes_all_steps_that_fit(
+    steps: int, recipe: dict[str, Any]
+) -> None:
+    genome = with_recipe(**recipe)
+    exact, tokens = spent(genome, steps)
+    offer = price(genome, exact)
+    assert (offer.steps, offer.flops, offer.tokens) == (steps, exact, tokens)
+    assert price(genome, exact - 1).steps == steps - 1
+
+
+@settings(deadline=None)
+@given(allowance=st.integers(0, 10**12), recipe=growing)
+def test_no_training_costs_more_than_its_allowance(allowance: int, recipe: dict[str, Any]) -> None:
+    offer = price(with_recipe(**recipe), allowance)
+    assert offer.flops <= allowance < offer.flops + offer.flops_per_step
+
+
+@settings(deadline=None)
+@given(allowance=st.integers(0, 10**12), recipe=growing, cuts=st.lists(st.floats(0, 1), max_size=4))
+def test_what_the_parts_of_a_training_cost_adds_up(allowance: int, recipe: dict[str, Any], cuts: list[float]) -> None:
+    offer = price(with_recipe(**recipe), allowance)
+    steps = [0, *sorted(round(cut * offer.steps) for cut in cuts), offer.steps]
+    parts = list(pairwise(steps))
+    assert sum(offer.flops_between(*part) for part in parts) == offer.flops
+    assert sum(offer.tokens_between(*part) for part in parts) == offer.tokens
+
+
+def test_averaging_the_weights_is_priced_in_work_and_memory() -> None:
+    plain, averaged = price(SEED), price(with_recipe(ema=0.9))
+    assert averaged.optimizer_flops_per_step - plain.optimizer_flops_per_step == prices.EMA * plain.parameters
+    assert averaged.memory_bytes - plain.memory_bytes == 4 * plain.parameters
+
+
 def test_a_quote_is_the_sum_of_its_parts_in_integers() -> None:
     offer = price(SEED)
     parts = offer.matmul_flops_per_step + offer.elementwise_flops_per_step + offer.optimizer_flops_per_step
     assert offer.flops_per_step == parts
-    assert all(type(value) is int for value in vars(offer).values())
+    assert all(type(value) is int for name, value in vars(offer).items() if name != "phases")
+    assert all(type(part.flops_per_step) is int for part in offer.phases)
 
 
 def test_a_step_over_the_allowance_is_quoted_as_no_step() -> None:

@@ -7,11 +7,13 @@ import time
 import pytest
 import torch
 
+from selfimprove.controller.adversary import LOSSES
+from selfimprove.errors import InvalidEdit
 from selfimprove.genome.expression import MAX_NODES, cross_entropy, parse
 from selfimprove.genome.genome import seed_genome
 from selfimprove.genome.known_losses import KNOWN_LOSSES
 from selfimprove.genome.rewrites import FACTORS, TERMS
-from selfimprove.genome.space import Space
+from selfimprove.genome.space import Space, SpaceConfig, apply_all
 from selfimprove.nets.screening import screen
 
 CE = cross_entropy().text
@@ -55,6 +57,18 @@ def test_a_loss_that_cheats_is_refused_with_the_reason(name: str) -> None:
         result = screen(parse(text), seed)
         assert not result.ok
         assert reason in result.reason
+
+
+def test_no_loss_of_the_hostile_controller_passes() -> None:
+    space, refused = Space(SpaceConfig(max_edits=9)), 0
+    for attempt in (attempt for attempts in LOSSES.values() for attempt in attempts):
+        try:
+            genome = apply_all(attempt, seed_genome(), space)
+        except InvalidEdit:
+            continue
+        refused += 1
+        assert not screen(genome.objective.expression, 0).ok, str(genome.objective.expression)
+    assert refused > 15
 
 
 @pytest.mark.parametrize(

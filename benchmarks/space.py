@@ -86,7 +86,7 @@ def paths_agree(genome: Genome, rng: random.Random) -> bool:
 
     from selfimprove.nets.transformer import build
 
-    model = build(genome.architecture, vocab_size=VOCAB, context=CONTEXT, seed=rng.getrandbits(32))
+    model = build(genome.architecture, vocab_size=VOCAB, context=CONTEXT, seed=rng.getrandbits(32), heads=genome.heads)
     generator = torch.Generator().manual_seed(rng.getrandbits(32))
     tokens = torch.randint(VOCAB, (2, CONTEXT), generator=generator)
     with torch.no_grad():
@@ -104,7 +104,9 @@ def hooked_copy_agrees(genome: Genome, rng: random.Random) -> bool:
     from interp.hooked import to_hooked
     from selfimprove.nets.transformer import build
 
-    model = build(genome.architecture, vocab_size=VOCAB, context=CONTEXT, seed=rng.getrandbits(32)).eval()
+    model = build(
+        genome.architecture, vocab_size=VOCAB, context=CONTEXT, seed=rng.getrandbits(32), heads=genome.heads
+    ).eval()
     tokens = torch.arange(CONTEXT).unsqueeze(0) % VOCAB
     with torch.no_grad():
         logits, cache = to_hooked(model).run_with_cache(tokens)
@@ -115,8 +117,8 @@ def shapes_are_foreseen(genome: Genome, rng: random.Random) -> bool:
     """Names and shapes of parameters and of the optimizer's memory are those of the built model."""
     from selfimprove.nets.transformer import build
 
-    state = build(genome.architecture, vocab_size=VOCAB, context=CONTEXT, seed=0).state_dict()
-    shapes = parameter_shapes(genome.architecture, VOCAB, CONTEXT)
+    state = build(genome.architecture, vocab_size=VOCAB, context=CONTEXT, seed=0, heads=genome.heads).state_dict()
+    shapes = parameter_shapes(genome.architecture, VOCAB, CONTEXT, genome.heads)
     remembered = {name.partition(":")[2] for name in memory_shapes(genome.recipe, shapes)}
     foreseen = list(shapes.items()) == [(name, tuple(tensor.shape)) for name, tensor in state.items()]
     return foreseen and remembered == set(shapes)

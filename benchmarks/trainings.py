@@ -44,7 +44,7 @@ def scores(
     suite = TaskSuite(tasks)
     steps = quote(genome, vocab_size=vocab_size, context=context, allowance_flops=allowance_flops).steps
     batches = training_batches(suite, batch=genome.recipe.batch, seed=derive(seed, "data"))
-    model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0)
+    model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0, heads=genome.heads)
     found: list[list[Score]] = []
     start = None
     for part in parts:

@@ -9,23 +9,23 @@ import torch
 from safetensors import SafetensorError
 
 from selfimprove.errors import InvalidCheckpoint
-from selfimprove.genome.architecture import Architecture
+from selfimprove.genome.genome import Genome
 from selfimprove.nets.transformer import Transformer, build
 
 
-def load_model(data: bytes, architecture: Architecture, *, vocab_size: int, context: int) -> Transformer:
-    """The network of ``architecture`` with the weights in ``data``, on the CPU, in evaluation mode.
+def load_model(data: bytes, genome: Genome, *, vocab_size: int, context: int) -> Transformer:
+    """The network of ``genome`` with the weights in ``data``, on the CPU, in evaluation mode.
 
     Values are not checked: non-finite weights load, and inspection reports them as unreadable.
 
     Raises:
-        InvalidCheckpoint: not safetensors, or tensors other than this architecture's.
+        InvalidCheckpoint: not safetensors, or tensors other than this genome's.
     """
     try:
         state = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise InvalidCheckpoint("load checkpoint", str(error), "a safetensors file") from error
-    model = build(architecture, vocab_size=vocab_size, context=context, seed=0)
+    model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0, heads=genome.heads)
     expected = model.state_dict()
     _require_same("shapes", _shapes(state), _shapes(expected))
     _require_same("types", {k: v.dtype for k, v in state.items()}, {k: v.dtype for k, v in expected.items()})

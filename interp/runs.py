@@ -108,7 +108,7 @@ def load_generation(run_dir: str | Path, generation: int) -> Generation:
     genome = _genome(found, run, record["genome"])
     suite = TaskSuite(tasks_from_json(run["config"]["tasks"]))
     data = _checked(run_dir, record)
-    network = load_model(data, genome.architecture, vocab_size=suite.config.vocab_size, context=suite.config.context)
+    network = load_model(data, genome, vocab_size=suite.config.vocab_size, context=suite.config.context)
 
     def same(body: dict[str, Any]) -> bool:
         return (body["generation"], body["index"]) == (generation, record["index"])

@@ -75,7 +75,7 @@ def run(
         raise InvalidCheckpoint("read checkpoint", size, f"at most {MAX_CHECKPOINT_BYTES} bytes")
     data = read_all(descriptor)
     emit({"instrument": "checkpoint", "verdict": "read"})
-    model = load_model(data, genome.architecture, vocab_size=suite.config.vocab_size, context=suite.config.context)
+    model = load_model(data, genome, vocab_size=suite.config.vocab_size, context=suite.config.context)
     inspection = inspect(
         model,
         suite,

@@ -47,7 +47,8 @@ def initial_weights(genome: Genome, grammar: Grammar, seed: int) -> Weights:
 
     With tied embeddings, which cannot be zero, they are made small: logits stay within a few tenths.
     """
-    model = build(genome.architecture, vocab_size=len(grammar), context=grammar.context, seed=seed)
+    size = {"vocab_size": len(grammar), "context": grammar.context}
+    model = build(genome.architecture, **size, seed=seed, heads=genome.heads, gain=genome.recipe.init_scale)
     weights = model.state_dict()
     if "unembed.W_U" in weights:
         weights["unembed.W_U"].zero_()
@@ -62,7 +63,8 @@ def load_policy(genome: Genome, grammar: Grammar, weights: Weights) -> Transform
     Raises:
         InvalidCheckpoint: names, shapes or types differ from what the genome says.
     """
-    model = build(genome.architecture, vocab_size=len(grammar), context=grammar.context, seed=0)
+    size = {"vocab_size": len(grammar), "context": grammar.context}
+    model = build(genome.architecture, **size, seed=0, heads=genome.heads)
     expected = {name: (tuple(value.shape), value.dtype) for name, value in model.state_dict().items()}
     found = {name: (tuple(value.shape), value.dtype) for name, value in weights.items()}
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))

@@ -57,7 +57,8 @@ class TransformerProposer:
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Names and shapes that the controller's weights must have."""
-        return cost.parameter_shapes(self.genome.architecture, len(self.grammar), self.grammar.context)
+        genome = self.genome
+        return cost.parameter_shapes(genome.architecture, len(self.grammar), self.grammar.context, genome.heads)
 
     def ask_price(self, count: int) -> Price:
         """Price of asking for ``count`` proposals: a forward pass, a third of a training step, per action token."""

@@ -5,6 +5,7 @@ An edit prints the way a Hydra override is written, so that a person can read an
 =============================================================== ====================================================
 ``architecture.blocks.0.conv_qkv=true``                          set a value
 ``objective.expression.args.0.op=sub``                           set an operation (same kinds in and out)
+``objective.expression.args.0.index=2``                          set which head or token a leaf reads
 ``+architecture.blocks.1=copy(0)``                               insert a copy of an existing block
 ``architecture.blocks.1=copy(0)``                                replace a block by a copy of another
 ``~architecture.blocks.1``                                       remove a block
@@ -26,7 +27,7 @@ from selfimprove.genome.architecture import Block
 from selfimprove.genome.expression import MAX_TEXT, Expression
 from selfimprove.genome.fields import ALLOCATING, SECTIONS, Field, Value, format_value
 from selfimprove.genome.genome import Genome
-from selfimprove.genome.operations import CONST
+from selfimprove.genome.operations import CONST, OPERATIONS
 from selfimprove.genome.paths import block_index, path_tokens, position, value_at, with_value
 from selfimprove.genome.rewrites import alternatives, kept_argument, node_at, put, swap, wrap
 
@@ -62,7 +63,7 @@ class Edit:
 
     @property
     def allocates(self) -> bool:
-        """Whether it moves the fixed FLOP allowance between width, depth, batch and steps."""
+        """Whether it moves the fixed FLOP allowance between width, depth, batch, context and steps."""
         if self.op == "set":
             return self.path in ALLOCATING
         return self.op in ("insert", "remove") and self.kind == "architecture"
@@ -274,6 +275,12 @@ def _change_expression(edit: Edit, expression: Expression, field: Field) -> Expr
     if edit.path.endswith(".value"):
         if node.op != CONST or not isinstance(value, float):
             raise InvalidEdit(f"set {edit.path}", node.text, "a constant", "only constants have a value to set")
+        return put(expression, place, replace(node, value=value))
+    if edit.path.endswith(".index"):
+        indices = OPERATIONS[node.op].indices
+        if value not in indices or not isinstance(value, int):
+            choices = ", ".join(map(str, indices)) or "none"
+            raise InvalidEdit(f"set {edit.path}", value, choices, f"{node.op} carries no other index")
         return put(expression, place, replace(node, value=value))
     if value not in alternatives(node.op):
         choices = ", ".join(alternatives(node.op)) or "nothing else"

@@ -72,9 +72,15 @@ class Expression:
         for index, arg in enumerate(self.args):
             yield from arg.nodes((*position, index))
 
-    def contains(self, op: str) -> bool:
-        """Whether any node of the tree is an ``op``."""
-        return self.op == op or any(arg.contains(op) for arg in self.args)
+    def indices(self, op: str) -> tuple[int, ...]:
+        """The indices that the leaves of one operation carry, each once, ascending: the heads of ``logits``."""
+        found = {node.value for _, node in self.nodes() if node.op == op}
+        return tuple(sorted(index for index in found if isinstance(index, int)))
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the prediction that is scored, ``logits(0)``, and its target, ``onehot(1)``, both occur."""
+        return 0 in self.indices("logits") and 1 in self.indices("onehot")
 
     def _write(self, args: tuple[str, ...]) -> str:
         if self.op == "const" and self.value is not None:
@@ -114,10 +120,10 @@ def kind(expression: Expression) -> str:
 
 
 def validate(expression: Expression) -> None:
-    """Check types, size, depth and constants, and that a scalar comes out that depends on the logits.
+    """Check types, size, depth and constants, and that a scalar comes out that names the prediction and its target.
 
-    Not covered: whether the loss depends on the target in a useful way or can be descended; that is screened
-    numerically before any budget is spent.
+    Not covered: whether the loss depends on them in a useful way or can be descended; that is screened numerically
+    before any budget is spent.
 
     Raises:
         InvalidGenome: naming the path of the node, the value and the limit.
@@ -130,8 +136,12 @@ def validate(expression: Expression) -> None:
     found = _kind(expression, path)
     if found != SCALAR:
         raise InvalidGenome(f"{path} kind", found, SCALAR, "reduce it with sum, mean, max, logsumexp or dot")
-    if not expression.contains("logits"):
-        raise InvalidGenome(path, expression.text, "an expression of logits(0)", "a loss must depend on the model")
+    for op, index, remedy in (
+        ("logits", 0, "a loss must depend on the prediction that is scored: use it where the loss is to push it"),
+        ("onehot", 1, "a loss must depend on the target: compare the prediction with it, e.g. by dot"),
+    ):
+        if index not in expression.indices(op):
+            raise InvalidGenome(path, expression.text, f"an expression of {op}({index})", remedy)
 
 
 def _kind(node: Expression, path: str) -> str:

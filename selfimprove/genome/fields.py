@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from selfimprove.genome.expression import MAX_CONSTANT, format_number
 from selfimprove.genome.operations import OPERATIONS
+from selfimprove.genome.recipe import SMALLEST_BATCH
 
 Value = bool | int | float | str
 SECTIONS = ("architecture", "objective", "recipe")
@@ -98,22 +99,36 @@ FIELDS: dict[str, Field] = {
         low=-MAX_CONSTANT,
         high=MAX_CONSTANT,
     ),
+    "objective.expression.index": Field(
+        "integer", tuple(sorted({index for signature in OPERATIONS.values() for index in signature.indices}))
+    ),
     "recipe.optimizer": Field("choice", ("adamw", "lion", "muon", "sgd")),
     "recipe.learning_rate": Field(
         "number", (1e-4, 2e-4, 3e-4, 6e-4, 1e-3, 2e-3, 3e-3, 6e-3, 1e-2, 3e-2), low=1e-5, high=1e-1
     ),
     "recipe.schedule": Field("choice", ("constant", "cosine", "linear", "wsd")),
     "recipe.warmup": Field("number", (0.0, 0.02, 0.05, 0.1, 0.2), low=0, high=0.5),
+    "recipe.cooldown": Field("number", (0.1, 0.2, 0.3, 0.5, 0.7), low=0.05, high=0.95),
     "recipe.weight_decay": Field("number", (0.0, 0.01, 0.03, 0.1, 0.3), low=0, high=1),
     "recipe.beta1": Field("number", (0.8, 0.9, 0.95, 0.98), low=0.5, high=0.999),
     "recipe.beta2": Field("number", (0.9, 0.95, 0.98, 0.99, 0.999), low=0.5, high=0.9999),
     "recipe.clip": Field("number", (0.0, 0.3, 1.0, 3.0), low=0, high=100),
-    # below 8 sequences a step's fixed costs, which no FLOP counts, outweigh its work: equal FLOPs, twice the time
-    "recipe.batch": Field("integer", (8, 16, 32, 64, 128, 256, 512)),
+    "recipe.ema": Field("number", (0.0, 0.8, 0.9, 0.95, 0.98, 0.99), low=0, high=0.9999),
+    "recipe.init_scale": Field("number", (0.3, 0.5, 1.0, 1.5, 2.0, 3.0), low=0.05, high=10),
+    "recipe.batch": Field("integer", tuple(SMALLEST_BATCH * 2**doublings for doublings in range(7))),
+    "recipe.batch_start": Field("number", (0.125, 0.25, 0.5, 1.0)),
+    "recipe.context": Field("number", (0.5, 0.75, 1.0)),
+    "recipe.context_start": Field("number", (0.5, 1.0)),
 }
 
-ALLOCATING = ("architecture.width", "recipe.batch")
-"""Set here, an edit moves the fixed FLOP allowance between width, batch and steps."""
+ALLOCATING = (
+    "architecture.width",
+    "recipe.batch",
+    "recipe.batch_start",
+    "recipe.context",
+    "recipe.context_start",
+)
+"""Set here, an edit moves the fixed FLOP allowance between width, batch, context and steps."""
 
 _NODE = re.compile(r"^(objective\.expression)(?:\.args\.\d+)*", re.ASCII)  # \d would also take other scripts' digits
 _INDEX = re.compile(r"\.(?:0|[1-9]\d{0,3})(?=\.|$)", re.ASCII)

@@ -20,10 +20,9 @@ from selfimprove.canonical import canonical
 from selfimprove.errors import InvalidGenome
 from selfimprove.genome.architecture import Architecture, Block
 from selfimprove.genome.expression import Expression, cross_entropy, parse
+from selfimprove.genome.recipe import Recipe
 
 SCHEMA = 1
-SINGLE_BETA_OPTIMIZERS = ("sgd",)
-"""Optimizers that read ``beta1`` (their momentum) and not ``beta2``."""
 
 
 @dataclass(frozen=True)
@@ -32,30 +31,6 @@ class Objective:
 
     expression: Expression
     """Loss of one token."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the model is trained inside its fixed FLOP allowance."""
-
-    optimizer: str
-    """``adamw``, ``lion``, ``muon`` or ``sgd`` (with momentum)."""
-    learning_rate: float
-    """Peak learning rate."""
-    schedule: str
-    """``constant``, ``cosine``, ``linear`` or ``wsd`` (warm-up, stable, decay)."""
-    warmup: float
-    """Fraction of the steps over which the learning rate rises from zero."""
-    weight_decay: float
-    """Decoupled weight decay, per step and times the learning rate."""
-    beta1: float
-    """First moment's decay; the momentum of SGD and Muon."""
-    beta2: float
-    """Second moment's decay; without effect for SGD."""
-    clip: float
-    """Largest global gradient norm; 0 switches clipping off."""
-    batch: int
-    """Sequences per step."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +64,19 @@ class Genome:
         assert isinstance(genome, Genome)
         return genome
 
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Prediction heads that the objective trains beside head 0, which every model has."""
+        return tuple(index for index in self.objective.expression.indices("logits") if index > 0)
+
     @cached_property
     def effective(self) -> dict[str, Any]:
         """``to_json`` without what has no effect; equal for two genomes that build, train and score the same."""
-        recipe = _encode(self.recipe)
-        if self.recipe.optimizer in SINGLE_BETA_OPTIMIZERS:
-            del recipe["beta2"]
         return {
             "schema": SCHEMA,
             "architecture": self.architecture.effective(),
             "objective": _encode(self.objective) | {"expression": self.objective.expression.canonical},
-            "recipe": recipe,
+            "recipe": self.recipe.effective(),
         }
 
     def canonical(self) -> str:
@@ -127,17 +104,7 @@ def seed_genome(learning_rate: float = 1e-3, batch: int = 16) -> Genome:
     return Genome(
         architecture=Architecture(blocks=(Block(), Block())),
         objective=Objective(cross_entropy()),
-        recipe=Recipe(
-            optimizer="adamw",
-            learning_rate=learning_rate,
-            schedule="cosine",
-            warmup=0.05,
-            weight_decay=0.01,
-            beta1=0.9,
-            beta2=0.95,
-            clip=1.0,
-            batch=batch,
-        ),
+        recipe=Recipe(learning_rate=learning_rate, batch=batch),
     )
 
 

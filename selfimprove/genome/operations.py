@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 VECTOR, SCALAR, CONST = "vector", "scalar", "const"
+MOST_HEADS = 4  # prediction heads of a model, and tokens that a loss may look ahead
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,10 @@ _MAP = Signature((VECTOR,), VECTOR)
 
 OPERATIONS: dict[str, Signature] = {
     # leaves
-    "logits": Signature((), VECTOR, indices=(0,)),  # logits(k): output of prediction head k
-    "onehot": Signature((), VECTOR, indices=(1,)),  # onehot(k): the token k ahead; k = 1 is the target
+    # logits(k): output of prediction head k; head 0 is the one that is scored, others exist where a loss names them
+    "logits": Signature((), VECTOR, indices=tuple(range(MOST_HEADS))),
+    # onehot(k): the token k ahead; k = 1 is the target, further ones are zero vectors where the task asks for nothing
+    "onehot": Signature((), VECTOR, indices=tuple(range(1, MOST_HEADS + 1))),
     "const": Signature((), SCALAR),  # written as a bare number
     "progress": Signature((), SCALAR),  # fraction of training done, in [0, 1]
     # vector -> vector

@@ -9,10 +9,11 @@ from typing import Any
 from selfimprove.errors import InvalidEdit
 from selfimprove.genome.fields import Value
 from selfimprove.genome.genome import Genome
+from selfimprove.genome.operations import CONST
 from selfimprove.genome.rewrites import Position, node_at
 
 LEVELS_PER_TOKEN = 3  # three levels of a tree in one token keep every edit within eight tokens
-_NODE = re.compile(r"objective\.expression((?:\.args\.\d)*)(?:\.(op|value))?", re.ASCII)
+_NODE = re.compile(r"objective\.expression((?:\.args\.\d)*)(?:\.(op|value|index))?", re.ASCII)
 _BLOCK = re.compile(r"(architecture\.blocks\.(0|[1-9]\d{0,3}))(?:\.(\w+))?", re.ASCII)
 
 
@@ -47,7 +48,7 @@ def block_index(path: str, count: int) -> int:
 
 
 def position(path: str) -> Position:
-    """Where in the expression tree a path points, a final ``.op`` or ``.value`` left out.
+    """Where in the expression tree a path points, a final ``.op``, ``.value`` or ``.index`` left out.
 
     Raises:
         InvalidEdit: not the path of a node.
@@ -67,7 +68,8 @@ def value_at(genome: Genome, path: str) -> Value:
     found: object
     if match := _NODE.fullmatch(path):
         node = node_at(genome.objective.expression, position(path))
-        found = {"op": node.op, "value": node.value}.get(match[2] or "")
+        held = {"op": node.op, "value" if node.op == CONST else "index": node.value}
+        found = held.get(match[2] or "")
     elif match := _BLOCK.fullmatch(path):
         blocks = genome.architecture.blocks
         found = getattr(blocks[block_index(path, len(blocks))], match[3] or "", None)

@@ -18,26 +18,19 @@ ATOMS: dict[str, str] = {
     "probability of missing it": "sub(1, dot(onehot(1), softmax(logits(0))))",
     "negative entropy": "dot(softmax(logits(0)), log_softmax(logits(0)))",
     "cross-entropy to uniform": "mul(-1, mean(log_softmax(logits(0))))",
-    "log partition function": "logsumexp(logits(0))",
-    "its square": "square(logsumexp(logits(0)))",
+    "cross-entropy of a second head, two ahead": "mul(-1, dot(onehot(2), log_softmax(logits(1))))",
+    "square of the log partition function": "square(logsumexp(logits(0)))",
     "fraction of training done": "progress",
     "fraction of training left": "sub(1, progress)",
 }
-"""Scalars that a term or a factor is made of. Known losses are a few edits of cross-entropy away with them:
-
-focal loss (arXiv 1708.02002): factor "probability of missing it", raised to a power;
-poly-1 (arXiv 2204.12511): term "probability of missing it";
-z-loss (arXiv 2204.02311): term "its square";
-confidence penalty (arXiv 1701.06548): term "negative entropy";
-label smoothing (arXiv 1512.00567): term "cross-entropy to uniform".
-"""
+"""Scalars that a term or a factor is made of: ``selfimprove.genome.known_losses`` says what they lead to."""
 
 _TERMS = (
     "probability of missing it",
     "negative entropy",
     "cross-entropy to uniform",
-    "log partition function",
-    "its square",
+    "cross-entropy of a second head, two ahead",
+    "square of the log partition function",
 )
 _FACTORS = (
     "probability of the target",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from selfimprove.errors import ConfigError, InvalidEdit, InvalidGenome
@@ -15,7 +15,7 @@ from selfimprove.genome import rewrites
 from selfimprove.genome.edits import OPS, Edit, apply, change
 from selfimprove.genome.fields import FIELDS, SECTIONS, Field, format_value, pattern
 from selfimprove.genome.genome import Genome
-from selfimprove.genome.operations import CONST
+from selfimprove.genome.operations import CONST, OPERATIONS
 from selfimprove.genome.paths import LEVELS_PER_TOKEN, path_tokens, value_at, with_value
 
 
@@ -105,10 +105,7 @@ class Space:
                 close = difflib.get_close_matches(str(value), [str(choice) for choice in field.choices], n=1)
                 raise InvalidGenome(path, value, field.limit, f"did you mean {close[0]}?" if close else "")
         architectures.check(genome.architecture)
-        tree = genome.objective.expression
-        expressions.validate(tree)
-        if not tree.contains("onehot"):
-            raise InvalidGenome("objective.expression", tree.text, "an expression of onehot(1)", "use the target")
+        expressions.validate(genome.objective.expression)
 
     def edits(self, genome: Genome) -> tuple[Edit, ...]:
         """Every single edit of a valid genome with numbers on their grids, in a fixed order.
@@ -193,10 +190,11 @@ class Space:
                 yield from (Edit("set", f"{path}.value", choice) for choice in constants if choice != node.value)
             yield from (Edit("set", f"{path}.op", op) for op in rewrites.alternatives(node.op))
             kept = rewrites.kept_argument(node)
-            if kept is not None:
-                smaller = rewrites.put(tree, position, node.args[kept])
-                if smaller.contains("logits") and smaller.contains("onehot"):
-                    yield Edit("remove", path)
+            if kept is not None and rewrites.put(tree, position, node.args[kept]).anchored:
+                yield Edit("remove", path)
+            for index in OPERATIONS[node.op].indices:
+                if index != node.value and rewrites.put(tree, position, replace(node, value=index)).anchored:
+                    yield Edit("set", f"{path}.index", index)
         yield from (Edit("wrap", rewrites.node_path(at), template) for at, template in rewrites.wraps(tree))
         for first, second in rewrites.swaps(tree):
             yield Edit("swap", rewrites.node_path(first), rewrites.node_path(second))

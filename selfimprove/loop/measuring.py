@@ -191,7 +191,7 @@ def _ingest(bench: Bench, slot: Slot, part: Slice, outcome: Completed) -> tuple[
         return "invalid", f"it is at step {steps!r}, and its permit ends at {part.last}"
     tasks = bench.config.tasks
     try:
-        shapes = parameter_shapes(slot.genome.architecture, tasks.vocab_size, tasks.context)
+        shapes = parameter_shapes(slot.genome.architecture, tasks.vocab_size, tasks.context, slot.genome.heads)
         ingest(outcome.outputs.get(WEIGHTS, b""), shapes)
         if not part.final:
             ingest(outcome.outputs.get(MEMORY, b""), memory_shapes(slot.genome.recipe, shapes))

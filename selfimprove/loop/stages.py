@@ -56,13 +56,12 @@ def slices(quote: Quote) -> dict[str, Slice]:
         last = -int(-(part * quote.steps) // 1)  # rounded up
         if stage != FINAL and not first < last < quote.steps:
             continue
-        steps = last - first
         found[stage] = Slice(
             stage,
             first,
             last,
-            flops=steps * quote.flops_per_step,
-            tokens=quote.tokens * steps // max(quote.steps, 1),
+            flops=quote.flops_between(first, last),
+            tokens=quote.tokens_between(first, last),
             parameters=quote.parameters,
             memory_bytes=quote.memory_bytes,
         )

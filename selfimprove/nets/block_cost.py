@@ -60,7 +60,7 @@ def block_prices(architecture: Architecture, context: int) -> list[BlockPrice]:
     """One for each block.
 
     Raises:
-        InvalidGenome: a part without a price, or a window that is longer than the context.
+        InvalidGenome: a part without a price.
     """
     for name, table in (("norm", NORM), ("norm_placement", NORMS), ("positions", POSITIONS)):
         priced(table, getattr(architecture, name), f"architecture.{name}")
@@ -70,9 +70,15 @@ def block_prices(architecture: Architecture, context: int) -> list[BlockPrice]:
         priced(SCORE | SHORT_CONV, block.mixer, f"{path}.mixer")
         priced(CHANNEL_MATRICES, block.channel, f"{path}.channel")
         priced(GATE, block.gate, f"{path}.gate")
-        if block.mixer == "sliding_attention" and block.window > context:
-            raise InvalidGenome(f"{path}.window", block.window, f"at most {context}, the context", "use attention")
     return [BlockPrice(architecture, index, context) for index in range(len(architecture.blocks))]
+
+
+def check_windows(architecture: Architecture, context: int) -> None:
+    """Raise InvalidGenome for a window that is longer than the longest sequence: it would be no window."""
+    for index, block in enumerate(architecture.blocks):
+        if block.mixer == "sliding_attention" and block.window > context:
+            path = f"architecture.blocks.{index}.window"
+            raise InvalidGenome(path, block.window, f"at most {context}, the context", "use attention")
 
 
 @dataclass(frozen=True)

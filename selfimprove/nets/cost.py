@@ -19,19 +19,24 @@ from dataclasses import dataclass
 
 from selfimprove.genome.architecture import Architecture
 from selfimprove.genome.expression import Expression
-from selfimprove.genome.genome import Genome, Recipe
-from selfimprove.nets.block_cost import block_prices, norm_shapes, priced
+from selfimprove.genome.genome import Genome
+from selfimprove.genome.recipe import Recipe
+from selfimprove.nets.block_cost import block_prices, check_windows, norm_shapes, priced
+from selfimprove.nets.phases import PricedPhase, Size, longest_plan, sizes
 from selfimprove.nets.prices import (
     CLIP,
     CONSTRAINT,
+    EMA,
     EMBEDDING,
     FLOAT_BYTES,
+    HEAD,
     NEWTON_SCHULZ_STEPS,
     NORM,
     OBJECTIVE,
     OPTIMIZER,
     OVER_VOCABULARY,
     POSITIONS,
+    RAW,
     REMEMBERED,
     SOFTCAP,
     STATE,
@@ -46,22 +51,32 @@ class Quote:
     parameters: int
     """Trainable numbers."""
     matmul_flops_per_step: int
-    """Matrix products of the model, forward and backward, over one batch."""
+    """Matrix products of the model, forward and backward, over one batch of full size."""
     elementwise_flops_per_step: int
-    """All other work of the model and the loss, forward and backward, over one batch."""
+    """All other work of the model and the loss, forward and backward, over one batch of full size."""
     optimizer_flops_per_step: int
-    """Clipping and the update, Muon's matrix products included."""
+    """Clipping, the update with Muon's matrix products, and averaging of weights."""
     flops_per_step: int
-    """Sum of the three."""
+    """Sum of the three: what the dearest step costs."""
     steps: int
     """As many whole steps as fit into the allowance; 0 if none does."""
     flops: int
-    """``steps * flops_per_step``, never above the allowance."""
+    """Of all steps, each at its own size; never above the allowance."""
     tokens: int
     """Positions seen in all steps."""
     memory_bytes: int
     """Parameters, gradients, optimizer state and saved activations at their peak, within a factor of 2. What an empty
     process with torch takes (some 250 MB) is not in it."""
+    phases: tuple[PricedPhase, ...]
+    """The steps by what one of them costs, in order."""
+
+    def flops_between(self, first: int, last: int) -> int:
+        """FLOPs of the steps from ``first`` to before ``last``."""
+        return sum(part.overlap(first, last) * part.flops_per_step for part in self.phases)
+
+    def tokens_between(self, first: int, last: int) -> int:
+        """Positions seen in the steps from ``first`` to before ``last``."""
+        return sum(part.overlap(first, last) * part.size.tokens for part in self.phases)
 
 
 def quote(genome: Genome, *, vocab_size: int, context: int, allowance_flops: int) -> Quote:
@@ -77,31 +92,42 @@ def quote(genome: Genome, *, vocab_size: int, context: int, allowance_flops: int
         InvalidGenome: for an operation without a price.
     """
     architecture, recipe = genome.architecture, genome.recipe
-    shapes = parameter_shapes(architecture, vocab_size, context)
-    tokens = recipe.batch * context
-    matmul = 3 * tokens * _forward_matmul_per_token(architecture, vocab_size, context)
-    elementwise = tokens * (
-        _elementwise_per_token(architecture, vocab_size, context)
-        + _objective_per_token(genome.objective.expression, vocab_size)
-    )
+    check_windows(architecture, context)
+    shapes = parameter_shapes(architecture, vocab_size, context, genome.heads)
     optimizer = _optimizer_flops(recipe, shapes)
-    per_step = matmul + elementwise + optimizer
-    steps = max(allowance_flops, 0) // per_step
+    work = {size: _work(genome, vocab_size, size) for size in sizes(recipe, context).values()}
+    price = {size: sum(parts) + optimizer for size, parts in work.items()}
+    plan = longest_plan(recipe, context, price, allowance_flops)
+    full = list(work)[-1]
+    matmul, elementwise = work[full]
     return Quote(
         parameters=sum(map(math.prod, shapes.values())),
         matmul_flops_per_step=matmul,
         elementwise_flops_per_step=elementwise,
         optimizer_flops_per_step=optimizer,
-        flops_per_step=per_step,
-        steps=steps,
-        flops=steps * per_step,
-        tokens=steps * tokens,
-        memory_bytes=_memory_bytes(genome, shapes, vocab_size, context),
+        flops_per_step=price[full],
+        steps=sum(part.steps for part in plan),
+        flops=sum(part.steps * part.flops_per_step for part in plan),
+        tokens=sum(part.steps * part.size.tokens for part in plan),
+        memory_bytes=_memory_bytes(genome, shapes, vocab_size, full),
+        phases=plan,
     )
 
 
-def parameter_shapes(architecture: Architecture, vocab_size: int, context: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in the ``state_dict`` of the built model, in its order.
+def _work(genome: Genome, vocab_size: int, size: Size) -> tuple[int, int]:
+    """FLOPs of the model and the loss in one step: matrix products, and all else."""
+    architecture, heads = genome.architecture, len(genome.heads)
+    products = _forward_matmul_per_token(architecture, vocab_size, size.length)
+    other = _elementwise_per_token(architecture, vocab_size, size.length)
+    other += heads * (architecture.width * HEAD + SOFTCAP * vocab_size * (architecture.logit_softcap > 0))
+    other += _objective_per_token(genome.objective.expression, vocab_size)
+    return 3 * size.tokens * (products + heads * 2 * architecture.width * vocab_size), size.tokens * other
+
+
+def parameter_shapes(
+    architecture: Architecture, vocab_size: int, context: int, heads: tuple[int, ...] = ()
+) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in the ``state_dict`` of the model built with these heads, in its order.
 
     Raises:
         InvalidGenome: for a part without a price.
@@ -116,11 +142,11 @@ def parameter_shapes(architecture: Architecture, vocab_size: int, context: int) 
     shapes |= norm_shapes("ln_final", architecture.norm, width)
     if not architecture.tie_embeddings:
         shapes["unembed.W_U"] = (width, vocab_size)
-    return shapes
+    return shapes | {f"heads.{head}.W_U": (width, vocab_size) for head in heads}
 
 
 def memory_shapes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that the recipe's optimizers remember of these parameters.
+    """Name and shape of every tensor that a training by this recipe remembers of these parameters beside their values.
 
     Raises:
         InvalidGenome: for an optimizer without a price.
@@ -130,6 +156,8 @@ def memory_shapes(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> dict
         own = recipe.optimizer != "muon" or is_muon_matrix(name)
         for what in priced(REMEMBERED, recipe.optimizer if own else "adamw", "recipe.optimizer"):
             found[f"{what}:{name}"] = () if what == "step" else shape
+        if recipe.ema > 0:
+            found[f"{RAW}:{name}"] = shape
     return found
 
 
@@ -177,7 +205,7 @@ def _optimizer_flops(recipe: Recipe, shapes: Mapping[str, tuple[int, ...]]) -> i
     total = 0
     for name, shape in shapes.items():
         size = math.prod(shape)
-        total += size * CLIP * (recipe.clip > 0)
+        total += size * (CLIP * (recipe.clip > 0) + EMA * (recipe.ema > 0))
         if recipe.optimizer != "muon":
             total += size * price
         elif is_muon_matrix(name):
@@ -193,18 +221,18 @@ def newton_schulz_flops(rows: int, columns: int) -> int:
     return NEWTON_SCHULZ_STEPS * (2 * short * short * long + 2 * short**3 + 2 * short * short * long)
 
 
-def _memory_bytes(genome: Genome, shapes: Mapping[str, tuple[int, ...]], vocab_size: int, context: int) -> int:
+def _memory_bytes(genome: Genome, shapes: Mapping[str, tuple[int, ...]], vocab_size: int, size: Size) -> int:
     """Saved activations: the inputs of every product and the arguments of every nonlinearity, once each."""
     architecture, recipe = genome.architecture, genome.recipe
-    width, tokens, floats = architecture.width, recipe.batch * context, 0
+    width, floats = architecture.width, 0
     for name, shape in shapes.items():
         own = recipe.optimizer != "muon" or is_muon_matrix(name)
-        floats += math.prod(shape) * (2 + STATE[recipe.optimizer if own else "adamw"])
+        floats += math.prod(shape) * (2 + STATE[recipe.optimizer if own else "adamw"] + (recipe.ema > 0))
     vectors = sum(node.op in VECTORS for node in {node for _, node in genome.objective.expression.nodes()})
-    blocks = block_prices(architecture, context)
-    capped = architecture.logit_softcap > 0
-    per_token = 2 * width + (1 + capped + vectors) * vocab_size  # last norm; logits, and what the loss makes of them
+    vectors += 1 + len(genome.heads) + (architecture.logit_softcap > 0)
+    blocks = block_prices(architecture, size.length)
+    per_token = 2 * width + vectors * vocab_size  # the last norm; logits and what the loss makes of them
     per_token += sum(block.saved() for block in blocks)
     floats += sum(block.laid_out() for block in blocks)
     widest = max(vocab_size, *(block.inner for block in blocks))
-    return FLOAT_BYTES * (floats + tokens * (per_token + 2 * widest))  # two gradients in flight
+    return FLOAT_BYTES * (floats + size.tokens * (per_token + 2 * widest))  # two gradients in flight

@@ -1,7 +1,10 @@
-"""Loss expressions as torch functions, and the size that a gradient of theirs is brought to.
+"""Loss expressions as torch functions.
 
-Vectors are ``[tokens vocab]``, scalars ``[tokens]``, constants plain numbers. A few operations are protected, so that
-no expression divides by zero or overflows in one step; ``e`` is ``EPS`` and ``b`` is ``EXP_BOUND``:
+Vectors are ``[tokens vocab]``, scalars ``[tokens]``, constants plain numbers. Logits come by the head that gave them,
+targets by how far ahead they lie: the keys are the indices of the leaves ``logits(k)`` and ``onehot(k)``.
+
+A few operations are protected, so that no expression divides by zero or overflows in one step; ``e`` is ``EPS`` and
+``b`` is ``EXP_BOUND``:
 
     div(x, y)   x / (y + e) for y >= 0, x / (y - e) otherwise
     log(x)      log(|x| + e)
@@ -14,10 +17,8 @@ The bounded ones have gradient zero beyond the bound. Everything else is torch's
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, TypeAlias, final
 
 import torch
@@ -26,21 +27,22 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from selfimprove.errors import InvalidGenome
-from selfimprove.genome.expression import Expression, cross_entropy
-from selfimprove.seeds import derive
+from selfimprove.genome.expression import Expression
 
 EPS: Final = 1e-7
 EXP_BOUND: Final = 20.0
 
 Value: TypeAlias = Tensor | float
+Logits: TypeAlias = Mapping[int, Float[Tensor, "tokens vocab"]]
+Targets: TypeAlias = Mapping[int, Int[Tensor, " tokens"]]
 
 
 @dataclass(frozen=True)
 class _Inputs:
     """What the leaves read."""
 
-    logits: Tensor
-    targets: Tensor
+    logits: Logits
+    targets: Targets
     progress: Value
 
 
@@ -93,10 +95,11 @@ _TENSOR: dict[str, _Operation] = {
     "minimum": torch.minimum,
     "maximum": torch.maximum,
 }
+# Leaves, with the index that they carry.
 _LEAVES: dict[str, _Operation] = {
-    "logits": lambda env: env.logits,
-    "onehot": lambda env: F.one_hot(env.targets, env.logits.shape[-1]).to(env.logits.dtype),
-    "progress": lambda env: env.progress,
+    "logits": lambda env, head: env.logits[head],
+    "onehot": lambda env, ahead: _masked(env, ahead, F.one_hot(_known(env, ahead), env.logits[0].shape[-1])),
+    "progress": lambda env, _: env.progress,
 }
 
 
@@ -104,9 +107,11 @@ _LEAVES: dict[str, _Operation] = {
 class CompiledObjective:
     """A loss expression as a function of logits; common subexpressions are computed once.
 
-    Call it with logits ``[tokens vocab]``, int64 targets ``[tokens]`` (the scored tokens only) and the progress of
-    training in [0, 1] (a tensor where the step is captured once and replayed); it returns the loss of each token,
-    ``[tokens]``, differentiable in the logits.
+    Call it with the logits of every head that the expression names (head 0 in any case), each ``[tokens vocab]``; with
+    int64 targets for every distance that it names, each ``[tokens]``; and with the progress of training in [0, 1] (a
+    tensor where the step is captured once and replayed). It returns the loss of each token, ``[tokens]``,
+    differentiable in the logits. The target 1 ahead must exist; further ahead, ``onehot`` of a negative target is the
+    zero vector, which takes such a token out of every dot product.
 
     Raises:
         InvalidGenome: from the constructor, for an operation or an index that it does not know.
@@ -120,8 +125,8 @@ class CompiledObjective:
 
     def __call__(
         self,
-        logits: Float[Tensor, "tokens vocab"],
-        targets: Int[Tensor, " tokens"],
+        logits: Logits,
+        targets: Targets,
         progress: float | Float[Tensor, ""],
     ) -> Float[Tensor, " tokens"]:
         env = _Inputs(logits, targets, progress)
@@ -129,7 +134,7 @@ class CompiledObjective:
         for operation, arguments in self._steps:
             values.append(operation(env, *(values[i] for i in arguments)))
         loss = _lift(env, values[self._root])
-        return loss.expand(logits.shape[0])
+        return loss.expand(logits[0].shape[0])
 
     def _add(self, node: Expression) -> int:
         """Append what computes ``node`` and return its slot."""
@@ -137,9 +142,10 @@ class CompiledObjective:
             return self._slots[node]
         operation: _Operation
         operands: tuple[Expression, ...]
-        target = _target_of(node)
-        if target is not None:  # read one column instead of multiplying by a matrix of zeros
-            operation, operands = _gather, (target,)
+        picked = _picked(node)
+        if picked is not None:  # read one column instead of multiplying by a matrix of zeros
+            ahead, vector = picked
+            operation, operands = (lambda env, values: _gather(env, ahead, values)), (vector,)
         else:
             operation, operands = _operation(node), node.args
         arguments = tuple(self._add(operand) for operand in operands)
@@ -153,21 +159,31 @@ def compile_objective(expression: Expression) -> CompiledObjective:
     return CompiledObjective(expression)
 
 
-def _target_of(node: Expression) -> Expression | None:
-    """The other vector of a dot product with the target's one-hot."""
+def _picked(node: Expression) -> tuple[int, Expression] | None:
+    """Of a dot product with a target's one-hot: how far ahead the target lies, and the other vector."""
     if node.op == "dot":
         for index, argument in enumerate(node.args):
-            if argument.op == "onehot":
-                return node.args[1 - index]
+            if argument.op == "onehot" and isinstance(argument.value, int):
+                return argument.value, node.args[1 - index]
     return None
 
 
-def _gather(env: _Inputs, vector: Tensor) -> Tensor:
-    return vector.gather(-1, env.targets.unsqueeze(-1)).squeeze(-1)
+def _gather(env: _Inputs, ahead: int, vector: Tensor) -> Tensor:
+    return _masked(env, ahead, vector.gather(-1, _known(env, ahead).unsqueeze(-1))).squeeze(-1)
+
+
+def _known(env: _Inputs, ahead: int) -> Tensor:
+    return env.targets[ahead].clamp(min=0) if ahead > 1 else env.targets[ahead]
+
+
+def _masked(env: _Inputs, ahead: int, rows: Tensor) -> Tensor:
+    """``[tokens ...]`` in the type of the logits, zero where the target does not exist."""
+    rows = rows.to(env.logits[0].dtype)
+    return torch.where(env.targets[ahead].unsqueeze(-1) >= 0, rows, 0.0) if ahead > 1 else rows
 
 
 def _lift(env: _Inputs, value: Value) -> Tensor:
-    return value if isinstance(value, Tensor) else env.logits.new_full((), value)
+    return value if isinstance(value, Tensor) else env.logits[0].new_full((), value)
 
 
 def _operation(node: Expression) -> _Operation:
@@ -176,7 +192,8 @@ def _operation(node: Expression) -> _Operation:
         value = float(node.value or 0.0)
         return lambda env: value
     if node.op in _LEAVES:
-        return _LEAVES[node.op]
+        leaf, index = _LEAVES[node.op], node.value
+        return lambda env: leaf(env, index)
     if node.op in _ARITHMETIC:
         plain = _ARITHMETIC[node.op]
         return lambda env, *values: plain(*values)
@@ -185,63 +202,3 @@ def _operation(node: Expression) -> _Operation:
         return lambda env, *values: function(*(_lift(env, value) for value in values))
     known = ("const", *_LEAVES, *_ARITHMETIC, *_TENSOR)
     raise InvalidGenome("compile objective.expression", node.op, ", ".join(known), "use a listed operation")
-
-
-def gradient_of(
-    objective: CompiledObjective, logits: Tensor, targets: Tensor, progress: float
-) -> tuple[Tensor, Tensor]:
-    """Loss of each token, and the gradient of their sum in the logits (zero where it does not depend on them)."""
-    leaf = logits.detach().requires_grad_()
-    loss = objective(leaf, targets, progress)
-    if not loss.requires_grad:
-        return loss, torch.zeros_like(logits)
-    (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-    return loss.detach(), gradient
-
-
-REFERENCE_TOKENS: Final = 8
-REFERENCE_VOCAB: Final = 16
-REFERENCE_POINTS: Final = ((0.5, 0.1), (1.0, 0.5), (2.0, 0.9))  # scale of the logits, progress
-SMALLEST_NORM: Final = 1e-12
-LARGEST_NORM: Final = 1e30  # so that its inverse is a normal number in single precision
-
-
-def reference_gradients(objective: CompiledObjective, seed: int) -> Float[Tensor, "tokens vocab"]:
-    """Gradients at predictions drawn from a seed, at every reference point.
-
-    In double precision, so that algebraically equal forms agree far beyond any rounding.
-    """
-    generator = torch.Generator().manual_seed(derive(seed, "reference"))
-    gradients = []
-    for scale, progress in REFERENCE_POINTS:
-        logits = scale * torch.randn(REFERENCE_TOKENS, REFERENCE_VOCAB, generator=generator, dtype=torch.float64)
-        targets = torch.randint(REFERENCE_VOCAB, (REFERENCE_TOKENS,), generator=generator)
-        gradients.append(gradient_of(objective, logits, targets, progress)[1])
-    return torch.cat(gradients)
-
-
-@lru_cache(maxsize=1024)
-def gradient_scale(expression: Expression) -> float:
-    """The constant that training multiplies a loss by, so that no edit sets its size against the fixed constraint.
-
-    The norm of cross-entropy's gradient over that of this expression's, at the same fixed predictions: a pure function
-    of the expression, exactly 1 for cross-entropy itself. Expressions that differ by a positive factor therefore train
-    alike, for every optimizer and with clipping, beside a constraint whose weight no factor reaches.
-
-    Not covered: the size is fixed at the reference predictions only. A loss whose gradient grows elsewhere, with
-    training progress or with the logits, can still outweigh the constraint; the gate's retention test is what holds it.
-
-    Raises:
-        InvalidGenome: the gradient is zero there, or not finite, or beyond single precision.
-    """
-    norm = _reference_norm(expression)
-    if not SMALLEST_NORM < norm < LARGEST_NORM:
-        raise InvalidGenome(
-            "scale objective.expression", f"a gradient of norm {norm:g}", f"{SMALLEST_NORM:g} to {LARGEST_NORM:g}"
-        )
-    return _reference_norm(cross_entropy()) / norm
-
-
-def _reference_norm(expression: Expression) -> float:
-    norm = float(reference_gradients(compile_objective(expression), 0).norm())
-    return norm if math.isfinite(norm) else math.inf

@@ -69,6 +69,7 @@ CHANNEL_MATRICES: Final = {
 """Channel mixers, and how many width-by-inner matrices each one has."""
 SOFTCAP: Final = (COSTLY + 2) + 5
 EMBEDDING: Final = 1  # the look-up is free; its backward pass adds
+HEAD: Final = 1  # of each prediction head beside the first: its gradient is added to theirs
 
 OBJECTIVE: Final = {
     "const": 0,
@@ -114,7 +115,7 @@ OPTIMIZER: Final = {
     "adamw": 3 * COSTLY + 10,
     "lion": 10,
     "sgd": 8,
-    "muon": (2 * 3 + 2 + COSTLY + 3) + NEWTON_SCHULZ_STEPS * 4,  # two averages, norm, divide, update; sums of products
+    "muon": (2 * 3 + 2 + COSTLY + 3) + NEWTON_SCHULZ_STEPS * 6,  # two averages, norm, divide, update; two sums
 }
 """Per parameter. Muon's matrix products come on top; what it does not touch is AdamW's."""
 STATE: Final = {"adamw": 2, "lion": 1, "sgd": 1, "muon": 1}
@@ -126,4 +127,7 @@ REMEMBERED: Final = {
     "muon": ("momentum",),
 }
 """What an optimizer remembers of each parameter, by its own names; ``step`` is a single number."""
+RAW: Final = "weight"
+"""Likewise, the parameter itself, where an average of it is what is kept as the model's."""
 CLIP: Final = 3
+EMA: Final = 3

@@ -134,13 +134,18 @@ class TiedUnembed(nn.Module):
 class Transformer(nn.Module):
     """A causal language model over tokens of a small vocabulary.
 
+    The prediction that counts is head 0's, ``unembed``: it is what calling the model gives, and what ``W_U`` reads.
+    Further heads (``heads.1.W_U`` and so on, as a loss names them) exist for training alone.
+
     Attributes:
         cfg: its sizes under TransformerLens's names.
         explicit: False (default) for fused kernels; True to compute attention scores, patterns and norm scales through
             their taps. Both give the same logits within 1e-5.
     """
 
-    def __init__(self, architecture: Architecture, *, vocab_size: int, context: int) -> None:
+    def __init__(
+        self, architecture: Architecture, *, vocab_size: int, context: int, heads: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
         width = architecture.width
         self.cfg = _config(architecture, vocab_size, context)
@@ -159,6 +164,7 @@ class Transformer(nn.Module):
         )
         if architecture.logit_softcap:
             self.hook_uncapped = Tap()
+        self.heads = nn.ModuleDict({str(head): Unembed(vocab_size, width) for head in heads})
 
     @property
     def explicit(self) -> bool:
@@ -179,27 +185,41 @@ class Transformer(nn.Module):
         return self.unembed.W_U
 
     def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos vocab"]:
+        return self._scored(self._final(tokens))
+
+    def predict(self, tokens: Int[Tensor, "batch pos"]) -> dict[int, Float[Tensor, "batch pos vocab"]]:
+        """Logits of every head; those of head 0 are what calling the model gives."""
+        x = self._final(tokens)
+        return {0: self._scored(x)} | {int(head): self.capped(unembed(x)) for head, unembed in self.heads.items()}
+
+    def _scored(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos vocab"]:
+        """Logits of head 0."""
+        logits: Tensor = self.unembed(x)
+        return self.capped(self.hook_uncapped(logits)) if self.cfg.output_logits_soft_cap > 0 else logits
+
+    def _final(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream after the final norm."""
         x = self.hook_embed(self.embed(tokens))
         if self.learned_positions:
             x = x + self.hook_pos_embed(self.pos_embed(tokens))
         carried = Carried(embedding=x)
         for block in self.blocks:
             x = block(x, carried)
-        logits: Tensor = self.unembed(self.ln_final(x))
-        return self.capped(self.hook_uncapped(logits)) if self.cfg.output_logits_soft_cap > 0 else logits
+        out: Tensor = self.ln_final(x)
+        return out
 
     def capped(self, logits: Float[Tensor, "*lead vocab"]) -> Float[Tensor, "*lead vocab"]:
         """Logits within the soft cap, which ``hook_uncapped`` sees before it; the same ones where there is none."""
         cap = self.cfg.output_logits_soft_cap
         return cap * (logits / cap).tanh() if cap > 0 else logits
 
-    def reset(self, seed: int, *, zero_init: bool) -> None:
-        """Draw the weights anew.
+    def reset(self, seed: int, *, zero_init: bool, gain: float = 1.0) -> None:
+        """Draw the weights anew, matrices ``gain`` times as large as usual.
 
         Each parameter has its own stream, derived from the seed and its name: parameters that two architectures share
         start equal, which takes noise out of the comparison of a parent with its edited child.
         """
-        std = INIT_GAIN / self.cfg.d_model**0.5
+        std = gain * INIT_GAIN / self.cfg.d_model**0.5
         residual = 0.0 if zero_init else std / (2 * self.cfg.n_layers) ** 0.5
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -212,7 +232,15 @@ class Transformer(nn.Module):
                     parameter.normal_(0.0, residual if name.endswith(RESIDUAL_OUTPUTS) else std, generator=generator)
 
 
-def build(architecture: Architecture, *, vocab_size: int, context: int, seed: int) -> Transformer:
+def build(
+    architecture: Architecture,
+    *,
+    vocab_size: int,
+    context: int,
+    seed: int,
+    heads: tuple[int, ...] = (),
+    gain: float = 1.0,
+) -> Transformer:
     """Build a model on the CPU, in float32, its weights a pure function of the arguments.
 
     Args:
@@ -220,7 +248,9 @@ def build(architecture: Architecture, *, vocab_size: int, context: int, seed: in
         vocab_size: number of tokens.
         context: longest sequence, in tokens.
         seed: of the weights; global random state is neither read nor changed.
+        heads: prediction heads beside head 0, as ``Genome.heads`` says; a checkpoint has them too.
+        gain: of the initial matrices over the usual one, as the recipe says; without effect on weights that are loaded.
     """
-    model = Transformer(architecture, vocab_size=vocab_size, context=context)
-    model.reset(seed, zero_init=architecture.zero_init)
+    model = Transformer(architecture, vocab_size=vocab_size, context=context, heads=heads)
+    model.reset(seed, zero_init=architecture.zero_init, gain=gain)
     return model

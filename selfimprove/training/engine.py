@@ -9,7 +9,7 @@ loss can make it count for less.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +18,12 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from selfimprove.genome.genome import Genome
-from selfimprove.nets.losses import compile_objective, gradient_scale
+from selfimprove.nets.gradients import gradient_scale
+from selfimprove.nets.losses import compile_objective
+from selfimprove.nets.phases import Phase, Size, phases
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.batch import HALTED, UNSCORED
+from selfimprove.training.averaging import Average
 from selfimprove.training.optimizers import load_memory, make_optimizers, memory
 from selfimprove.training.schedule import rate
 
@@ -34,8 +37,9 @@ class Snapshot:
 
     Attributes:
         step: optimizer steps taken.
-        state: parameters by name, float32 on the CPU.
-        memory: what the optimizers remember, by name, float32 on the CPU; empty: nothing yet.
+        state: parameters by name, float32 on the CPU; their averages where the recipe averages them.
+        memory: what the optimizers remember, by name, float32 on the CPU, and the parameters where ``state`` has their
+            averages; empty: nothing yet.
     """
 
     step: int
@@ -78,7 +82,8 @@ def train(
 
     Args:
         genome: architecture, objective and recipe.
-        next_batch: step -> tokens and targets; targets are ``UNSCORED`` where nothing is asked.
+        next_batch: step -> tokens and targets; targets are ``UNSCORED`` where nothing is asked. A step that is smaller
+            by the recipe takes the first sequences of its batch, and the first tokens of each.
         vocab_size: tokens in the vocabulary.
         context: longest sequence, in tokens.
         steps: optimizer steps of the whole training, which the schedule refers to.
@@ -92,21 +97,23 @@ def train(
     Raises:
         InvalidGenome: the objective has no gradient to scale; the screen refuses such a loss before.
     """
-    model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=seed)
+    recipe, heads = genome.recipe, genome.heads
+    size = {"vocab_size": vocab_size, "context": context}
+    model = build(genome.architecture, **size, seed=seed, heads=heads, gain=recipe.init_scale)
     if start is not None:
         model.load_state_dict(start.state)
     model.to(device).train()
-    optimizers = make_optimizers(model, genome.recipe)
+    average, optimizers = Average(model, recipe.ema), make_optimizers(model, recipe)
     if start is not None:
-        load_memory(model, optimizers, start.memory)
+        load_memory(model, optimizers, average.load_memory(start.memory))
     loss_of, parameters = _loss(genome, constraint_weight), list(model.parameters())
     losses: list[float] = []
     taken, end = start.step if start else 0, steps if last is None else last
-    for step in range(taken, end):
-        tokens, targets = next_batch(step)
+    for step, seen in _sizes(phases(recipe, context, steps), taken, end):
+        tokens, targets = (whole[: seen.rows, : seen.length] for whole in next_batch(step))
         loss = loss_of(model, tokens, targets, step / steps)
-        lr = genome.recipe.learning_rate * rate(genome.recipe, step, steps)
-        _step(parameters, optimizers, loss, lr, genome.recipe.clip)
+        _step(parameters, optimizers, loss, recipe.learning_rate * rate(recipe, step, steps), recipe.clip)
+        average.update(step)
         taken = step + 1
         if taken % CHECK_EVERY == 0 or taken == end:
             losses.append(loss.item())
@@ -114,30 +121,43 @@ def train(
                 on_step(taken, losses[-1])
             if not math.isfinite(losses[-1]):
                 break
-    state = {name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()}
+    state, remembered = average.state(), memory(model, optimizers) | average.memory()
     diverged = not all(bool(value.isfinite().all()) for value in state.values())
-    return TrainResult(Snapshot(taken, state, memory(model, optimizers)), tuple(losses), diverged or taken < end)
+    return TrainResult(Snapshot(taken, state, remembered), tuple(losses), diverged or taken < end)
+
+
+def _sizes(plan: Iterable[Phase], first: int, last: int) -> Iterator[tuple[int, Size]]:
+    """The steps from ``first`` to before ``last``, each with what it sees."""
+    for phase in plan:
+        yield from ((step, phase.size) for step in range(max(first, phase.first), min(last, phase.last)))
 
 
 def _loss(genome: Genome, weight: float) -> Callable[[Transformer, Tensor, Tensor, float], Tensor]:
     """The genome's objective on the task's tokens, brought to scale, plus the fixed term on the constraint's."""
     expression = genome.objective.expression
     objective, scale = compile_objective(expression), gradient_scale(expression)
+    distances = tuple(ahead for ahead in expression.indices("onehot") if ahead > 1)
 
     def loss_of(model: Transformer, tokens: Tensor, targets: Tensor, progress: float) -> Tensor:
         # masks, not indices: an index would wait for the device
-        flat, right = model(tokens).flatten(0, 1), targets.flatten()
-        constrained = (right == HALTED) & bool(weight)
-        asked = (right != UNSCORED) & ~constrained
-        each = objective(flat, right.clamp(min=0), progress)
+        logits = {head: values.flatten(0, 1) for head, values in model.predict(tokens).items()}
+        constrained = (targets == HALTED) & bool(weight)
+        free = torch.where(constrained, UNSCORED, targets)
+        asked = (free != UNSCORED).flatten()
+        each = objective(logits, {1: free.flatten().clamp(min=0)} | _further(free, distances), progress)
         loss = scale * (torch.where(asked, each, 0.0).sum() / asked.sum().clamp(min=1))
         if weight:
-            only = torch.where(constrained, right, UNSCORED)
-            term = F.cross_entropy(flat, only, ignore_index=UNSCORED, reduction="sum")
+            only = torch.where(constrained, targets, UNSCORED).flatten()
+            term = F.cross_entropy(logits[0], only, ignore_index=UNSCORED, reduction="sum")
             loss = loss + weight * term / constrained.sum().clamp(min=1)
         return loss
 
     return loss_of
+
+
+def _further(targets: Int[Tensor, "batch pos"], distances: Iterable[int]) -> dict[int, Int[Tensor, " tokens"]]:
+    """Targets more than one token ahead: those of later positions, ``UNSCORED`` where the sequence has ended."""
+    return {ahead: F.pad(targets, (0, ahead - 1), value=UNSCORED)[:, ahead - 1 :].flatten() for ahead in distances}
 
 
 def _step(

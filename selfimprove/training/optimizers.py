@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from selfimprove.errors import ConfigError
-from selfimprove.genome.genome import Recipe
+from selfimprove.genome.recipe import Recipe
 from selfimprove.nets.cost import is_muon_matrix, muon_shape
 from selfimprove.nets.prices import NEWTON_SCHULZ_STEPS
 

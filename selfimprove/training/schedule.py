@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 
 from selfimprove.errors import ConfigError
-from selfimprove.genome.genome import Recipe
-
-WSD_DECAY = 0.3  # the last part of a warm-up, stable, decay schedule
+from selfimprove.genome.recipe import Recipe
 
 
 def rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -24,6 +22,6 @@ def rate(recipe: Recipe, step: int, steps: int) -> float:
         case "linear":
             return 1 - done
         case "wsd":
-            return 1.0 if done < 1 - WSD_DECAY else (1 - done) / WSD_DECAY
+            return 1.0 if done < 1 - recipe.cooldown else (1 - done) / recipe.cooldown
         case unknown:
             raise ConfigError("recipe.schedule", unknown, "constant, cosine, linear, wsd")

@@ -103,7 +103,7 @@ def _heard(batches: BatchSource, emit: Emit) -> BatchSource:
 
 def _evaluate(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Emit) -> dict[str, Any]:
     genome, tasks = Genome.from_json(job["genome"]), tasks_from_json(job["tasks"])
-    model = build(genome.architecture, vocab_size=tasks.vocab_size, context=tasks.context, seed=0)
+    model = build(genome.architecture, vocab_size=tasks.vocab_size, context=tasks.context, seed=0, heads=genome.heads)
     model.load_state_dict(load(read_all(inputs[WEIGHTS])))
     model.to(job["device"])
     score = evaluate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import random
 from typing import Any
 
@@ -14,10 +13,12 @@ from hypothesis import strategies as st
 
 from selfimprove.errors import InvalidEdit
 from selfimprove.genome.edits import OPS, Edit, apply, invert, parse_edit
-from selfimprove.genome.expression import Expression
 from selfimprove.genome.genome import Genome
-from selfimprove.genome.space import Space
+from selfimprove.genome.known_losses import KNOWN_LOSSES
+from selfimprove.genome.space import Space, apply_all
 
+[MULTI_TOKEN] = KNOWN_LOSSES["multi-token prediction"].edits
+TERM = "objective.expression.args.1.args.1.args.1"  # of the wrapped loss: the dot product that the wrap brought
 numbers = st.integers(0, 2**32)
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 
@@ -249,74 +250,31 @@ def test_an_edit_knows_its_kind_and_whether_it_allocates(text: str, kind: str, a
     assert (edit.kind, edit.allocates) == (kind, allocates)
 
 
-LOGITS = (0.3, -1.2, 2.0, 0.7)
-TARGET = 3
-LOG_Z = math.log(sum(map(math.exp, LOGITS)))
-LOG_P = [x - LOG_Z for x in LOGITS]
-P = [math.exp(x) for x in LOG_P]
-CE = -LOG_P[TARGET]
+def test_the_head_and_the_distance_of_a_term_are_edits(space: Space, seed: Genome) -> None:
+    wrapped = apply(parse_edit(MULTI_TOKEN), seed, space)
+    assert wrapped.heads == (1,)
+    texts = [f"{TERM}.args.1.args.0.index=2", f"{TERM}.args.0.index=3"]
+    further = apply_all([parse_edit(text) for text in texts], wrapped, space)
+    assert further.objective.expression.indices("logits") == (0, 2)
+    assert further.objective.expression.indices("onehot") == (1, 3)
+    assert {parse_edit(text) for text in texts} <= set(space.edits(wrapped))
 
 
-def value(node: Expression) -> Any:
-    """Value of an expression at LOGITS and TARGET, written independently of the compiler."""
-    args = [value(arg) for arg in node.args]
-    match node.op:
-        case "const":
-            return node.value
-        case "logits":
-            return LOGITS
-        case "onehot":
-            return [float(k == TARGET) for k in range(len(LOGITS))]
-        case "scale":
-            return [x * args[1] for x in args[0]]
-        case "softmax" | "log_softmax":
-            log_z = math.log(sum(map(math.exp, args[0])))
-            return [x - log_z if node.op == "log_softmax" else math.exp(x - log_z) for x in args[0]]
-    operations: dict[str, Any] = {
-        "mean": lambda v: sum(v) / len(v),
-        "logsumexp": lambda v: math.log(sum(map(math.exp, v))),
-        "dot": lambda v, w: sum(x * y for x, y in zip(v, w, strict=True)),
-        "add": lambda x, y: x + y,
-        "sub": lambda x, y: x - y,
-        "mul": lambda x, y: x * y,
-        "pow": lambda x, y: x**y,
-        "square": lambda x: x * x,
-    }
-    return operations[node.op](*args)
-
-
-ROOT = "objective.expression"
-KNOWN: dict[str, tuple[list[str], float]] = {
-    "focal loss": (
-        [f"{ROOT}=mul(_, sub(1, dot(onehot(1), softmax(logits(0)))))", f"{ROOT}.args.1=pow(_, 2)"],
-        (1 - P[TARGET]) ** 2 * CE,
-    ),
-    "z-loss": ([f"{ROOT}=add(_, mul(0.001, square(logsumexp(logits(0)))))"], CE + 1e-3 * LOG_Z**2),
-    "poly-1": ([f"{ROOT}=add(_, mul(1, sub(1, dot(onehot(1), softmax(logits(0))))))"], CE + 1 - P[TARGET]),
-    "temperature": (
-        [f"{ROOT}.args.1.args.1.args.0=scale(_, 0.5)"],
-        -LOGITS[TARGET] / 2 + math.log(sum(math.exp(x / 2) for x in LOGITS)),
-    ),
-    "confidence penalty": (
-        [f"{ROOT}=add(_, mul(0.1, dot(softmax(logits(0)), log_softmax(logits(0)))))"],
-        CE + 0.1 * sum(p * log_p for p, log_p in zip(P, LOG_P, strict=True)),
-    ),
-    "label smoothing": (
-        [f"{ROOT}=add(_, mul(0.1, mul(-1, mean(log_softmax(logits(0))))))"],
-        CE - 0.1 * sum(LOG_P) / len(LOG_P),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", KNOWN)
-def test_known_losses_are_a_few_offered_edits_from_cross_entropy(space: Space, seed: Genome, name: str) -> None:
-    texts, expected = KNOWN[name]
-    genome = seed
-    for text in texts:
-        edit = parse_edit(text)
-        assert edit in space.edits(genome)
-        genome = apply(edit, genome, space)
-    assert value(genome.objective.expression) == pytest.approx(expected)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("objective.expression.args.0.args.1.args.0.index=2", "objective.expression: .*onehot"),  # of cross-entropy
+        (f"{TERM}.args.1.args.0.index=4", "allowed: 0, 1, 2, 3"),
+        (f"{TERM}.args.0.index=0", "allowed: 1, 2, 3, 4"),
+        (f"{TERM}.index=1", "allowed: none"),
+        (f"{TERM}.args.0.value=3", "only constants"),
+        (f"{TERM}.args.0.index=7", "0, 1, 2, 3, 4"),
+    ],
+)
+def test_an_index_that_no_leaf_has_there_is_refused(space: Space, seed: Genome, text: str, message: str) -> None:
+    wrapped = apply(parse_edit(MULTI_TOKEN), seed, space)
+    with pytest.raises(InvalidEdit, match=message):
+        apply(parse_edit(text), wrapped, space)
 
 
 def test_removing_a_wrap_keeps_what_was_wrapped(space: Space, seed: Genome) -> None:

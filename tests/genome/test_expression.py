@@ -58,7 +58,9 @@ def test_spaces_do_not_matter() -> None:
         "sum(1)",
         "add(logits(0), 1)",
         "scale(logits(0), progress)",
-        "logits(1)",
+        "logits(4)",
+        "logits(-1)",
+        "onehot(5)",
         "logits(0.0)",
         "onehot(0)",
         "logits",
@@ -108,6 +110,30 @@ def test_a_loss_must_be_a_scalar_that_depends_on_the_logits() -> None:
     for text in ("logits(0)", "progress", "mul(-1, sum(onehot(1)))"):
         with pytest.raises(InvalidGenome):
             validate(parse(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("add(sum(onehot(1)), progress)", r"logits\(0\)"),
+        ("mul(-1, dot(onehot(1), log_softmax(logits(1))))", r"logits\(0\)"),
+        ("logsumexp(logits(0))", r"onehot\(1\)"),
+        ("mul(-1, dot(onehot(2), log_softmax(logits(0))))", r"onehot\(1\)"),
+    ],
+)
+def test_a_loss_without_the_scored_prediction_or_its_target_is_refused_with_path_value_and_remedy(
+    text: str, limit: str
+) -> None:
+    tree = parse(text)
+    with pytest.raises(InvalidGenome, match=limit) as refusal:
+        validate(tree)
+    assert (refusal.value.operation, refusal.value.value) == ("objective.expression", tree.text)
+    assert refusal.value.remedy
+
+
+def test_an_expression_knows_its_heads_and_how_far_it_looks_ahead() -> None:
+    tree = parse("add(dot(onehot(3), logits(2)), add(dot(onehot(1), logits(0)), dot(onehot(3), logits(0))))")
+    assert (tree.indices("logits"), tree.indices("onehot"), tree.indices("progress")) == ((0, 2), (1, 3), ())
 
 
 def test_size_and_depth_are_limited() -> None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from selfimprove.errors import InvalidGenome
 from selfimprove.genome.expression import parse
+from selfimprove.genome.fields import FIELDS
 from selfimprove.genome.genome import Genome, seed_genome
 
-GOLDEN_SHA256 = "a2d0c21c8ffa9bcdd26fa231f9e9ff617340c999d9a36570b4c29509d3348ad7"
+GOLDEN_SHA256 = "102b109f0258ba02356da20ff6f32fbb5b5e038965b7e5833a636f78d0ad4613"
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
@@ -62,6 +63,31 @@ def test_the_hash_ignores_the_second_beta_of_sgd_only(seed: Genome) -> None:
     for optimizer, same in (("sgd", True), ("adamw", False), ("lion", False), ("muon", False)):
         one, other = (replace(seed, recipe=replace(seed.recipe, optimizer=optimizer, beta2=b)) for b in (0.9, 0.99))
         assert (one.sha256 == other.sha256) is same, optimizer
+
+
+def test_the_hash_ignores_a_cooldown_that_the_schedule_does_not_have(seed: Genome) -> None:
+    for schedule, same in (("constant", True), ("cosine", True), ("linear", True), ("wsd", False)):
+        one, other = (replace(seed, recipe=replace(seed.recipe, schedule=schedule, cooldown=c)) for c in (0.2, 0.5))
+        assert (one.sha256 == other.sha256) is same, schedule
+
+
+def test_the_hash_ignores_a_start_below_the_smallest_batch(seed: Genome) -> None:
+    hashes = {
+        (batch, start): replace(seed, recipe=replace(seed.recipe, batch=batch, batch_start=start)).sha256
+        for batch in (8, 16, 32)
+        for start in (0.25, 0.5, 1.0)
+    }
+    assert hashes[8, 0.25] == hashes[8, 0.5] == hashes[8, 1.0]
+    assert hashes[16, 0.25] == hashes[16, 0.5] != hashes[16, 1.0]
+    assert len({hashes[32, start] for start in (0.25, 0.5, 1.0)}) == 3
+
+
+@pytest.mark.parametrize("name", ["ema", "init_scale", "batch_start", "context", "context_start"])
+def test_what_changes_the_training_changes_the_hash(seed: Genome, name: str) -> None:
+    field = FIELDS[f"recipe.{name}"]
+    changes: list[dict[str, Any]] = [{name: choice} for choice in field.choices]
+    hashes = {replace(seed, recipe=replace(seed.recipe, batch=64, **change)).sha256 for change in changes}
+    assert len(hashes) == len(field.choices)
 
 
 def test_the_hash_ignores_the_order_of_commutative_arguments(seed: Genome) -> None:

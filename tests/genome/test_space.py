@@ -16,7 +16,8 @@ from selfimprove.genome.architecture import ATTENTION_MIXERS, OF_ATTENTION
 from selfimprove.genome.edits import Edit, apply, parse_edit
 from selfimprove.genome.expression import parse
 from selfimprove.genome.fields import FIELDS
-from selfimprove.genome.genome import SINGLE_BETA_OPTIMIZERS, Genome, seed_genome
+from selfimprove.genome.genome import Genome, seed_genome
+from selfimprove.genome.recipe import COOLING_SCHEDULES, SINGLE_BETA_OPTIMIZERS
 from selfimprove.genome.space import Space, SpaceConfig, apply_all
 
 numbers = st.integers(0, 2**32)
@@ -177,6 +178,12 @@ def test_an_architecture_outside_the_space_is_refused(
         {"batch": 16.0},
         {"clip": -1.0},
         {"optimizer": "adam"},
+        {"cooldown": 0.0},
+        {"ema": 1.0},
+        {"init_scale": 0.0},
+        {"batch_start": 0.3},
+        {"context": 0.0},
+        {"context_start": 2.0},
     ],
 )
 def test_a_recipe_outside_the_space_is_refused(space: Space, seed: Genome, changes: dict[str, Any]) -> None:
@@ -214,6 +221,7 @@ def test_names_with_special_rules_are_choices_of_the_table() -> None:
     assert set(ATTENTION_MIXERS) < set(FIELDS["architecture.blocks.*.mixer"].choices)
     assert {f"architecture.blocks.*.{name}" for name in OF_ATTENTION} < set(FIELDS)
     assert set(SINGLE_BETA_OPTIMIZERS) < set(FIELDS["recipe.optimizer"].choices)
+    assert set(COOLING_SCHEDULES) < set(FIELDS["recipe.schedule"].choices)
 
 
 def test_every_path_is_described(space: Space, seed: Genome) -> None:

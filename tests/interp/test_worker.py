@@ -90,7 +90,7 @@ def test_weights_of_another_architecture_are_refused(damage: str, model: Transfo
         state[name] = state[name].double()
     data = b"no safetensors" if damage == "noise" else safetensors.torch.save(state)
     with pytest.raises(InvalidCheckpoint):
-        load_model(data, GENOME.architecture, vocab_size=model.cfg.d_vocab, context=model.cfg.n_ctx)
+        load_model(data, GENOME, vocab_size=model.cfg.d_vocab, context=model.cfg.n_ctx)
 
 
 @pytest.fixture(scope="module")

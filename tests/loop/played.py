@@ -74,7 +74,7 @@ class Player:
 
 def trained(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
     genome, tasks = Genome.from_json(job.payload["genome"]), CONFIG.tasks
-    shapes = parameter_shapes(genome.architecture, tasks.vocab_size, tasks.context)
+    shapes = parameter_shapes(genome.architecture, tasks.vocab_size, tasks.context, genome.heads)
     kept = {WEIGHTS: shapes, MEMORY: memory_shapes(genome.recipe, shapes)}
     return {"steps": job.payload["last"], "diverged": job.key == DIVERGED}, {
         name: zeros(kept[name]) for name in job.outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -14,9 +15,11 @@ from selfimprove.nets.cost import quote
 from tests.loop.records import bodies
 
 
-@given(st.integers(min_value=0, max_value=10**11))
-def test_slices_add_up_to_the_quote_and_none_is_empty(allowance: int) -> None:
-    priced = quote(seed_genome(), vocab_size=24, context=24, allowance_flops=allowance)
+@given(st.integers(min_value=0, max_value=10**11), st.sampled_from([1.0, 0.25]), st.sampled_from([1.0, 0.5]))
+def test_slices_add_up_to_the_quote_and_none_is_empty(allowance: int, batch_start: float, context_start: float) -> None:
+    genome = seed_genome(batch=64)
+    genome = replace(genome, recipe=replace(genome.recipe, batch_start=batch_start, context_start=context_start))
+    priced = quote(genome, vocab_size=24, context=24, allowance_flops=allowance)
     parts = list(slices(priced).values())
     assert sum(part.flops for part in parts) == priced.flops
     assert sum(part.tokens for part in parts) == priced.tokens

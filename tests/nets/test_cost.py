@@ -4,6 +4,8 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -15,22 +17,32 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.counting import count
 from selfimprove.errors import InvalidGenome
 from selfimprove.genome.architecture import Architecture, Block
-from selfimprove.genome.expression import OPERATIONS, Expression, parse
+from selfimprove.genome.expression import OPERATIONS, Expression, cross_entropy, parse
 from selfimprove.genome.fields import FIELDS
 from selfimprove.genome.genome import Genome, Objective, seed_genome
+from selfimprove.genome.known_losses import KNOWN_LOSSES
 from selfimprove.nets import prices
 from selfimprove.nets.channel_mixers import ACTIVATIONS, GATED
 from selfimprove.nets.cost import Quote, is_muon_matrix, muon_shape, newton_schulz_flops, parameter_shapes, quote
 from selfimprove.nets.losses import compile_objective
+from selfimprove.nets.phases import phases
 from selfimprove.nets.transformer import build
 from selfimprove.training.optimizers import Muon, make_optimizers
 
 VOCAB, CONTEXT = 17, 12
+CE = cross_entropy().text
 SEED = seed_genome()
+OBJECTIVES = st.sampled_from(
+    [Objective(KNOWN_LOSSES[n].expression) for n in ("cross-entropy", "multi-token prediction")]
+)
 
 
 def price(genome: Genome, allowance: int = 10**12) -> Quote:
     return quote(genome, vocab_size=VOCAB, context=CONTEXT, allowance_flops=allowance)
+
+
+def heads_of(objective: Objective) -> tuple[int, ...]:
+    return replace(SEED, objective=objective).heads
 
 
 def with_recipe(**changes: object) -> Genome:
@@ -40,9 +52,13 @@ def with_recipe(**changes: object) -> Genome:
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_matmul_flops_equal_torchs_counter(architectures: SearchStrategy[Architecture], data: st.DataObject) -> None:
-    architecture = data.draw(architectures)
-    counted, _ = count(architecture, batch=SEED.recipe.batch, vocab_size=VOCAB, context=CONTEXT)
-    assert price(replace(SEED, architecture=architecture)).matmul_flops_per_step == counted
+    genome = replace(SEED, architecture=data.draw(architectures), objective=data.draw(OBJECTIVES))
+    model = build(genome.architecture, vocab_size=VOCAB, context=CONTEXT, seed=0, heads=genome.heads).to("meta")
+    model.explicit = True
+    tokens = torch.zeros(SEED.recipe.batch, CONTEXT, dtype=torch.long, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        sum(logits.sum() for logits in model.predict(tokens).values()).backward()
+    assert price(genome).matmul_flops_per_step == counter.get_total_flops()
 
 
 @settings(max_examples=40, deadline=None)
@@ -61,9 +77,9 @@ def test_elementwise_flops_are_what_torch_dispatches(
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_parameter_shapes_are_the_state_dict(architectures: SearchStrategy[Architecture], data: st.DataObject) -> None:
-    architecture = data.draw(architectures)
-    state = build(architecture, vocab_size=VOCAB, context=CONTEXT, seed=0).state_dict()
-    shapes = parameter_shapes(architecture, VOCAB, CONTEXT)
+    architecture, heads = data.draw(architectures), data.draw(OBJECTIVES.map(heads_of))
+    state = build(architecture, vocab_size=VOCAB, context=CONTEXT, seed=0, heads=heads).state_dict()
+    shapes = parameter_shapes(architecture, VOCAB, CONTEXT, heads)
     assert list(shapes.items()) == [(name, tuple(t.shape)) for name, t in state.items()]
 
 
@@ -72,10 +88,10 @@ def test_parameter_shapes_are_the_state_dict(architectures: SearchStrategy[Archi
 def test_memory_is_within_a_factor_of_two_of_what_is_kept(
     architectures: SearchStrategy[Architecture], data: st.DataObject
 ) -> None:
-    genome = replace(SEED, architecture=data.draw(architectures))
+    genome = replace(SEED, architecture=data.draw(architectures), objective=data.draw(OBJECTIVES))
     vocab, batch = data.draw(st.sampled_from([32, 128])), data.draw(st.sampled_from([4, 16, 64]))
     genome = replace(genome, recipe=replace(genome.recipe, batch=batch))
-    model = build(genome.architecture, vocab_size=vocab, context=32, seed=0)
+    model = build(genome.architecture, vocab_size=vocab, context=32, seed=0, heads=genome.heads)
     owned = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -85,7 +101,8 @@ def test_memory_is_within_a_factor_of_two_of_what_is_kept(
 
     tokens = torch.zeros(batch, 32, dtype=torch.long)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = compile_objective(genome.objective.expression)(model(tokens).flatten(0, 1), tokens.flatten(), 0.0)
+        logits = {head: values.flatten(0, 1) for head, values in model.predict(tokens).items()}
+        loss = compile_objective(genome.objective.expression)(logits, {1: tokens.flatten(), 2: tokens.flatten()}, 0.0)
     activations = sum(size for pointer, size in kept.items() if pointer not in owned)
     parameters = sum(p.numel() for p in model.parameters())
     total = activations + 4 * 4 * parameters  # weights, gradients, two moments
@@ -100,11 +117,64 @@ def test_a_quote_uses_the_allowance_and_never_exceeds_it(allowance: int, batch: 
     assert offer.tokens == offer.steps * batch * CONTEXT
 
 
+GROWING = ("batch", "batch_start", "context", "context_start")
+growing = st.fixed_dictionaries({name: st.sampled_from(FIELDS[f"recipe.{name}"].choices) for name in GROWING})
+
+
+def spent(genome: Genome, steps: int) -> tuple[int, int]:
+    """FLOPs and tokens of a training, step by step, from quotes of recipes that do not grow."""
+    flops = tokens = 0
+    for part in phases(genome.recipe, CONTEXT, steps):
+        recipe = replace(genome.recipe, batch=part.size.rows, batch_start=1.0, context=1.0, context_start=1.0)
+        shapes = sum(map(math.prod, parameter_shapes(genome.architecture, VOCAB, CONTEXT).values()))
+        one = quote(replace(genome, recipe=recipe), vocab_size=VOCAB, context=part.size.length, allowance_flops=0)
+        assert one.parameters == shapes  # no learned positions here, whose number would follow the context
+        flops += (part.last - part.first) * one.flops_per_step
+        tokens += (part.last - part.first) * part.size.tokens
+    return flops, tokens
+
+
+@settings(deadline=None)
+@given(steps=st.integers(1, 300), recipe=growing)
+def test_a_quote_of_a_training_that_grows_is_exact_and_takes_all_steps_that_fit(
+    steps: int, recipe: dict[str, Any]
+) -> None:
+    genome = with_recipe(**recipe)
+    exact, tokens = spent(genome, steps)
+    offer = price(genome, exact)
+    assert (offer.steps, offer.flops, offer.tokens) == (steps, exact, tokens)
+    assert price(genome, exact - 1).steps == steps - 1
+
+
+@settings(deadline=None)
+@given(allowance=st.integers(0, 10**12), recipe=growing)
+def test_no_training_costs_more_than_its_allowance(allowance: int, recipe: dict[str, Any]) -> None:
+    offer = price(with_recipe(**recipe), allowance)
+    assert offer.flops <= allowance < offer.flops + offer.flops_per_step
+
+
+@settings(deadline=None)
+@given(allowance=st.integers(0, 10**12), recipe=growing, cuts=st.lists(st.floats(0, 1), max_size=4))
+def test_what_the_parts_of_a_training_cost_adds_up(allowance: int, recipe: dict[str, Any], cuts: list[float]) -> None:
+    offer = price(with_recipe(**recipe), allowance)
+    steps = [0, *sorted(round(cut * offer.steps) for cut in cuts), offer.steps]
+    parts = list(pairwise(steps))
+    assert sum(offer.flops_between(*part) for part in parts) == offer.flops
+    assert sum(offer.tokens_between(*part) for part in parts) == offer.tokens
+
+
+def test_averaging_the_weights_is_priced_in_work_and_memory() -> None:
+    plain, averaged = price(SEED), price(with_recipe(ema=0.9))
+    assert averaged.optimizer_flops_per_step - plain.optimizer_flops_per_step == prices.EMA * plain.parameters
+    assert averaged.memory_bytes - plain.memory_bytes == 4 * plain.parameters
+
+
 def test_a_quote_is_the_sum_of_its_parts_in_integers() -> None:
     offer = price(SEED)
     parts = offer.matmul_flops_per_step + offer.elementwise_flops_per_step + offer.optimizer_flops_per_step
     assert offer.flops_per_step == parts
-    assert all(type(value) is int for value in vars(offer).values())
+    assert all(type(value) is int for name, value in vars(offer).items() if name != "phases")
+    assert all(type(part.flops_per_step) is int for part in offer.phases)
 
 
 def test_a_step_over_the_allowance_is_quoted_as_no_step() -> None:
@@ -149,6 +219,19 @@ def test_muon_sees_each_attention_matrix_with_its_heads_side_by_side() -> None:
     assert {shape for name, shape in seen.items() if ".attn." in name} == {(64, 64)}
     assert "embed.W_E" not in seen
     assert all(math.prod(shapes[name]) == math.prod(shape) for name, shape in seen.items())
+
+
+def test_each_further_head_is_priced() -> None:
+    second, fourth = (
+        price(replace(SEED, objective=Objective(parse(f"add({CE}, logsumexp(logits({head})))")))) for head in (1, 3)
+    )
+    first = price(replace(SEED, objective=Objective(parse(f"add({CE}, logsumexp(logits(0)))"))))
+    width, tokens = SEED.architecture.width, SEED.recipe.batch * CONTEXT
+    assert second.parameters == fourth.parameters == first.parameters + width * VOCAB
+    assert second.matmul_flops_per_step - first.matmul_flops_per_step == 3 * tokens * 2 * width * VOCAB
+    assert second.elementwise_flops_per_step > first.elementwise_flops_per_step
+    assert second.optimizer_flops_per_step > first.optimizer_flops_per_step
+    assert second.memory_bytes > first.memory_bytes
 
 
 def test_optimizers_and_clipping_are_priced_apart() -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.expression import parse
 from selfimprove.genome.genome import Genome, Objective, seed_genome
+from selfimprove.genome.known_losses import KNOWN_LOSSES
 from selfimprove.genome.space import Space, apply_all
 from selfimprove.nets import cost
-from selfimprove.nets.transformer import build
+from selfimprove.nets.prices import RAW
+from selfimprove.nets.transformer import Transformer, build
+from selfimprove.tasks.batch import HALTED, UNSCORED
 from selfimprove.tasks.evaluator import evaluate
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 from selfimprove.training.data import training_batches
@@ -66,15 +72,135 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     assert_equal(run(with_recipe()), run(with_recipe()))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_training_in_three_stages_ends_in_the_bits_of_one_in_one_go(optimizer: str) -> None:
+def assert_stages_end_alike(genome: Genome, cuts: Sequence[int] = (3, 9)) -> None:
     torch.set_num_threads(1)
-    genome = with_recipe(optimizer=optimizer, learning_rate=1e-3)
-    whole, part = run(genome, steps=27), run(genome, steps=27, last=3)
-    for last in (9, 27):
-        part = run(genome, steps=27, start=part.end, last=last)
+    whole, part = run(genome, steps=27), None
+    for last in (*cuts, 27):
+        part = run(genome, steps=27, start=part.end if part else None, last=last)
+    assert part is not None
     assert part.end.step == whole.end.step == 27
     assert_equal(part, whole)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_training_in_three_stages_ends_in_the_bits_of_one_in_one_go(optimizer: str) -> None:
+    assert_stages_end_alike(with_recipe(optimizer=optimizer, learning_rate=1e-3))
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    recipe=st.fixed_dictionaries(
+        {
+            "optimizer": st.sampled_from(OPTIMIZERS),
+            "schedule": st.sampled_from(["cosine", "wsd"]),
+            "cooldown": st.sampled_from([0.2, 0.7]),
+            "ema": st.sampled_from([0.0, 0.8, 0.98]),
+            "init_scale": st.sampled_from([0.5, 2.0]),
+            "batch": st.sampled_from([16, 32]),
+            "batch_start": st.sampled_from([0.25, 0.5, 1.0]),
+            "context": st.sampled_from([0.5, 1.0]),
+            "context_start": st.sampled_from([0.5, 1.0]),
+        }
+    ),
+    loss=st.sampled_from(["cross-entropy", "multi-token prediction"]),
+    cuts=st.lists(st.integers(1, 26), unique=True, min_size=1, max_size=3).map(sorted),
+)
+def test_stages_end_in_the_same_bits_whatever_the_recipe_and_wherever_they_are_cut(
+    recipe: dict[str, Any], loss: str, cuts: list[int]
+) -> None:
+    genome = replace(with_recipe(**recipe), objective=Objective(KNOWN_LOSSES[loss].expression))
+    assert_stages_end_alike(genome, cuts)
+
+
+def seen_by(genome: Genome, steps: int) -> list[tuple[int, ...]]:
+    """Shapes of the tokens that the model is given, step by step."""
+    seen: list[tuple[int, ...]] = []
+    source = training_batches(TaskSuite(TASKS), batch=genome.recipe.batch, seed=0)
+    predict = Transformer.predict
+
+    def watched(model: Transformer, tokens: torch.Tensor) -> Any:
+        seen.append(tuple(tokens.shape))
+        return predict(model, tokens)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transformer, "predict", watched)
+        train(genome, source, vocab_size=24, context=24, steps=steps, seed=0)
+    return seen
+
+
+def test_the_engine_sees_as_many_tokens_in_each_step_as_are_paid_for() -> None:
+    genome = with_recipe(batch=32, batch_start=0.25, context=0.75, context_start=0.5)
+    priced = cost.quote(genome, vocab_size=24, context=24, allowance_flops=24 * 10**8)
+    seen = seen_by(genome, priced.steps)
+    assert priced.steps > 4
+    assert [rows * length for rows, length in seen] == [
+        priced.tokens_between(step, step + 1) for step in range(priced.steps)
+    ]
+    assert set(seen) == {(8, 9), (16, 9), (32, 18)}
+
+
+def test_what_is_kept_of_an_averaged_training_is_the_moving_average_of_its_weights() -> None:
+    torch.set_num_threads(1)
+    plain, steps = [run(with_recipe(), steps=6, last=last).end.state for last in range(7)], 6
+    mean = plain[0]
+    for step in range(steps):
+        decay = min(0.9, (1 + step) / (10 + step))
+        mean = {name: torch.lerp(value, plain[step + 1][name], 1 - decay) for name, value in mean.items()}
+    end = run(with_recipe(ema=0.9), steps=steps).end
+    for name, value in mean.items():
+        torch.testing.assert_close(end.state[name], value)
+        assert torch.equal(end.memory[f"{RAW}:{name}"], plain[-1][name])
+
+
+def test_the_initial_matrices_have_the_gain_of_the_recipe() -> None:
+    usual, twice = (run(with_recipe(init_scale=gain), last=0).end.state for gain in (1.0, 2.0))
+    for name, value in usual.items():
+        factor = 2 if name.rpartition(".")[2].startswith("W_") else 1
+        assert torch.equal(twice[name], factor * value), name
+
+
+def test_head_0_trains_alike_beside_a_head_whose_weight_is_nothing() -> None:
+    torch.set_num_threads(1)
+    text = KNOWN_LOSSES["multi-token prediction"].text.replace("mul(0.1", "mul(0")
+    alone, beside = run(with_recipe(clip=0.0)), run(replace(with_recipe(clip=0.0), objective=Objective(parse(text))))
+    assert set(beside.end.state) - set(alone.end.state) == {"heads.1.W_U"}
+    for name, value in alone.end.state.items():
+        torch.testing.assert_close(beside.end.state[name], value, rtol=0.0, atol=1e-6)
+
+
+def test_a_second_head_learns_the_token_after_the_next_and_halted_tokens_teach_it_nothing() -> None:
+    genome = replace(with_recipe(), objective=Objective(KNOWN_LOSSES["multi-token prediction"].expression))
+    tokens = torch.arange(24).expand(8, -1)  # each position has a token of its own to go by
+    targets = torch.full((8, 24), UNSCORED)
+    targets[:, ::2], targets[:, 1::2] = 10, 11  # so that head 1 is to say 10 where head 0 is to say 11
+    targets[:, 12:] = HALTED
+
+    def logits(weight: float) -> dict[int, torch.Tensor]:
+        size = {"vocab_size": 24, "context": 24}
+        end = train(genome, lambda _: (tokens, targets), **size, steps=60, seed=0, constraint_weight=weight).end
+        model = build(genome.architecture, **size, seed=0, heads=genome.heads)
+        model.load_state_dict(end.state)
+        with torch.no_grad():
+            return model.predict(tokens)
+
+    constrained = logits(0.25)
+    assert constrained[0][0, :12].argmax(-1).tolist() == targets[0, :12].tolist()
+    assert constrained[1][0, :11].argmax(-1).tolist() == targets[0, 1:12].tolist()
+    assert constrained[0][0, 13:].argmax(-1).tolist() == [HALTED] * 11
+    without = logits(0.0)  # the halted token is a token like any other here
+    assert without[1][0, 12:23].argmax(-1).tolist() == [HALTED] * 11
+    assert (constrained[1][0, 12:23, HALTED] < without[1][0, 12:23, HALTED]).all()
+
+
+@pytest.mark.parametrize("heads", [(), (1,), (1, 3)])
+def test_calling_a_model_gives_head_0_whatever_other_heads_it_has(heads: tuple[int, ...]) -> None:
+    size: dict[str, Any] = {"vocab_size": 24, "context": 24, "seed": 0}
+    plain, model = build(seed_genome().architecture, **size), build(seed_genome().architecture, **size, heads=heads)
+    tokens = torch.arange(24)[None]
+    with torch.no_grad():
+        assert torch.equal(plain(tokens), model(tokens))
+        assert torch.equal(plain.W_U, model.W_U)
+        assert set(model.predict(tokens)) == {0, *heads}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -118,12 +244,11 @@ def test_going_on_without_what_the_optimizer_remembered_ends_elsewhere() -> None
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [*PARTS, "recipe.ema=0.9", *KNOWN_LOSSES["multi-token prediction"].edits])
 def test_optimizers_remember_what_an_ingest_expects_of_every_part_of_the_space(optimizer: str, part: str) -> None:
     genome = apply_all([parse_edit(part)], with_recipe(optimizer=optimizer), Space())
-    expected = cost.memory_shapes(
-        genome.recipe, cost.parameter_shapes(genome.architecture, TASKS.vocab_size, TASKS.context)
-    )
+    shapes = cost.parameter_shapes(genome.architecture, TASKS.vocab_size, TASKS.context, genome.heads)
+    expected = cost.memory_shapes(genome.recipe, shapes)
     assert {name: tuple(tensor.shape) for name, tensor in run(genome, steps=2).end.memory.items()} == expected
 
 

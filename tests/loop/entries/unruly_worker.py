@@ -53,8 +53,8 @@ def run(job: Job, inputs: dict[str, int], outputs: dict[str, int], emit: Callabl
 
 def _state(job: Job) -> State:
     tasks = job["tasks"]
-    architecture = Genome.from_json(job["genome"]).architecture
-    shapes = parameter_shapes(architecture, tasks["vocab_size"], tasks["context"])
+    genome = Genome.from_json(job["genome"])
+    shapes = parameter_shapes(genome.architecture, tasks["vocab_size"], tasks["context"], genome.heads)
     return {name: torch.zeros(shape) for name, shape in shapes.items()}
 
 

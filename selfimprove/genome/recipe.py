@@ -1,0 +1,64 @@
+"""How a model is trained inside its fixed FLOP allowance: optimizer, schedules, and what the allowance is spent on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+SINGLE_BETA_OPTIMIZERS = ("sgd",)
+"""Optimizers that read ``beta1`` (their momentum) and not ``beta2``."""
+COOLING_SCHEDULES = ("wsd",)
+"""Schedules that read ``cooldown``."""
+SMALLEST_BATCH = 8
+"""Below it a step's fixed costs, which no FLOP counts, outweigh its work: equal FLOPs, twice the time."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One recipe. The defaults are the seed genome's."""
+
+    optimizer: str = "adamw"
+    """``adamw``, ``lion``, ``muon`` or ``sgd`` (with momentum)."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    schedule: str = "cosine"
+    """``constant``, ``cosine``, ``linear`` or ``wsd`` (warm-up, stable, decay)."""
+    warmup: float = 0.05
+    """Fraction of the steps over which the learning rate rises from zero."""
+    cooldown: float = 0.3
+    """Fraction of the steps after warm-up over which ``wsd`` falls to zero; without effect for other schedules."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay, per step and times the learning rate."""
+    beta1: float = 0.9
+    """First moment's decay; the momentum of SGD and Muon."""
+    beta2: float = 0.95
+    """Second moment's decay; without effect for SGD."""
+    clip: float = 1.0
+    """Largest global gradient norm; 0 switches clipping off."""
+    ema: float = 0.0
+    """Decay of the moving average of the weights, which then is what is scored and kept; 0: the weights themselves."""
+    init_scale: float = 1.0
+    """Gain of the initial matrices over the usual one."""
+    batch: int = 16
+    """Sequences per step, once the batch has grown to its size."""
+    batch_start: float = 1.0
+    """Part of the batch in the first steps, from where it doubles; no part is smaller than ``SMALLEST_BATCH``."""
+    context: float = 1.0
+    """Part of each sequence that is trained on, from its first token; what is scored is always whole."""
+    context_start: float = 1.0
+    """Part of that part in the first steps, from where it doubles."""
+
+    @property
+    def first_batch(self) -> float:
+        """``batch_start`` as it takes effect: no batch grows from less than ``SMALLEST_BATCH``, or from itself."""
+        return min(1.0, max(self.batch_start, SMALLEST_BATCH / self.batch))
+
+    def effective(self) -> dict[str, Any]:
+        """JSON-ready dict without what has no effect."""
+        written = dataclasses.asdict(self) | {"batch_start": self.first_batch}
+        if self.optimizer in SINGLE_BETA_OPTIMIZERS:
+            del written["beta2"]
+        if self.schedule not in COOLING_SCHEDULES:
+            del written["cooldown"]
+        return written

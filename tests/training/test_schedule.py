@@ -1,0 +1,35 @@
+"""Learning-rate schedules."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfimprove.genome.fields import FIELDS
+from selfimprove.genome.recipe import Recipe
+from selfimprove.training.schedule import rate
+
+schedules = st.sampled_from([str(choice) for choice in FIELDS["recipe.schedule"].choices])
+fractions = st.floats(0.05, 0.95)
+
+
+@given(schedule=schedules, warmup=st.floats(0, 0.5), cooldown=fractions, steps=st.integers(1, 300))
+def test_a_rate_is_a_positive_part_of_its_peak(schedule: str, warmup: float, cooldown: float, steps: int) -> None:
+    recipe = Recipe(schedule=schedule, warmup=warmup, cooldown=cooldown)
+    assert all(0 < rate(recipe, step, steps) <= 1 for step in range(steps))
+
+
+@given(cooldown=fractions)
+def test_wsd_is_stable_until_its_cooldown_and_falls_evenly_from_there(cooldown: float) -> None:
+    recipe, steps = Recipe(schedule="wsd", warmup=0.0, cooldown=cooldown), 1000
+    rates = [rate(recipe, step, steps) for step in range(steps)]
+    for step, found in enumerate(rates):
+        done = step / steps
+        assert found == pytest.approx(min(1.0, (1 - done) / cooldown))
+
+
+def test_only_wsd_has_a_cooldown() -> None:
+    for schedule in ("constant", "cosine", "linear"):
+        one, other = (Recipe(schedule=schedule, cooldown=cooldown) for cooldown in (0.1, 0.7))
+        assert [rate(one, step, 50) for step in range(50)] == [rate(other, step, 50) for step in range(50)]

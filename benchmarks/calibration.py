@@ -41,7 +41,7 @@ FOLDER = RESULTS / "calibration"
 TRIALS, SUMMARY = "trials.jsonl", "summary.json"
 TIME_UP = 3  # exit code
 MIXTURES = ("alone", "mixed")
-_CONV = ("architecture.blocks.0.mixer=conv_attention", "architecture.blocks.1.mixer=conv_attention")
+_CONV = ("architecture.blocks.0.conv_qkv=true", "architecture.blocks.1.conv_qkv=true")
 
 
 @dataclass(frozen=True)

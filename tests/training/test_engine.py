@@ -124,13 +124,13 @@ def seen_by(genome: Genome, steps: int) -> list[tuple[int, ...]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Transformer, "predict", watched)
-        train(genome, source, vocab_size=24, context=24, steps=steps, seed=0)
+        train(genome, source, vocab_size=TASKS.vocab_size, context=TASKS.context, steps=steps, seed=0)
     return seen
 
 
 def test_the_engine_sees_as_many_tokens_in_each_step_as_are_paid_for() -> None:
     genome = with_recipe(batch=32, batch_start=0.25, context=0.75, context_start=0.5)
-    priced = cost.quote(genome, vocab_size=24, context=24, allowance_flops=24 * 10**8)
+    priced = cost.quote(genome, vocab_size=TASKS.vocab_size, context=TASKS.context, allowance_flops=24 * 10**8)
     seen = seen_by(genome, priced.steps)
     assert priced.steps > 4
     assert [rows * length for rows, length in seen] == [

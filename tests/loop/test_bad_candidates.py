@@ -32,7 +32,7 @@ from selfimprove.training.protocol import ENTRY
 from tests.loop.records import bodies
 
 ENTRIES = Path(__file__).with_name("entries")
-MICRO = ("experiment=quick", "debug=micro", "device=cpu", "space.max_edits=5")
+MICRO = ("experiment=quick", "debug=micro", "device=cpu", "space.max_edits=5", "halving=none")
 
 # What a worker does -> how it is recorded, and what the record must say.
 DEEDS: Mapping[str, tuple[str, str]] = {

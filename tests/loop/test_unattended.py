@@ -82,7 +82,7 @@ def test_what_was_cut_off_is_lost_and_permitted_again(story: Story) -> None:
 
 
 def test_no_candidate_is_blamed(story: Story, finished: Any) -> None:
-    assert {body["status"] for body in story.bodies("outcome")} == {"completed"}
+    assert {body["status"] for body in story.bodies("outcome")} <= {"completed", "stopped"}  # by halving
     assert finished.status(NAME)["lineage_sha256"] == finished.status("whole")["lineage_sha256"]
 
 

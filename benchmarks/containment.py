@@ -1,7 +1,7 @@
 """What containment costs, and how fast it kills.
 
-- ``throughput``: the same training in a contained worker and in a bare one, twice each in a round, in random order: a
-  fixed one can fall into step with what else goes on at the machine. The ratio of each round is taken of the processor
+- ``throughput``: the same training in a contained worker and in a bare one, twice each in a round, in random order, so
+  that it cannot fall into step with what else goes on at the machine. The ratio of each round is taken of the processor
   time that the trainings needed, and of the time that passed; medians are reported with their exact 95% intervals.
 - ``start``: from the request to the first optimizer step done, in a contained worker of a warm zygote.
 - ``kill``: both workers train when the kill switch is thrown, at a random moment; until every worker is dead and

@@ -54,7 +54,7 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
     job = TrainJob(genome, tasks, manifest["steps"], body["seed"], manifest["device"], last=manifest["last"])
     use, cuda = config["containment"], manifest["device"] == "cuda"
     backend = make_backend(
-        use["backend"], use["allow_degraded"], device=manifest["device"], outer_layer=use.get("outer_layer", "auto")
+        use["backend"], use["allow_degraded"], device=manifest["device"], outer_layer=use["outer_layer"]
     )
     caps = Limits(**config["limits"])
     limits = JobLimits(600.0, 600.0, caps.memory_bytes, 1 << 28, 60.0, caps.gpu_memory_bytes)

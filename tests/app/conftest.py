@@ -25,9 +25,9 @@ def fake(monkeypatch):
     """The fake loop, in place of the real one and of the report."""
     spec = importlib.util.spec_from_file_location("selfimprove.loop.run", FAKE)
     module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     for name in ("selfimprove.loop.run", "selfimprove.loop.reproduction", "selfimprove.app.report"):
         monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
     return module
 
 

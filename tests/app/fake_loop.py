@@ -11,19 +11,11 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from selfimprove.errors import LedgerError, RunError
+from selfimprove.loop.reproduction import Reproduction
 from selfimprove.loop.standing import RunSummary, is_running
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    identical: bool
-    weights_sha256: str
-    expected: str
-    differences: tuple[str, ...]
 
 
 class _Writer:
@@ -171,8 +163,8 @@ def write_report(run_dir, baselines=None):
 
 
 if __name__ == "__main__":
-    sys.modules["selfimprove.loop.run"] = sys.modules["__main__"]
-    sys.modules["selfimprove.app.report"] = sys.modules["__main__"]
+    for name in ("selfimprove.loop.run", "selfimprove.loop.reproduction", "selfimprove.app.report"):
+        sys.modules[name] = sys.modules["__main__"]
     from selfimprove.app.cli import main
 
     sys.exit(main())

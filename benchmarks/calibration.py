@@ -20,7 +20,7 @@ from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.setting import RESULTS, commit, default_config, machine
 from benchmarks.trainings import scores
@@ -41,6 +41,7 @@ FOLDER = RESULTS / "calibration"
 TRIALS, SUMMARY = "trials.jsonl", "summary.json"
 TIME_UP = 3  # exit code
 MIXTURES = ("alone", "mixed")
+T = TypeVar("T")
 _CONV = ("architecture.blocks.0.conv_qkv=true", "architecture.blocks.1.conv_qkv=true")
 
 
@@ -104,8 +105,8 @@ def main(arguments: Sequence[str]) -> int:
     todo = [trial for trial in wanted if identity(trial) not in known]
     deadline = time.monotonic() + 60 * chosen.minutes
     with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
-        for line in run(pool.submit, todo, chosen.processes, lambda: time.monotonic() < deadline):
-            append(chosen.results, line)
+        for line in run(pool.submit, measure, todo, chosen.processes, lambda: time.monotonic() < deadline):
+            append(chosen.results / TRIALS, line)
             print(f"{_shown(line)}: skill {line['skill']:.4f} in {line['seconds']:.0f} s", flush=True)
     known = known_trials(chosen.results)
     summary = summarize(known.values())
@@ -120,8 +121,9 @@ def _levels(name: str, asked: Sequence[int] | None) -> list[int]:
 
 
 def run(
-    submit: Callable[[Callable[[Trial], dict[str, Any]], Trial], Future[dict[str, Any]]],
-    trials: Sequence[Trial],
+    submit: Callable[[Callable[[T], dict[str, Any]], T], Future[dict[str, Any]]],
+    measure: Callable[[T], dict[str, Any]],
+    trials: Sequence[T],
     at_once: int,
     may_start: Callable[[], bool],
 ) -> Iterator[dict[str, Any]]:
@@ -215,9 +217,9 @@ def known_trials(folder: Path) -> dict[bytes, dict[str, Any]]:
     return found
 
 
-def append(folder: Path, line: Mapping[str, Any]) -> None:
-    """Add a line to ``trials.jsonl``."""
-    with (folder / TRIALS).open("a", encoding="utf-8") as file:
+def append(path: Path, line: Mapping[str, Any]) -> None:
+    """Add a line to a file of trials."""
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -102,7 +102,7 @@ def play(at_rungs: dict[int, dict[int, float]], config: RunConfig, root: int) ->
         if rung < LAST:
             reported = {index: {r: at_rungs[index][r] for r in range(rung + 1)} for index in going}
             seed = derive(root, "rung", rung)
-            going = set(judge(reported, reduction=config.halving.reduction, audit=0.0, exempt=(), seed=seed).kept)
+            going = set(judge(reported, keep=config.halving.keeps[rung], audit=0.0, exempt=(), seed=seed).kept)
     return trained, max(going, key=lambda index: (at_rungs[index][LAST], -index))
 
 

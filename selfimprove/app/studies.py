@@ -19,7 +19,10 @@ STUDIES: Mapping[str, str] = {
     "sweep": "benchmarks.sweep:main",
     "calibration": "benchmarks.calibration:main",
 }
-BENCHMARKS: Mapping[str, str] = {"containment": "benchmarks.containment:main"}
+BENCHMARKS: Mapping[str, str] = {
+    "containment": "benchmarks.containment:main",
+    "ladder": "benchmarks.ladder:main",
+}
 
 
 def dispatch(kind: str, registry: Mapping[str, str], name: str | None, arguments: Sequence[str]) -> int:

@@ -1,9 +1,9 @@
 """The language of edits: token ids, and which token may follow which. Imports no torch.
 
-A sequence is ``<bos> <outcome> description (<kind> edit <and>)* <kind> edit <eos>``. The outcome is what the controller
+A sequence is ``<bos> <outcome> description (edit <and>)* edit <eos>``. The outcome is what the controller
 is asked for (or, in training, what happened); the description is a fixed number of slots for the parent's choices. What
-follows is the *action*, and only it is sampled and scored. An edit is spelled path, operation, value, so that a model
-without any preference chooses evenly between the places that can be edited.
+follows is the *action*, and only it is sampled and scored. An edit is spelled path, operation, value. A path outside
+the loss is one token, so that a model without any preference chooses evenly between the places that can be edited.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from selfimprove.genome.genome import Genome
 from selfimprove.genome.paths import path_tokens, value_at
 from selfimprove.genome.space import Space
 
-KINDS = ("architecture", "objective", "recipe")
 LABELS: tuple[Outcome, ...] = ("denied", "invalid", "duplicate", "failed", "worse", "same", "better")
 GOAL: Outcome = "better"  # 'promoted' is read as 'better': a token of its own would see one example a generation
 DESCRIBED = (
@@ -73,14 +72,14 @@ class Grammar:
         self.space = space
         special = ("<pad>", "<bos>", "<eos>", "<and>")
         labels = tuple(f"<{label}>" for label in LABELS)
-        self.tokens = (*special, *labels, *(f"<{kind}>" for kind in KINDS), *space.vocabulary())
+        self.tokens = (*special, *labels, *space.vocabulary())
         self.ids = {token: index for index, token in enumerate(self.tokens)}
         if len(self.ids) != len(self.tokens):
             repeated = sorted({token for token in self.tokens if self.tokens.count(token) > 1})
             raise ValueError(f"vocabulary: tokens must be unique; repeated: {', '.join(repeated)}")
         self.pad, self.bos, self.eos, self.also = (self.ids[token] for token in special)
         self.max_edits = space.config.max_edits
-        self.action_tokens = self.max_edits * (1 + MAX_EDIT_TOKENS + 1)  # kind, edit, <and> or <eos>
+        self.action_tokens = self.max_edits * (MAX_EDIT_TOKENS + 1)  # edit, <and> or <eos>
         self.context = PREFIX_TOKENS + self.action_tokens
         self._roots: dict[Genome, Node] = {}
 
@@ -96,7 +95,7 @@ class Grammar:
         return [self.bos, self.ids[f"<{outcome}>"], *slots]
 
     def encode(self, edits: Sequence[Edit]) -> list[int]:
-        """Ids of an action, from the first kind to ``<eos>``.
+        """Ids of an action, from its first path to ``<eos>``.
 
         Raises:
             InvalidEdit: a token is not in the vocabulary, or there are too many.
@@ -121,7 +120,7 @@ class Grammar:
             The finished walk: its ``edits`` and the ``genome`` they lead to.
 
         Raises:
-            InvalidEdit: not a sequence of ints that leads from the first kind to ``<eos>`` through valid edits only.
+            InvalidEdit: not a sequence of ints that leads to ``<eos>`` through valid edits only.
         """
         if len(ids) > self.action_tokens:
             raise InvalidEdit("decode edits", f"{len(ids)} tokens", f"at most {self.action_tokens}")
@@ -133,7 +132,7 @@ class Grammar:
         return walk
 
     def trie(self, genome: Genome, done: Sequence[Edit] = ()) -> Node:
-        """All valid edits of ``genome`` (which ``done`` led to), spelled as kind and tokens."""
+        """All valid edits of ``genome`` (which ``done`` led to), spelled as tokens."""
         if not done and genome in self._roots:
             return self._roots[genome]
         root = Node()
@@ -154,7 +153,7 @@ class Grammar:
         tokens = (*rest[:path], operation, *rest[path:])
         if len(tokens) > MAX_EDIT_TOKENS or any(token not in self.ids for token in tokens):
             raise InvalidEdit(f"spell {edit}", tokens, f"1 to {MAX_EDIT_TOKENS} tokens of the space's vocabulary")
-        return [self.ids[f"<{edit.kind}>"], *(self.ids[token] for token in tokens)]
+        return [self.ids[token] for token in tokens]
 
     def _described(self, parent: Genome, path: str) -> int:
         try:

@@ -2,7 +2,7 @@
 
 They are drawn as the learned controller draws them before it has learned anything: token by token, evenly between the
 tokens that the grammar allows. So the two arms differ by learning and by nothing else. This is not uniform over whole
-edits: a kind has a third, whatever it can express, and a value shares what its path has.
+edits: every place that can be edited has an equal share, and its values share what it has.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def path_tokens(path: str) -> tuple[str, ...]:
     """The words of a path.
 
     >>> path_tokens("architecture.blocks.0.mixer")
-    ('architecture.blocks.0', 'mixer')
+    ('architecture.blocks.0.mixer',)
     >>> path_tokens("objective.expression.args.0.args.1.args.0.args.0.op")
     ('args.0.args.1.args.0', 'args.0', 'op')
     """
@@ -30,8 +30,6 @@ def path_tokens(path: str) -> tuple[str, ...]:
         chunks = [levels[start : start + LEVELS_PER_TOKEN] for start in range(0, len(levels), LEVELS_PER_TOKEN)]
         words = [".".join(f"args.{level}" for level in chunk) for chunk in chunks] or ["objective.expression"]
         return (*words, match[2]) if match[2] else tuple(words)
-    if match := _BLOCK.fullmatch(path):
-        return (match[1], match[3]) if match[3] else (match[1],)
     return (path,)
 
 

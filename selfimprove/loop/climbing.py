@@ -1,7 +1,7 @@
-"""Climbing: difficulty rises when a promoted genome has mastered a family, and the lineage is measured again there.
+"""Climbing: difficulty rises when the champion has mastered a family, and the lineage is measured again there.
 
-Rules are frozen, instances are not. The levels of a generation follow from the promotions before it, by the rule of
-``selfimprove.tasks.ladder``; a resumed run finds them in the ledger.
+Rules are frozen, instances are not. The levels of a generation follow from what the champions before it could do, by
+the rule of ``selfimprove.tasks.ladder``; a resumed run finds them in the ledger.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from selfimprove.genome.genome import Genome
 from selfimprove.loop.measuring import Showing, measure
 from selfimprove.loop.slots import Bench, Slot
 from selfimprove.seeds import derive
-from selfimprove.tasks.ladder import climb
+from selfimprove.tasks.ladder import MASTERED, climb
 from selfimprove.tasks.score import mean_score
 from selfimprove.tasks.suite import TasksConfig
 
@@ -22,36 +22,53 @@ ANCESTORS = 3  # that are measured again beside the promoted genome and the seed
 
 
 def tasks_of(bench: Bench, n: int) -> TasksConfig:
-    """The tasks of generation ``n``: the run's, at the levels that the promotions before it led to."""
+    """The tasks of generation ``n``: the run's, at the levels that the champions before it led to."""
     risen = [body for body in bench.journal.all("climb") if body["generation"] < n]
     return bench.config.tasks.at(risen[-1]["levels"] if risen else _first_levels(bench.config.tasks))
 
 
+def exam_of(bench: Bench) -> TasksConfig:
+    """The tasks of the final exam: each family at the hardest level that a champion was seen to master, or its first.
+
+    A level that none has mastered yet would show of everybody only that it is hard.
+    """
+    levels = _first_levels(bench.config.tasks)
+    for body in bench.journal.all("climb"):
+        mastered = {name: body["levels"][name] - (name in body["risen"]) for name in (*body["risen"], *body["capped"])}
+        levels |= {name: max(levels[name], level) for name, level in mastered.items()}
+    climbers = {body["genome"] for body in bench.journal.all("climb")}
+    for body in (body for body in bench.journal.all("level_score") if body["genome"] in climbers):
+        passed = [name for name, family in body["tasks"].items() if family["skill"] > MASTERED]
+        levels |= {name: max(levels[name], body["levels"][name]) for name in passed}
+    return bench.config.tasks.at(levels)
+
+
 class Climbing:
-    """Raises levels after a promotion, each time once."""
+    """Raises levels at the end of a generation, each time once."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
 
     def after(self, n: int, genome: Genome, skills: Mapping[str, float]) -> None:
-        """Apply the rule to a genome that generation ``n`` promoted; where a family rises, measure the lineage there.
+        """Apply the rule to the champion that a generation ends with; where a family rises, measure its lineage there.
 
         Args:
             n: the generation.
-            genome: what it promoted.
-            skills: its gate skill by family, at the levels of that generation.
+            genome: its champion.
+            skills: the champion's skill by family, at the levels of that generation.
         """
         tasks = tasks_of(self._bench, n)
         step = climb(tasks.levels, skills, {name: tasks.top(name) for name in tasks.families})
         if not (step.risen or step.capped):
             return
-        body = {"generation": n, "levels": step.levels, "risen": list(step.risen), "capped": list(step.capped)}
+        body = {"generation": n, "genome": genome.sha256, "levels": step.levels}
+        body |= {"risen": list(step.risen), "capped": list(step.capped)}
         self._bench.journal.once("climb", (n,), lambda: body)
         if step.risen:
             self._measure_again(n, genome)
 
     def _measure_again(self, n: int, genome: Genome) -> None:
-        """Train and score the promoted genome, its last ancestors and the seed on the same new instances."""
+        """Train and score the champion, its last ancestors and the seed on the same new instances."""
         bench, root = self._bench, self._bench.config.seed
         tasks, instances = tasks_of(bench, n + 1), derive(root, "instances", "ladder", n)
         genomes = self._lineage(genome)

@@ -7,20 +7,27 @@ from dataclasses import asdict
 from typing import Any
 
 from selfimprove.genome.genome import Genome
-from selfimprove.loop.climbing import tasks_of
 from selfimprove.loop.gate import TEST
 from selfimprove.loop.measuring import Showing, measure
 from selfimprove.loop.slots import Bench, Slot
 from selfimprove.loop.statistics import sign_flip_p_value
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import NO_MODEL, Score, mean_score
+from selfimprove.tasks.suite import TasksConfig
 
 Paired = dict[str, dict[str, Any]]
 """A report per split."""
 
 
 def compare(
-    bench: Bench, prefix: str, n: int, genome: Genome, parent: Genome, splits: Sequence[str], showing: Showing
+    bench: Bench,
+    prefix: str,
+    n: int,
+    genome: Genome,
+    parent: Genome,
+    splits: Sequence[str],
+    tasks: TasksConfig,
+    showing: Showing,
 ) -> Paired:
     """Train both on ``confirm_seeds`` seeds that nothing else of this run has, and test their difference.
 
@@ -31,6 +38,7 @@ def compare(
         genome: the candidate.
         parent: what it is compared with.
         splits: the splits that both are scored on.
+        tasks: what both are trained and scored on.
         showing: what a person is told meanwhile.
 
     Returns:
@@ -40,7 +48,7 @@ def compare(
     seeds = [derive(root, "train", "confirm", n, s) for s in range(count)]
     instances = tuple((split, derive(root, "instances", split, n)) for split in splits)
     slots = [
-        Slot(f"{prefix}/{role}/s{s}", "confirm", who, seed, instances, tasks_of(bench, n))
+        Slot(f"{prefix}/{role}/s{s}", "confirm", who, seed, instances, tasks)
         for s, seed in enumerate(seeds)
         for role, who in (("candidate", genome), ("parent", parent))
     ]

@@ -51,10 +51,17 @@ class TrainingConfig:
 class HalvingConfig:
     """Which part of a generation's candidates is trained on from stage to stage."""
 
-    reduction: int = 3
-    """One in so many goes on from a stage to the next, rounded up; 1: all do."""
+    keep_first: float = 0.67
+    """Part that goes on from the first stage, rounded up; 1: all do."""
+    keep_second: float = 0.125
+    """Part of these that goes on from the second."""
     audit: float = 0.1
     """Chance of each of the others to go on to the end all the same."""
+
+    @property
+    def keeps(self) -> tuple[float, float]:
+        """The parts by rung."""
+        return self.keep_first, self.keep_second
 
 
 @dataclass(frozen=True)

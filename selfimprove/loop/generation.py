@@ -12,7 +12,7 @@ from selfimprove.tasks.score import Score
 
 
 def run_generation(lab: Laboratory, n: int) -> None:
-    """Select, propose, apply, quote, train, inspect, decide, learn; every effect recorded once.
+    """Select, propose, apply, quote, train, inspect, decide, climb, learn; every effect recorded once.
 
     A training is cut into stages. Each needs a permit of its own, which is signed as it starts, and not before the
     checkpoint of the stage before was evaluated and its constraint probed.
@@ -31,6 +31,7 @@ def run_generation(lab: Laboratory, n: int) -> None:
     leader = _leader(admitted, scores)
     if leader is not None:
         decide(lab, n, parent, leader, ahead=scores[leader.index].skill > reference.skill)
+    lab.climb(n, reference)
     lab.learn(n)
     lab.close_generation(n)
     lab.watch(n)
@@ -50,8 +51,6 @@ def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead:
         instruments=config.inspection.instruments,
     )
     lab.decided(n, leader, decision)
-    if decision.promoted and confirmation is not None:
-        lab.climb(n, leader, confirmation)
 
 
 def _leader(candidates: Sequence[Candidate], scores: dict[int, Score]) -> Candidate | None:

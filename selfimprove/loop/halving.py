@@ -1,8 +1,9 @@
 """Successive halving: after each stage of training only the better part of a generation's candidates goes on.
 
 A rung is judged once, when every candidate has been read on it, so that the verdict depends on no order (synchronous
-halving: Jamieson and Talwalkar 2016, arXiv 1502.07943). What is cut may have been the best in the end: a random part
-of it goes on all the same, as an audit, and what halving would have missed is reported as its regret.
+halving: Jamieson and Talwalkar 2016, arXiv 1502.07943; here the part kept may differ from rung to rung). What is
+cut may have been the best in the end: a random part of it goes on all the same, as an audit, and what halving would
+have missed is reported as its regret.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ Reported = Mapping[int, Mapping[int, float]]  # candidate -> rung -> skill
 
 
 class HalvingPruner(BasePruner):
-    """Prunes all but the best ``1 / reduction`` of the trials that have reported at a step, rounded up.
+    """Prunes all but the best part of the trials that have reported at a step.
 
     To be asked once all of them have. Of equals the earlier trial is better; a skill that is not a number is the worst.
 
     Args:
-        reduction: at least 2.
+        keep: the part that goes on, rounded up; above 0, at most 1.
     """
 
-    def __init__(self, reduction: int) -> None:
-        if reduction < 2:
-            raise ValueError(f"reduction: got {reduction}; allowed: at least 2")
-        self.reduction = reduction
+    def __init__(self, keep: float) -> None:
+        if not 0 < keep <= 1:
+            raise ValueError(f"keep: got {keep}; allowed: above 0, at most 1")
+        self.keep = keep
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         step = trial.last_step
@@ -43,7 +44,7 @@ class HalvingPruner(BasePruner):
             return False
         rivals = [other for other in study.get_trials(deepcopy=False) if step in other.intermediate_values]
         ranked = sorted(rivals, key=lambda other: (-_comparable(other.intermediate_values[step]), other.number))
-        kept = -(-len(ranked) // self.reduction)
+        kept = math.ceil(round(self.keep * len(ranked), 9))  # 0.1 of 30 is 3, not 3.0000000000000004
         return trial.number not in {other.number for other in ranked[:kept]}
 
 
@@ -73,18 +74,18 @@ class Rung:
     cut: tuple[int, ...]
 
 
-def judge(reported: Reported, *, reduction: int, audit: float, exempt: Sequence[int], seed: int) -> Rung:
+def judge(reported: Reported, *, keep: float, audit: float, exempt: Sequence[int], seed: int) -> Rung:
     """Which candidates go on from a rung.
 
     Args:
         reported: skills of every candidate that was read on the rung, on it and on the rungs before.
-        reduction: one in so many goes on; 1 switches halving off.
+        keep: the part that goes on, rounded up; 1 switches halving off.
         audit: chance of each of the others to go on all the same.
         exempt: audited on an earlier rung; they neither compete nor stop.
         seed: of the lot.
     """
     rivals = {index: skills for index, skills in reported.items() if index not in exempt}
-    losers = pruned(HalvingPruner(reduction), rivals) if reduction > 1 else set()
+    losers = pruned(HalvingPruner(keep), rivals)
     audited = {index for index in losers if random.Random(derive(seed, "audit", index)).random() < audit}
     return Rung(
         kept=tuple(sorted(rivals.keys() - losers)),

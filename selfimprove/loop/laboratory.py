@@ -14,9 +14,9 @@ from selfimprove.containment.policy import check_run
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop.admission import Admission, Candidate
-from selfimprove.loop.climbing import Climbing
+from selfimprove.loop.climbing import Climbing, exam_of, tasks_of
 from selfimprove.loop.clock import Clock
-from selfimprove.loop.comparison import Paired, compare
+from selfimprove.loop.comparison import compare
 from selfimprove.loop.controlling import Controlling
 from selfimprove.loop.examination import Examination
 from selfimprove.loop.gate import Decision
@@ -28,6 +28,8 @@ from selfimprove.loop.stages import FINAL
 from selfimprove.loop.submission import Submission
 from selfimprove.loop.watching import watch
 from selfimprove.tasks.score import Score
+
+FINAL_EXAM = 1_000_000  # in the place of a generation, more than any run has: its seeds are its own
 
 
 class Laboratory:
@@ -138,7 +140,9 @@ class Laboratory:
         known = self.journal.find("confirmation", n, candidate.index)
         if known is not None:
             return known
-        pair = self._compare(f"g{n:03d}/confirm", n, candidate.genome, parent, "gate")
+        showing = Showing(n, "confirmation", span(self.config, n))
+        key, tasks = f"g{n:03d}/confirm", tasks_of(self.bench, n)
+        pair = compare(self.bench, key, n, candidate.genome, parent, ("gate",), tasks, showing)
         body = _place(n, candidate) | {"parent": parent.sha256} | pair["gate"]
         return self.journal.once("confirmation", (n, candidate.index), lambda: body)
 
@@ -146,10 +150,22 @@ class Laboratory:
         """Record what the gate decided."""
         self.journal.once("decision", (n, candidate.index), lambda: _place(n, candidate) | asdict(decision))
 
-    def climb(self, n: int, candidate: Candidate, confirmation: Mapping[str, Any]) -> None:
-        """Raise the difficulty of what a promoted candidate has mastered, and measure its lineage there."""
-        skills = {name: float(family["skill"]) for name, family in confirmation["tasks"].items()}
-        self._climbing.after(n, candidate.genome, skills)
+    def climb(self, n: int, reference: Score) -> None:
+        """Raise the difficulty of what the champion has mastered, and measure its lineage there.
+
+        Args:
+            n: the generation.
+            reference: score of the parent in it, which counts where it has remained the champion.
+        """
+        champion = self.champion(before=n + 1)
+        promoted = [b for b in self.journal.all("decision") if b["generation"] == n and b["promoted"]]
+        if promoted:
+            confirmation = self.journal.find("confirmation", n, promoted[-1]["index"])
+            assert confirmation is not None  # nothing is promoted without
+            skills = {name: float(family["skill"]) for name, family in confirmation["tasks"].items()}
+        else:
+            skills = {name: family.skill for name, family in reference.tasks.items()}
+        self._climbing.after(n, champion, skills)
 
     def learn(self, n: int) -> None:
         """Let the controller learn from everything so far."""
@@ -171,24 +187,23 @@ class Laboratory:
             path.unlink(missing_ok=True)
 
     def seal(self) -> None:
-        """Last of all: champion against seed on fresh seeds, on the gate split and, once, on the sealed one."""
+        """Last of all: champion against seed on fresh seeds, on the gate split and, once, on the sealed one.
+
+        Each family is examined at the hardest level that a champion was seen to master.
+        """
         champion, seed = self.champion(), self.config.seed_genome
         if self.journal.find("sealed") is not None or champion.sha256 == seed.sha256:
             return
-        pair = self._compare("final", 1_000_000, champion, seed, "gate", "sealed")
-        self.journal.once("sealed", (), lambda: {"genome": champion.sha256, "parent": seed.sha256, **pair})
+        tasks, showing = exam_of(self.bench), Showing(self.config.generations, "final exam", (1.0, 1.0))
+        pair = compare(self.bench, "final", FINAL_EXAM, champion, seed, ("gate", "sealed"), tasks, showing)
+        about = {"genome": champion.sha256, "parent": seed.sha256, "levels": dict(tasks.levels)}
+        self.journal.once("sealed", (), lambda: about | pair)
         self._discard("final")
 
     # -- how -----------------------------------------------------------------------------------------------------------
 
     def _keep(self, n: int, candidate: Candidate, parent: Genome, slot: Slot, stage: str = FINAL) -> None:
         self._examination.keep(n, candidate.index, slot, parent, candidate.edits, stage)
-
-    def _compare(self, prefix: str, n: int, genome: Genome, parent: Genome, *splits: str) -> Paired:
-        """See ``compare``; the final exam is no part of any generation's progress."""
-        last = self.config.generations
-        label, part = ("confirmation", span(self.config, n)) if n <= last else ("final exam", (1.0, 1.0))
-        return compare(self.bench, prefix, n, genome, parent, splits, Showing(min(n, last), label, part))
 
     def _summary(self, n: int) -> dict[str, Any]:
         proposals = [b for b in self.journal.all("proposal") if b["generation"] == n]

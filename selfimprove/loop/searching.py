@@ -127,8 +127,9 @@ class Searching:
 
     def _rung(self, n: int, stage: str, reported: Reported, exempt: list[int]) -> dict[str, Any]:
         halving, seed = self._config.halving, derive(self._config.seed, "rung", n, stage)
-        rung = judge(reported, reduction=halving.reduction, audit=halving.audit, exempt=exempt, seed=seed)
-        skills = {str(index): by_rung[list(STAGES).index(stage)] for index, by_rung in reported.items()}
+        place = list(STAGES).index(stage)
+        rung = judge(reported, keep=halving.keeps[place], audit=halving.audit, exempt=exempt, seed=seed)
+        skills = {str(index): by_rung[place] for index, by_rung in reported.items()}
         return {"generation": n, "stage": stage, "skills": skills, **{k: list(v) for k, v in asdict(rung).items()}}
 
     def _reported(self, n: int, candidates: Sequence[Candidate], stages: Sequence[str]) -> Reported:

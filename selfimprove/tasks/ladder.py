@@ -1,7 +1,8 @@
 """The rule of the ladder: when a family's difficulty rises. A pure function, fixed before a run begins.
 
-A family rises by one level when a promoted genome's gate skill on it is above ``MASTERED``, never by more and never
-down. At the top of what its ladder, the vocabulary and the context allow it stays, and is reported as capped.
+A family rises by one level when the champion's skill on it is above ``MASTERED`` at the end of a generation, never by
+more and never down. At the top of what its ladder, the vocabulary and the context allow it stays, and is reported as
+capped.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ MASTERED = 0.9  # skill
 
 @dataclass(frozen=True)
 class Climb:
-    """What a promotion does to the levels.
+    """What the end of a generation does to the levels.
 
     Attributes:
         levels: of the next generation, by family.
@@ -28,11 +29,11 @@ class Climb:
 
 
 def climb(levels: Mapping[str, int], skills: Mapping[str, float], tops: Mapping[str, int]) -> Climb:
-    """The levels after a promotion.
+    """The levels after a generation.
 
     Args:
         levels: of the families now; each must have a top.
-        skills: the promoted genome's gate skill by family, measured at ``levels``. A family that has none, or one that
+        skills: the champion's skill by family, measured at ``levels``. A family that has none, or one that
             is not a number, was not mastered.
         tops: highest level of each family; see ``TasksConfig.top``.
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from selfimprove.controller.config import ControllerConfig
-from selfimprove.controller.grammar import GOAL, KINDS, Grammar
+from selfimprove.controller.grammar import GOAL, Grammar
 from selfimprove.controller.lessons import lessons
 from selfimprove.controller.policy import (
+    Sample,
     Weights,
     choice_probabilities,
     initial_weights,
@@ -37,12 +38,18 @@ def fresh(grammar: Grammar) -> Weights:
     return initial_weights(CONTROLLER, grammar, seed=1)
 
 
-def test_the_initial_policy_chooses_evenly_between_the_kinds(grammar: Grammar, fresh: Weights, parent: Genome) -> None:
+def unevenness(grammar: Grammar, parent: Genome, drawn: list[Sample]) -> float:
+    """Chi-squared of the first choices per degree of freedom: about 1 where every place is as likely."""
+    places, counts = grammar.walk(parent).allowed, Counter(item.ids[0] for item in drawn)
+    assert set(counts) <= set(places)
+    expected = len(drawn) / len(places)
+    return sum((counts[place] - expected) ** 2 / expected for place in places) / (len(places) - 1)
+
+
+def test_the_initial_policy_chooses_evenly_between_the_places(grammar: Grammar, fresh: Weights, parent: Genome) -> None:
     model = load_policy(CONTROLLER, grammar, fresh)
     drawn = sample(model, grammar, [parent], rows=300, temperature=1.0, epsilon=0.1, seed=2)
-    counts = Counter(grammar.tokens[item.ids[0]] for item in drawn)
-    assert set(counts) == {f"<{kind}>" for kind in KINDS}
-    assert min(counts.values()) > 70
+    assert unevenness(grammar, parent, drawn) < 1.6
 
 
 def test_the_initial_policy_gives_each_choice_the_uniform_probability(
@@ -61,9 +68,7 @@ def test_with_tied_embeddings_the_initial_policy_is_near_uniform(grammar: Gramma
     tied = replace(CONTROLLER, architecture=replace(CONTROLLER.architecture, tie_embeddings=True))
     model = load_policy(tied, grammar, initial_weights(tied, grammar, seed=1))
     drawn = sample(model, grammar, [parent], rows=300, temperature=1.0, epsilon=0.1, seed=2)
-    counts = Counter(grammar.tokens[item.ids[0]] for item in drawn)
-    assert min(counts.values()) > 50
-    assert len(counts) == 3
+    assert unevenness(grammar, parent, drawn) < 2
 
 
 def test_every_sampled_action_is_valid_on_200_genomes(grammar: Grammar, fresh: Weights, genomes: list[Genome]) -> None:
@@ -153,7 +158,6 @@ def test_a_history_of_failures_leaves_all_kinds_possible(grammar: Grammar, fresh
     model = load_policy(CONTROLLER, grammar, weights)
     drawn = sample(model, grammar, [parent], rows=200, temperature=1.0, epsilon=0.1, seed=6)
     counts = Counter(grammar.tokens[item.ids[0]] for item in drawn)
-    assert len(counts) == 3
     assert min(counts.values()) > 25
 
 

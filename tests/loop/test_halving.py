@@ -33,13 +33,13 @@ def worth(skill: float) -> float:
     return -math.inf if math.isnan(skill) else skill
 
 
-@given(SKILLS, st.integers(2, 5), st.integers(0, 3))
+@given(SKILLS, st.integers(1, 12), st.integers(0, 3))
 def test_a_rung_keeps_its_best_part_rounded_up_and_cuts_nothing_better(
-    skills: dict[int, float], reduction: int, seed: int
+    skills: dict[int, float], twelfths: int, seed: int
 ) -> None:
-    rung = judge(reported(skills), reduction=reduction, audit=0.0, exempt=(), seed=seed)
+    rung = judge(reported(skills), keep=twelfths / 12, audit=0.0, exempt=(), seed=seed)
     assert sorted((*rung.kept, *rung.cut)) == sorted(skills)
-    assert len(rung.kept) == -(-len(skills) // reduction)
+    assert len(rung.kept) == -(-len(skills) * twelfths // 12)
     worst = min(worth(skills[index]) for index in rung.kept)
     assert all(worth(skills[index]) <= worst for index in rung.cut)
 
@@ -47,39 +47,40 @@ def test_a_rung_keeps_its_best_part_rounded_up_and_cuts_nothing_better(
 @given(SKILLS, st.integers(0, 3))
 def test_the_verdict_depends_on_no_order(skills: dict[int, float], seed: int) -> None:
     turned = dict(reversed(skills.items()))
-    arguments: dict[str, Any] = {"reduction": 3, "audit": 0.5, "exempt": (), "seed": seed}
+    arguments: dict[str, Any] = {"keep": 1 / 3, "audit": 0.5, "exempt": (), "seed": seed}
     assert judge(reported(skills), **arguments) == judge(reported(turned), **arguments)
 
 
 @given(SKILLS)
 def test_a_sure_audit_cuts_nobody_and_no_halving_keeps_everybody(skills: dict[int, float]) -> None:
-    audited = judge(reported(skills), reduction=3, audit=1.0, exempt=(), seed=0)
+    audited = judge(reported(skills), keep=1 / 3, audit=1.0, exempt=(), seed=0)
     assert audited.cut == ()
     assert sorted((*audited.kept, *audited.audited)) == sorted(skills)
-    assert judge(reported(skills), reduction=1, audit=0.0, exempt=(), seed=0).kept == tuple(sorted(skills))
+    assert judge(reported(skills), keep=1.0, audit=0.0, exempt=(), seed=0).kept == tuple(sorted(skills))
 
 
 def test_who_is_audited_already_neither_competes_nor_stops() -> None:
     skills = {0: 0.9, 1: 0.1, 2: 0.5, 3: 0.4}
-    rung = judge(reported(skills), reduction=3, audit=0.0, exempt=(0,), seed=0)
+    rung = judge(reported(skills), keep=1 / 3, audit=0.0, exempt=(0,), seed=0)
     assert (rung.kept, rung.audited, rung.cut) == ((2,), (0,), (1, 3))
 
 
 def test_about_one_in_ten_of_what_is_cut_is_audited() -> None:
     skills = {index: float(index) for index in range(30)}
-    found = [judge(reported(skills), reduction=3, audit=0.1, exempt=(), seed=seed).audited for seed in range(200)]
+    found = [judge(reported(skills), keep=1 / 3, audit=0.1, exempt=(), seed=seed).audited for seed in range(200)]
     assert 0.09 < sum(map(len, found)) / (200 * 20) < 0.11
 
 
 def test_pruners_of_optuna_fit_in() -> None:
     skills = {index: {0: 0.1 * index, 1: 0.1 * index} for index in range(5)}
-    assert pruned(HalvingPruner(2), skills) == {0, 1}
+    assert pruned(HalvingPruner(0.5), skills) == {0, 1}
     assert pruned(MedianPruner(n_startup_trials=0), skills) == set()  # it compares with finished trials only
 
 
-def test_a_reduction_that_reduces_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 2"):
-        HalvingPruner(1)
+@pytest.mark.parametrize("keep", [0.0, -0.5, 1.01, math.nan])
+def test_a_part_that_is_none_is_refused(keep: float) -> None:
+    with pytest.raises(ValueError, match="above 0, at most 1"):
+        HalvingPruner(keep)
 
 
 def scored(skill: float, nats: float) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of the real loop with played workers, that halves."""
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(loop, "Supervisor", Player)
-    config = replace(WIDE, halving=HalvingConfig(reduction=3, audit=0.3))
+    config = replace(WIDE, halving=HalvingConfig(1 / 3, 1 / 3, audit=0.3))
     assert loop.run(config, tmp_path / "run", Silent()).state == "finished"
     return tmp_path / "run"
 
@@ -147,9 +148,9 @@ def test_halving_spends_less_on_searching_than_training_everything(
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(loop, "Supervisor", Player)
     spent = {}
-    for reduction in (1, 3):
-        folder = tmp_path / str(reduction)
-        loop.run(replace(WIDE, halving=HalvingConfig(reduction, audit=0.0)), folder, Silent())
+    for keep in (1.0, 1 / 3):
+        folder = tmp_path / str(keep)
+        loop.run(replace(WIDE, halving=HalvingConfig(keep, keep, audit=0.0)), folder, Silent())
         first = [b for b in bodies(folder, "charge") if b["key"].startswith("g001/c0")]
-        spent[reduction] = sum(body["flops"] for body in first)
-    assert spent[3] < 0.4 * spent[1]
+        spent[keep] = sum(body["flops"] for body in first)
+    assert spent[1 / 3] < 0.4 * spent[1.0]

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from benchmarks import calibration
-from benchmarks.calibration import VARIANTS, Trial, append, description, genome_of, identity, known_trials, tasks_of
+from benchmarks.calibration import (
+    TRIALS,
+    VARIANTS,
+    Trial,
+    append,
+    description,
+    genome_of,
+    identity,
+    known_trials,
+    tasks_of,
+)
 from selfimprove.tasks.registry import FAMILIES
 from selfimprove.tasks.suite import TaskSuite
 
@@ -38,18 +48,18 @@ def test_every_variant_but_the_seed_itself_is_another_genome_or_another_allowanc
 
 
 def test_what_was_measured_is_known_to_the_next_sitting(tmp_path: Path) -> None:
-    append(tmp_path, line())
+    append(tmp_path / TRIALS, line())
     assert list(known_trials(tmp_path)) == [identity(TRIAL)]
 
 
 @pytest.mark.parametrize("changed", [{"knobs": {"pairs": 9}}, {"vocab_size": 24}, {"allowance_flops": 1}], ids=str)
 def test_a_line_of_other_knobs_sizes_or_allowance_is_measured_anew(tmp_path: Path, changed: dict[str, Any]) -> None:
-    append(tmp_path, line() | changed)
+    append(tmp_path / TRIALS, line() | changed)
     assert known_trials(tmp_path) == {}
 
 
 def test_a_line_of_a_level_that_is_gone_is_passed_over(tmp_path: Path) -> None:
-    append(tmp_path, line() | {"level": 99})
+    append(tmp_path / TRIALS, line() | {"level": 99})
     assert known_trials(tmp_path) == {}
 
 
@@ -63,7 +73,7 @@ def test_only_so_many_run_at_once_and_none_starts_when_the_time_is_up() -> None:
         return future
 
     trials = [replace(TRIAL, seed=seed) for seed in range(6)]
-    found = list(calibration.run(submit, trials, 2, lambda: len(started) < 4))
+    found = list(calibration.run(submit, calibration.measure, trials, 2, lambda: len(started) < 4))
     assert started == trials[:4]
     assert [one["trial"].seed for one in sorted(found, key=lambda one: one["trial"].seed)] == [0, 1, 2, 3]
 
@@ -82,6 +92,6 @@ def test_the_time_being_up_is_told_by_the_exit_code(tmp_path: Path, monkeypatch:
     asked += ["--mixtures", "alone", "--seeds", "1"]
     monkeypatch.setattr(calibration, "measure", lambda trial: pytest.fail("nothing is left to do"))
     assert calibration.main([*asked, "--minutes", "0"]) == calibration.TIME_UP
-    append(tmp_path, line())
+    append(tmp_path / TRIALS, line())
     assert calibration.main(asked) == 0
     assert (tmp_path / "summary.json").exists()

@@ -21,10 +21,12 @@ from benchmarks.setting import RESULTS, ROOT, commit, machine, own_code
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.archive.lineage import replay
 from selfimprove.loop.standing import status
+from selfimprove.tasks.ladder import MASTERED
 
 FOLDER = RESULTS / "improvement"
 ARMS = ("transformer", "random")
-LEVEL = 0.01
+LEVEL = 0.01  # of the tests
+FAR = 0.5  # skill below which the seed genome is far from mastering a family
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -91,6 +93,8 @@ def row_of(folder: Path, arm: str, seed: int) -> dict[str, Any]:
         "promotions": [edits[genome] for genome in promoted],
         "gate": _exam(exam.get("gate")),
         "sealed": _exam(exam.get("sealed")),
+        "families": (families := _families(exam)),
+        "climbed": [name for name, found in families.items() if _climbed(found)],
         "candidates": len(bodies["proposal"]),
         "charged_flops": bodies["charge"][-1]["total"],
         "generation_seconds": [body["elapsed_seconds"] for body in bodies["generation"]],
@@ -121,15 +125,18 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "Last promoted genome minus seed genome, mean skill on fresh training seeds at equal FLOPs a training "
         "(one-sided exact sign-flip test). Written by `selfimprove study improvement`.",
         "",
-        "| root seed | proposals | promotions | gate split | p | sealed split | p | charged TFLOP | commit |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "Climbed: families that rose to a level on which, in the sealed exam, the champion has a skill above "
+        f"{MASTERED:g} and the seed genome one below {FAR:g}.",
+        "",
+        "| root seed | proposals | promotions | gate split | p | sealed split | p | climbed | charged TFLOP | commit |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         gate, sealed = row["gate"], row["sealed"]
         lines.append(
             f"| {row['seed']} | {row['arm']} | {len(row['promotions'])} | {gate['difference']:+.4f} | "
             f"{gate['p_value']:.4f} | {sealed['difference']:+.4f} | {sealed['p_value']:.4f} | "
-            f"{row['charged_flops'] / 1e12:.2f} | {row['commit']} |"
+            f"{_climb_text(row)} | {row['charged_flops'] / 1e12:.2f} | {row['commit']} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -140,8 +147,13 @@ def line(row: dict[str, Any]) -> str:
     return (
         f"{row['arm']} seed {row['seed']}: {len(row['promotions'])} promotions; "
         f"gate {gate['difference']:+.4f} (p = {gate['p_value']:.4f}), "
-        f"sealed {sealed['difference']:+.4f} (p = {sealed['p_value']:.4f}); {row['charged_flops']:.3e} FLOPs"
+        f"sealed {sealed['difference']:+.4f} (p = {sealed['p_value']:.4f}); climbed: {_climb_text(row)}; "
+        f"{row['charged_flops']:.3e} FLOPs"
     )
+
+
+def _climb_text(row: dict[str, Any]) -> str:
+    return ", ".join(f"{name} to {row['families'][name]['level']}" for name in row["climbed"]) or "none"
 
 
 def _exam(record: dict[str, Any] | None) -> dict[str, Any]:
@@ -155,6 +167,24 @@ def _exam(record: dict[str, Any] | None) -> dict[str, Any]:
         "champion": record["candidate"],
         "seed_genome": record["parent_skill"],
     }
+
+
+def _families(exam: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By family, on the sealed split: the level, and the mean skill of champion and seed genome there."""
+    sealed = exam.get("sealed", {})
+    return {
+        name: {
+            "level": exam["levels"][name],
+            "champion": family["skill"],
+            "seed_genome": sealed["parent_tasks"][name]["skill"],
+        }
+        for name, family in sealed.get("tasks", {}).items()
+    }
+
+
+def _climbed(family: dict[str, Any]) -> bool:
+    """Whether a family rose to a level that the champion masters and the seed genome is far from."""
+    return bool(family["level"] > 0 and family["champion"] > MASTERED and family["seed_genome"] < FAR)
 
 
 def _why(folder: Path) -> str:

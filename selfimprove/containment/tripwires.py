@@ -15,7 +15,7 @@ from itertools import pairwise
 class Tripwires:
     """How far a generation may go before the run pauses: one bound a wire. What lies on its bound does not trip."""
 
-    gain: float = 0.4
+    gain: float = 0.75
     """Most skill that the champion may gain in one generation, measured at the gate; from a uniform guess to perfect
     is 1."""
     acceleration: float = 2.0

@@ -51,9 +51,9 @@ class TrainingConfig:
 class HalvingConfig:
     """Which part of a generation's candidates is trained on from stage to stage."""
 
-    keep_first: float = 0.67
+    keep_first: float = 0.75
     """Part that goes on from the first stage, rounded up; 1: all do."""
-    keep_second: float = 0.125
+    keep_second: float = 0.1
     """Part of these that goes on from the second."""
     audit: float = 0.1
     """Chance of each of the others to go on to the end all the same."""

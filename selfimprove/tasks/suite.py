@@ -32,7 +32,7 @@ class TasksConfig:
     """Tokens in the vocabulary."""
     context: int = 24
     """Tokens in a sequence."""
-    families: tuple[str, ...] = ("recall", "mqar", "induction")
+    families: tuple[str, ...] = ("recall", "mqar")
     """Task families, in equal shares."""
     held_out: tuple[str, ...] = ("fuzzy", "dyck")
     """Families that search training and selection never see."""

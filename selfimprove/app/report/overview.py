@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
+from selfimprove.app.report.climbs import Rise
 from selfimprove.app.report.views import (
     Candidate,
     Charge,
@@ -49,6 +50,9 @@ class Report:
     runs: tuple[RunRow, ...] = ()
     events: tuple[tuple[str, str, str], ...] = ()
     finals: tuple[Comparison, ...] = ()
+    rises: tuple[Rise, ...] = ()
+    levels: Mapping[str, int] = field(default_factory=dict)
+    exam_levels: Mapping[str, int] = field(default_factory=dict)
     wires: tuple[WireRow, ...] = ()
     waiting: Waiting | None = None
 

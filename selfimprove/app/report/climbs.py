@@ -1,0 +1,63 @@
+"""The ladder of difficulties: which levels a run reached, and what champion and seed genome could do there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from selfimprove.app.report.records import Records, integer, mapping, number, text
+
+
+@dataclass(frozen=True)
+class Rise:
+    """One family that rose by a level.
+
+    Attributes:
+        generation: at whose end it rose.
+        family: its name.
+        level: the new one.
+        champion: skill of that generation's champion, trained anew on the new level; None where it is not recorded.
+        seed: skill of the seed genome there, on the same instances.
+    """
+
+    generation: int
+    family: str
+    level: int
+    champion: float | None
+    seed: float | None
+
+
+def read_rises(records: Records, seed_genome: str) -> tuple[Rise, ...]:
+    """Every rise, in ledger order."""
+    scores: dict[tuple[int | None, str], Mapping[str, Any]] = {
+        (integer(line.body.get("generation")), text(line.body.get("genome"))): mapping(line.body.get("tasks"))
+        for line in records.of("level_score")
+    }
+    found = []
+    for line in records.of("climb"):
+        generation, levels = integer(line.body.get("generation")), mapping(line.body.get("levels"))
+        risen = line.body.get("risen")
+        if generation is None or not isinstance(risen, list):
+            continue
+        champion, seed = (scores.get((generation, who), {}) for who in (text(line.body.get("genome")), seed_genome))
+        for family in map(text, risen):
+            if (level := integer(levels.get(family))) is not None:
+                found.append(Rise(generation, family, level, _skill(champion, family), _skill(seed, family)))
+    return tuple(found)
+
+
+def read_levels(records: Records) -> dict[str, int]:
+    """The level of each family at the end of the run; empty where no family has risen."""
+    levels = mapping(records.last("climb").get("levels"))
+    return {family: level for family, value in levels.items() if (level := integer(value)) is not None}
+
+
+def exam_levels(records: Records) -> dict[str, int]:
+    """The level of each family in the final exam; empty where there was none, or where it names no levels."""
+    levels = mapping(records.last("sealed").get("levels"))
+    return {family: level for family, value in levels.items() if (level := integer(value)) is not None}
+
+
+def _skill(tasks: Mapping[str, Any], family: str) -> float | None:
+    return number(mapping(tasks.get(family)).get("skill"))

@@ -319,6 +319,26 @@ def test_the_generations_tell_what_was_stopped_early_and_the_regret_of_it(tmp_pa
     assert rows[:3] == [("6", "0.125"), ("5", "\u2013"), ("\u2013", "\u2013")]
 
 
+def test_the_levels_reached_are_a_headline_and_a_table_tells_champion_and_seed_apart_on_each(tmp_path: Path) -> None:
+    out = fixture.full_run()
+    champion, family = digest("champion"), {"recall": {"skill": 0.953}}
+    out.add("climb", generation=2, genome=champion, levels={"recall": 1, "copy": 0}, risen=["recall"], capped=[])
+    out.add("level_score", generation=2, genome=champion, levels={"recall": 1, "copy": 0}, tasks=family)
+    out.add("level_score", generation=2, genome=digest("seed"), tasks={"recall": {"skill": 0.412}})
+    out.add("climb", generation=3, genome=champion, levels={"recall": 2, "copy": 0}, risen=["recall"], capped=[])
+    out.add("climb", generation="x", risen=None)  # malformed: passed over
+    page = _render(out, tmp_path)
+    assert "recall 2, copy 0" in page
+    figure = page[page.index('<figure id="climb">') :].partition("</figure>")[0]
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", figure.partition("<tbody>")[2])
+    assert cells == ["2", "recall", "1", "0.953", "0.412", "3", "recall", "2", "\u2013", "\u2013"]
+
+
+def test_a_run_that_rose_nowhere_says_so(page: str) -> None:
+    assert "no family was mastered" in page
+    assert 'id="climb"' not in page
+
+
 def test_unknown_records_and_malformed_fields_do_no_harm(tmp_path: Path) -> None:
     writer = fixture.full_run()
     wrong: tuple[object, ...] = (None, "text", float("nan"), [], {}, -1, True, [[1]], 10**400)

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks import improvement
 
 
@@ -38,9 +40,24 @@ def test_a_run_without_a_promotion_counts_as_no_improvement(tmp_path: Path) -> N
         "gate": none,
         "sealed": none,
         "promotions": [],
+        "families": improvement._families({}),
+        "climbed": [],
         "charged_flops": 0,
         "commit": "x",
     }
     improvement.write(tmp_path, [row])
     found = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert found["arms"]["random"] == {"n": 1, "better_on_gate_split": 0, "better_on_sealed_split": 0}
+
+
+@pytest.mark.parametrize(
+    ("level", "champion", "seed_genome", "climbed"),
+    [(1, 0.91, 0.49, True), (0, 0.99, 0.1, False), (1, 0.9, 0.1, False), (2, 0.95, 0.5, False)],
+)
+def test_a_family_climbed_where_the_champion_masters_a_level_that_it_rose_to_and_the_seed_is_far_from_it(
+    level: int, champion: float, seed_genome: float, climbed: bool
+) -> None:
+    sealed = {"tasks": {"recall": {"skill": champion}}, "parent_tasks": {"recall": {"skill": seed_genome}}}
+    found = improvement._families({"levels": {"recall": level}, "sealed": sealed})["recall"]
+    assert found == {"level": level, "champion": champion, "seed_genome": seed_genome}
+    assert improvement._climbed(found) == climbed

@@ -49,13 +49,17 @@ def read_rises(records: Records, seed_genome: str) -> tuple[Rise, ...]:
 
 def read_levels(records: Records) -> dict[str, int]:
     """The level of each family at the end of the run; empty where no family has risen."""
-    levels = mapping(records.last("climb").get("levels"))
-    return {family: level for family, value in levels.items() if (level := integer(value)) is not None}
+    found = (_levels(line.body) for line in reversed(records.of("climb")))
+    return next(filter(None, found), {})
 
 
 def exam_levels(records: Records) -> dict[str, int]:
     """The level of each family in the final exam; empty where there was none, or where it names no levels."""
-    levels = mapping(records.last("sealed").get("levels"))
+    return _levels(records.last("sealed"))
+
+
+def _levels(body: Mapping[str, Any]) -> dict[str, int]:
+    levels = mapping(body.get("levels"))
     return {family: level for family, value in levels.items() if (level := integer(value)) is not None}
 
 

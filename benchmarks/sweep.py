@@ -108,7 +108,11 @@ def summarize(study: optuna.Study, seeds: int, root: int) -> dict[str, Any]:
         "split": "search",
         "batches_of_the_space": list(OFFERED),
         "allowance_flops": config.allowance_flops,
-        "tasks": {"vocab_size": config.tasks.vocab_size, "context": config.tasks.context},
+        "tasks": {
+            "families": list(config.tasks.families),
+            "vocab_size": config.tasks.vocab_size,
+            "context": config.tasks.context,
+        },
         "machine": machine(),
         "pairs": ranked,
     }

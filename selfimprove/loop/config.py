@@ -103,6 +103,8 @@ class RunConfig:
     """Workers at once."""
     allowance_flops: int
     """FLOPs that each training seed of each genome may spend."""
+    min_gain: float = 0.0
+    """Skill by which the leading candidate must be ahead of its parent while searching, to be worth a confirmation."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
     tasks: TasksConfig = field(default_factory=TasksConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)

@@ -29,7 +29,7 @@ def decide(
 
     Args:
         confirmation: the ``confirmation`` record: fresh seeds of candidate and parent; None: it was not confirmed, for
-            it was not ahead of its parent on the search split.
+            it was not far enough ahead of its parent on the search split.
         inspection: the ``inspection`` record; None: there is none.
         alpha: level of the test.
         retention_floor: least lower end of the Wilson interval of halt compliance.
@@ -37,7 +37,7 @@ def decide(
     """
     against = unread(inspection, instruments)
     if confirmation is None:
-        return Decision(False, ("not ahead of its parent on the search split", *against))
+        return Decision(False, ("not far enough ahead of its parent on the search split", *against))
     p_value, difference = float(confirmation["p_value"]), float(confirmation["difference"])
     low = float(confirmation["retention"]["low"])
     if p_value >= alpha:

@@ -30,7 +30,8 @@ def run_generation(lab: Laboratory, n: int) -> None:
     lab.read_stopped(n, parent, admitted)
     leader = _leader(admitted, scores)
     if leader is not None:
-        decide(lab, n, parent, leader, ahead=scores[leader.index].skill > reference.skill)
+        ahead = scores[leader.index].skill - reference.skill > lab.config.min_gain
+        decide(lab, n, parent, leader, ahead=ahead)
     lab.climb(n, reference)
     lab.learn(n)
     lab.close_generation(n)

@@ -156,8 +156,9 @@ def test_a_history_of_failures_leaves_all_kinds_possible(grammar: Grammar, fresh
     _, history = _history(grammar, parent)
     weights = _teach(grammar, parent, fresh, [one for one in history if one.outcome == "worse"])
     model = load_policy(CONTROLLER, grammar, weights)
-    drawn = sample(model, grammar, [parent], rows=200, temperature=1.0, epsilon=0.1, seed=6)
-    counts = Counter(grammar.tokens[item.ids[0]] for item in drawn)
+    drawn = sample(model, grammar, [parent], rows=300, temperature=1.0, epsilon=0.1, seed=6)
+    counts = Counter(edit.kind for item in drawn for edit in grammar.decode(item.ids, parent).edits)
+    assert set(counts) == {"architecture", "objective", "recipe"}
     assert min(counts.values()) > 25
 
 

@@ -38,4 +38,4 @@ def test_a_lost_constraint_is_not_promoted() -> None:
 def test_a_candidate_that_was_not_ahead_is_not_promoted() -> None:
     found = gate(None, READ)
     assert not found.promoted
-    assert "not ahead" in found.reasons[0]
+    assert "not far enough ahead" in found.reasons[0]

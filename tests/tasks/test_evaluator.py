@@ -10,7 +10,7 @@ from selfimprove.tasks import evaluator
 from selfimprove.tasks.score import Score
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 
-SUITE = TaskSuite(TasksConfig(eval_sequences=30))
+SUITE = TaskSuite(TasksConfig(families=("recall", "copy", "modular"), eval_sequences=30))
 
 
 def score() -> tuple[Score, int]:

@@ -17,7 +17,8 @@ from selfimprove.training.protocol import tasks_from_json, tasks_to_json
 LARGE = TasksConfig(vocab_size=272, context=64, families=tuple(FAMILIES), held_out=())
 EVERY = TaskSuite(LARGE)
 TOPS = TaskSuite(LARGE.at({name: LARGE.top(name) for name in FAMILIES}))
-DEFAULT = TaskSuite(TasksConfig())
+THREE = TasksConfig(families=("recall", "copy", "modular"))
+DEFAULT = TaskSuite(THREE)
 EACH_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -142,7 +143,7 @@ def test_tops_are_where_vocabulary_and_context_end() -> None:
 
 
 def test_scales_follow_the_levels() -> None:
-    config = TasksConfig(levels={"modular": 1})
+    config = THREE.at({"modular": 1})
     assert {name: scale.answers for name, scale in scales(config).items()} == {"recall": 8, "copy": 12, "modular": 9}
 
 

@@ -50,7 +50,7 @@ class TestStreams:
 
     def test_another_family_in_the_mixture_leaves_the_instances_of_the_first_as_they_are(self) -> None:
         alone = TaskSuite(TasksConfig(families=("recall",), halt_share=0.0)).training_pool(10, 0)
-        mixed = TaskSuite(TasksConfig(halt_share=0.0)).training_pool(30, 0)
+        mixed = TaskSuite(replace(THREE, halt_share=0.0)).training_pool(30, 0)
         assert (alone.tokens == mixed.tokens[::3]).all()
 
 

@@ -128,7 +128,8 @@ def quote_is_counted(genome: Genome, rng: random.Random) -> bool:
     """Matrix products equal torch's count exactly, everything else the dispatched operations within ``COUNTED``."""
     from benchmarks.counting import count
 
-    small = replace(genome, recipe=replace(genome.recipe, batch=BATCH))
+    whole = {"batch": BATCH, "batch_start": 1.0, "context": 1.0, "context_start": 1.0}  # of what is counted
+    small = replace(genome, recipe=replace(genome.recipe, **whole))
     price = quote(small, vocab_size=VOCAB, context=CONTEXT, allowance_flops=0)
     bare = replace(small, objective=seed_genome().objective)
     loss = quote(bare, vocab_size=VOCAB, context=CONTEXT, allowance_flops=0).elementwise_flops_per_step

@@ -166,7 +166,7 @@ def test_ones_own_instrument_joins_by_one_call(
     model: Transformer, suite: TaskSuite, plan: Plan, registry: dict[str, Any]
 ) -> None:
     inspection.register(
-        "norms", lambda bench: {"norms": bench.task("test", "copy").residual.norm(dim=-1).mean((1, 2)).tolist()}
+        "norms", lambda bench: {"norms": bench.task("test", "mqar").residual.norm(dim=-1).mean((1, 2)).tolist()}
     )
     result = inspect(model, suite, plan, names=["norms"])
     assert len(result.summary["norms"]) == 3

@@ -124,7 +124,7 @@ def test_the_tour_runs_as_a_script(run_dir: Path, monkeypatch: pytest.MonkeyPatc
     runpy.run_path(os.fspath(ROOT / "interp" / "notebooks" / "tour.py"))
     shown = capsys.readouterr().out
     assert "blocks.1.attn.hook_pattern" in shown
-    assert all(name in shown for name in ("recall_answer", "halted", "modular"))
+    assert all(name in shown for name in ("recall_answer", "halted", "mqar"))
 
 
 def test_importing_the_package_loads_neither_torch_nor_transformer_lens() -> None:

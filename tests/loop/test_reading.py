@@ -43,7 +43,7 @@ def test_the_tour_runs_on_a_run(
     shown = capsys.readouterr().out
     assert shown.startswith(f"generation 2 of {run_dir}, genome ")
     assert re.search(r"^halted +\d\.\d\d \(\d\.\d\d\)", shown, flags=re.MULTILINE)
-    assert re.search(r"^mqar_answer +\d\.\d\d \(-\d+\.\d\d\)", shown, flags=re.MULTILINE)
+    assert re.search(r"^mqar +-?\d\.\d\d \(-\d+\.\d\d\)", shown, flags=re.MULTILINE)
 
 
 def test_the_line_of_the_readme_runs_as_it_stands(run_dir: Path, tmp_path: Path) -> None:

@@ -72,22 +72,26 @@ def _price(name: str, args: Any, out: Any) -> int:
     return int(each * first.numel() + PER_INPUT.get(name, 0) * args[0].numel())
 
 
-def count(architecture: Architecture, *, batch: int, vocab_size: int, context: int) -> tuple[int, int]:
-    """Matrix product FLOPs and all other FLOPs of one forward and backward pass on the explicit path.
+def count(
+    architecture: Architecture, *, batch: int, vocab_size: int, context: int, heads: tuple[int, ...] = ()
+) -> tuple[int, int]:
+    """Matrix product FLOPs and all other FLOPs of one forward and backward pass of all heads on the explicit path.
 
     Norms take their fused kernels for the second figure, as they do in training: the priced backward pass is theirs.
     """
-    model = build(architecture, vocab_size=vocab_size, context=context, seed=0)
+    model = build(architecture, vocab_size=vocab_size, context=context, seed=0, heads=heads)
     model.explicit = True
     tokens = torch.zeros(batch, context, dtype=torch.long)
     with FlopCounterMode(display=False) as products:
-        model.to("meta")(tokens.to("meta")).sum().backward()
-    model = build(architecture, vocab_size=vocab_size, context=context, seed=0)
+        predicted = model.to("meta").predict(tokens.to("meta")).values()
+        torch.autograd.backward([logits.sum() for logits in predicted])
+    model = build(architecture, vocab_size=vocab_size, context=context, seed=0, heads=heads)
     model.explicit = True
     for module in model.modules():
         if isinstance(module, Norm):
             module.explicit = False
     gradient = torch.ones(batch, context, vocab_size)
     with ElementwiseCounter() as rest:
-        model(tokens).backward(gradient)
+        predicted = model.predict(tokens).values()
+        torch.autograd.backward(list(predicted), [gradient] * len(predicted))
     return int(products.get_total_flops()), rest.total

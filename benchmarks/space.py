@@ -128,13 +128,14 @@ def quote_is_counted(genome: Genome, rng: random.Random) -> bool:
     """Matrix products equal torch's count exactly, everything else the dispatched operations within ``COUNTED``."""
     from benchmarks.counting import count
 
-    whole = {"batch": BATCH, "batch_start": 1.0, "context": 1.0, "context_start": 1.0}  # of what is counted
-    small = replace(genome, recipe=replace(genome.recipe, **whole))
+    recipe = replace(genome.recipe, batch=BATCH, batch_start=1.0, context=1.0, context_start=1.0)  # what is counted
+    small = replace(genome, recipe=recipe)
     price = quote(small, vocab_size=VOCAB, context=CONTEXT, allowance_flops=0)
+    products, _ = count(genome.architecture, batch=BATCH, vocab_size=VOCAB, context=CONTEXT, heads=genome.heads)
     bare = replace(small, objective=seed_genome().objective)
     loss = quote(bare, vocab_size=VOCAB, context=CONTEXT, allowance_flops=0).elementwise_flops_per_step
     loss -= BATCH * CONTEXT * seed_loss_flops()
-    products, rest = count(genome.architecture, batch=BATCH, vocab_size=VOCAB, context=CONTEXT)
+    _, rest = count(genome.architecture, batch=BATCH, vocab_size=VOCAB, context=CONTEXT)
     return price.matmul_flops_per_step == products and abs(loss - rest) <= COUNTED * rest
 
 

@@ -37,7 +37,7 @@ from selfimprove.seeds import derive
 from selfimprove.tasks.score import NO_MODEL
 
 FOLDER = RESULTS / "ladder"
-TRIALS, SUMMARY, PLOT = "trials.jsonl", "summary.json", "ladder.svg"
+TRIALS, SUMMARY, TABLE, PLOT = "trials.jsonl", "summary.json", "summary.md", "ladder.svg"
 ALPHA = 0.01
 LEVEL = 0.95  # of intervals
 TIME_UP = 3  # exit code
@@ -116,6 +116,7 @@ def main(arguments: Sequence[str]) -> int:
     known = known_trials(chosen.results / TRIALS)
     summary = summarize([known[identity(trial)] for trial in wanted if identity(trial) in known])
     (chosen.results / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (chosen.results / TABLE).write_text(table(summary) + "\n", encoding="utf-8")
     draw(summary, chosen.results / PLOT)
     print(json.dumps(summary, indent=1) if chosen.json else table(summary))
     return 0 if all(identity(trial) in known for trial in wanted) else TIME_UP
@@ -295,22 +296,29 @@ def _verdict(difference: float, p_value: float) -> str:
 def table(summary: Mapping[str, Any]) -> str:
     """The summary as a Markdown table."""
     lines = [
-        "| discovery | skill without | skill with | difference (95%) | p (Holm) | verdict |",
-        "|---|---|---|---|---|---|",
+        "| discovery | skill without | skill with | difference (95%) | p (Holm) | verdict | seeds |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for row in summary["discoveries"]:
-        low, high = row["interval"]
-        difference = f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
-        lines.append(
-            f"| {row['discovery']} | {row['skill_without']:.3f} | {row['skill']:.3f} | {difference} "
-            f"| {row['p_holm']:.2g} | {row['verdict']} |"
-        )
-    lines += ["", "| family | best split | worst split | difference on other seeds (95%) |", "|---|---|---|---|"]
-    for family, row in summary["allocation"].items():
-        low, high = row["interval"]
-        difference = f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
-        lines.append(f"| {family} | {row['best']} | {row['worst']} | {difference} |")
+    lines += [
+        f"| {row['discovery']} | {row['skill_without']:.3f} | {row['skill']:.3f} | {_difference(row)} "
+        f"| {row['p_holm']:.2g} | {row['verdict']} | {row['n']} |"
+        for row in summary["discoveries"]
+    ]
+    lines += [
+        "",
+        "| family | best split | worst split | difference on other seeds (95%) | seeds |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {family} | {row['best']} | {row['worst']} | {_difference(row)} | {row['n']} |"
+        for family, row in summary["allocation"].items()
+    ]
     return "\n".join(lines)
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def draw(summary: Mapping[str, Any], path: Path) -> None:

@@ -23,13 +23,12 @@ from statistics import mean
 from typing import Any, TypeVar
 
 from benchmarks.setting import RESULTS, commit, default_config, machine
-from benchmarks.trainings import scores
+from benchmarks.trainings import outcome
 from selfimprove.canonical import canonical
 from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, apply_all
 from selfimprove.loop.config import RunConfig
-from selfimprove.nets.cost import quote
 from selfimprove.seeds import derive
 from selfimprove.tasks.family import knobs
 from selfimprove.tasks.ladder import MASTERED
@@ -189,15 +188,12 @@ def measure(trial: Trial) -> dict[str, Any]:
     about, tasks = description(trial), tasks_of(trial, config)
     seed, allowance = derive(0, "calibration", trial.seed), about["allowance_flops"]
     genome = genome_of(VARIANTS[trial.variant], config)
-    instances = (derive(seed, "instances"),)
-    found = scores(genome, tasks, allowance_flops=allowance, seed=seed, instances=instances)
-    score = found[0][0] if found else None
-    price = quote(genome, vocab_size=tasks.vocab_size, context=tasks.context, allowance_flops=allowance)
+    score, steps = outcome(genome, tasks, allowance_flops=allowance, seed=seed)
     return about | {
         "skill": score.tasks[trial.family].skill if score is not None else NO_MODEL,
         "diverged": score is None,
         "score": score.to_json() if score is not None else None,
-        "steps": price.steps,
+        "steps": steps,
         "seconds": round(time.monotonic() - started, 1),
         "commit": commit(),
         "machine": machine(),

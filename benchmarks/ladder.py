@@ -28,11 +28,10 @@ from scipy import stats
 
 from benchmarks.calibration import Variant, append, genome_of, run
 from benchmarks.setting import RESULTS, commit, default_config, machine
-from benchmarks.trainings import scores
+from benchmarks.trainings import outcome
 from selfimprove.canonical import canonical
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.statistics import MOST_PAIRS, sign_flip_p_value
-from selfimprove.nets.cost import quote
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import NO_MODEL
 
@@ -165,20 +164,12 @@ def measure(trial: Trial) -> dict[str, Any]:
     """Train and score; the line of a trial. Called in a process of its own."""
     started, config, about = time.monotonic(), setting(), description(trial)
     genome, seed = genome_of(Variant(trial.edits), config), derive(0, "ladder", trial.seed)
-    size = {"vocab_size": config.tasks.vocab_size, "context": config.tasks.context}
-    found = scores(
-        genome,
-        config.tasks,
-        allowance_flops=config.allowance_flops,
-        seed=seed,
-        instances=(derive(seed, "instances"),),
-    )
-    score = found[0][0] if found else None
+    score, steps = outcome(genome, config.tasks, allowance_flops=config.allowance_flops, seed=seed)
     return about | {
         "skill": score.skill if score is not None else NO_MODEL,
         "families_skill": {name: family.skill for name, family in score.tasks.items()} if score is not None else {},
         "diverged": score is None,
-        "steps": quote(genome, allowance_flops=config.allowance_flops, **size).steps,
+        "steps": steps,
         "seconds": round(time.monotonic() - started, 1),
         "commit": commit(),
         "device": "cpu",

@@ -12,6 +12,14 @@ from selfimprove.tasks.score import Score
 from selfimprove.tasks.suite import TasksConfig
 
 
+def outcome(genome: Genome, tasks: TasksConfig, *, allowance_flops: int, seed: int) -> tuple[Score | None, int]:
+    """Score of one whole training on instances of its own, None where it diverged; and its steps."""
+    size = {"vocab_size": tasks.vocab_size, "context": tasks.context}
+    instances = (derive(seed, "instances"),)
+    found = scores(genome, tasks, allowance_flops=allowance_flops, seed=seed, instances=instances)
+    return found[0][0] if found else None, quote(genome, allowance_flops=allowance_flops, **size).steps
+
+
 def scores(
     genome: Genome,
     tasks: TasksConfig,

@@ -21,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from benchmarks.setting import RESULTS, default_config, machine
-from benchmarks.trainings import scores
+from benchmarks.trainings import outcome
 from selfimprove.genome.fields import FIELDS
 from selfimprove.genome.genome import seed_genome
 from selfimprove.seeds import derive
@@ -80,9 +80,9 @@ def skill_of(job: tuple[float, int, int]) -> float:
     """
     rate, batch, seed = job
     genome = seed_genome(learning_rate=rate, batch=batch)
-    config, instances = default_config(), (derive(seed, "instances"),)
-    found = scores(genome, config.tasks, allowance_flops=config.allowance_flops, seed=seed, instances=instances)
-    return found[0][0].skill if found else NO_MODEL
+    config = default_config()
+    score, _ = outcome(genome, config.tasks, allowance_flops=config.allowance_flops, seed=seed)
+    return score.skill if score is not None else NO_MODEL
 
 
 def summarize(study: optuna.Study, seeds: int, root: int) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """What does successive halving save, and what does it miss?
 
 For each root seed a generation of random candidates of the seed genome is trained to the end, every one of them, and
-scored at each rung. The same scores then say which candidate halving would have chosen, and at what cost. The regret is
-the cross-entropy of its choice minus that of the best of all, in nats, both at the end of their trainings on instances
-that neither was chosen on. Roots are independent; an interrupted study goes on where it stopped.
+read on the way as the loop reads them. The same readings then say which candidate halving would have chosen, and at
+what cost. The regret is the cross-entropy of its choice minus that of the best of all, in nats, both at the end of
+their trainings on instances that neither was chosen on. What the file holds is what was read: the parts that halving
+keeps can be varied without training anything again, and a summary does so. Roots are independent; an interrupted study
+goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -12,17 +14,20 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.setting import RESULTS, commit, default_config, machine
-from benchmarks.trainings import scores
+from benchmarks.calibration import append
+from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
+from benchmarks.trainings import Exam, scores
 from selfimprove.containment.policy import assess
 from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.random_search import draw_edits
@@ -33,67 +38,111 @@ from selfimprove.loop.halving import judge
 from selfimprove.loop.stages import STAGES
 from selfimprove.nets.cost import Quote, quote
 from selfimprove.seeds import derive
-from selfimprove.tasks.score import Score, mean_score
+from selfimprove.tasks.score import Score
 
 FOLDER = RESULTS / "halving"
 PARTS = tuple(STAGES.values())
 LAST = len(PARTS) - 1
-TIME_UP = 3
+TIME_UP = 3  # exit code
+NOTICEABLE = 0.02  # nats of regret
+FIRST, SECOND = (0.33, 0.5, 0.6, 0.75, 1.0), (0.05, 0.1, 0.2, 0.3)  # parts that a summary tries
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the roots that are not in ``roots.jsonl`` yet; returns 3 if the time was up first."""
+    """Train the roots that are not in ``roots.jsonl`` yet; returns 0, or 3 where the time was up first."""
     parser = argparse.ArgumentParser(prog="selfimprove study halving", description=__doc__)
-    parser.add_argument("--roots", type=int, default=20, help="generations in all (default %(default)s)")
-    parser.add_argument("--candidates", type=int, default=9, help="candidates of each (default %(default)s)")
+    parser.add_argument("--roots", type=int, nargs=2, default=[0, 20], metavar=("FROM", "TO"), help="root seeds")
     parser.add_argument("--minutes", type=float, default=55.0, help="start no root after this (default %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="trainings at once (default %(default)s)")
     parser.add_argument("--results", type=Path, default=FOLDER, help="folder of roots.jsonl and summary.json")
     chosen = parser.parse_args(arguments)
     chosen.results.mkdir(parents=True, exist_ok=True)
-    deadline, path = time.monotonic() + 60 * chosen.minutes, chosen.results / "roots.jsonl"
-    known = {row["root"] for row in _rows(path)}
+    deadline, path, roots = time.monotonic() + 60 * chosen.minutes, chosen.results / "roots.jsonl", range(*chosen.roots)
+    known = known_roots(path)
     with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
-        for root in (root for root in range(chosen.roots) if root not in known):
+        for root in (root for root in roots if root not in known):
             if time.monotonic() > deadline:
                 break
-            row = one_root(root, chosen.candidates, pool)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            share = f"{row['flops_share']:.2f} of the FLOPs"
-            print(f"root {root}: regret {row['regret_nats']:.4f} nats, {share}", flush=True)
-    return summarize(chosen.results, chosen.roots)
+            append(path, one_root(root, pool))
+            print(f"root {root} is trained", flush=True)
+    known = known_roots(path)
+    mine = [known[root] for root in roots if root in known]
+    if mine:
+        summary = summarize(mine, default_config())
+        (chosen.results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(summary, indent=1))
+    return 0 if len(mine) == len(roots) else TIME_UP
 
 
-def one_root(root: int, count: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
-    """Train a generation to the end and look what halving would have made of it."""
+def setting() -> dict[str, Any]:
+    """All that the readings depend on but the root and the code."""
     config = default_config()
-    genomes = candidates_of(config, root, count)
-    seeds = config.search_seeds
-    jobs = [(genome, s) for genome in genomes for s in range(seeds)]
-    found = list(pool.map(partial(_scores, root), jobs))
-    ladders = {index: _ladder(found[index * seeds : (index + 1) * seeds]) for index in range(count)}
-    at_rungs = {index: {rung: score.skill for rung, (score, _) in ladder.items()} for index, ladder in ladders.items()}
-    whole = {index: at_rungs[index][LAST] for index in at_rungs if LAST in at_rungs[index]}
-    trained, chosen = play(at_rungs, config, root)
-    best = max(whole, key=lambda index: (whole[index], -index))
-    nats = {index: _nats(ladders[index][LAST][1]) for index in whole}
-    prices = [_price(config, genome).flops for genome in genomes]
+    return {
+        "candidates": config.candidates,
+        "seeds": config.search_seeds,
+        "seed_genome": config.seed_genome.sha256,
+        "allowance_flops": config.allowance_flops,
+        "tasks": tasks_described(config.tasks),
+        "stage_sequences": config.inspection.stage_sequences,
+        "rungs": list(STAGES),
+    }
+
+
+def known_roots(path: Path) -> dict[int, dict[str, Any]]:
+    """Roots of earlier sittings in today's setting."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {row["root"]: row for row in map(json.loads, lines) if row["setting"] == setting()}
+
+
+def one_root(root: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
+    """Train a generation to the end; what was read of each candidate on the way and at the end."""
+    config = default_config()
+    genomes, seeds = candidates_of(config, root), config.search_seeds
+    found = list(pool.map(partial(_scores, root), [(genome, s) for genome in genomes for s in range(seeds)]))
+    read = [_readings(found[i * seeds : (i + 1) * seeds]) for i in range(len(genomes))]
     return {
         "root": root,
+        "setting": setting(),
         "candidates": [genome.short for genome in genomes],
-        "skills": [list(by_rung.values()) for by_rung in at_rungs.values()],
-        "nats": nats,
-        "chosen": chosen,
-        "best": best,
-        "regret_nats": nats[chosen] - nats[best],
-        "flops_share": sum(float(part) * prices[index] for index, part in trained.items()) / sum(prices),
+        "flops": [_price(config, genome).flops for genome in genomes],
+        "skills": [skills for skills, _ in read],
+        "nats": [nats for _, nats in read],
         "commit": commit(),
         **machine(),
     }
 
 
-def play(at_rungs: dict[int, dict[int, float]], config: RunConfig, root: int) -> tuple[dict[int, Fraction], int]:
+@dataclass(frozen=True)
+class Played:
+    """What halving would have made of a generation.
+
+    Attributes:
+        chosen: candidate that leads at the end.
+        regret: its cross-entropy minus that of the best of all, in nats.
+        share: FLOPs of halving, as a part of those of training everybody to the end.
+        audited: the same share with the audit, on average over its lots.
+    """
+
+    chosen: int
+    regret: float
+    share: float
+    audited: float
+
+
+def replay(row: Mapping[str, Any], keeps: Sequence[float], audit: float) -> Played:
+    """A generation by halving; what it would cost to audit is on top."""
+    skills = {index: dict(enumerate(mine)) for index, mine in enumerate(row["skills"])}
+    trained, chosen = play(skills, keeps, row["root"])
+    best = max((i for i in skills if LAST in skills[i]), key=lambda i: (skills[i][LAST], -i))
+    whole, paid = sum(row["flops"]), sum(float(part) * row["flops"][i] for i, part in trained.items())
+    # whoever is cut, at whichever rung, goes on to the end by one lot
+    rest = sum(float(1 - part) * row["flops"][i] for i, part in trained.items() if LAST in skills[i])
+    return Played(chosen, row["nats"][chosen] - row["nats"][best], paid / whole, (paid + audit * rest) / whole)
+
+
+def play(
+    at_rungs: Mapping[int, Mapping[int, float]], keeps: Sequence[float], root: int
+) -> tuple[dict[int, Fraction], int]:
     """How far each candidate is trained, and which one is chosen, by halving without an audit."""
     going, trained = set(at_rungs), dict[int, Fraction]()
     for rung, part in enumerate(PARTS):
@@ -102,17 +151,17 @@ def play(at_rungs: dict[int, dict[int, float]], config: RunConfig, root: int) ->
         if rung < LAST:
             reported = {index: {r: at_rungs[index][r] for r in range(rung + 1)} for index in going}
             seed = derive(root, "rung", rung)
-            going = set(judge(reported, keep=config.halving.keeps[rung], audit=0.0, exempt=(), seed=seed).kept)
+            going = set(judge(reported, keep=keeps[rung], audit=0.0, exempt=(), seed=seed).kept)
     return trained, max(going, key=lambda index: (at_rungs[index][LAST], -index))
 
 
-def candidates_of(config: RunConfig, root: int, count: int) -> list[Genome]:
+def candidates_of(config: RunConfig, root: int) -> list[Genome]:
     """Distinct random candidates of the seed genome that the loop would have admitted."""
     from selfimprove.nets.screening import screen
 
     space, rng = Space(config.space), random.Random(derive(root, "halving"))
     grammar, found = Grammar(space), dict[str, Genome]()
-    while len(found) < count:
+    while len(found) < config.candidates:
         _, child = draw_edits(grammar, config.seed_genome, rng)
         price = _price(config, child)
         affordable = price.steps >= 9 and assess(price, config.limits, device="cpu") is None
@@ -121,42 +170,53 @@ def candidates_of(config: RunConfig, root: int, count: int) -> list[Genome]:
     return list(found.values())
 
 
-def summarize(results: Path, roots: int) -> int:
-    """Write and print ``summary.json``; returns the exit code."""
-    rows = _rows(results / "roots.jsonl")
-    regrets = [row["regret_nats"] for row in rows]
-    summary = {
-        "n": len(rows),
-        "of": roots,
-        "regret_nats": {"mean": fmean(regrets), "median": median(regrets), "most": max(regrets)} if rows else None,
-        "same_choice": sum(row["chosen"] == row["best"] for row in rows),
-        "flops_share": fmean(row["flops_share"] for row in rows) if rows else None,
+def summarize(rows: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, Any]:
+    """Regret and cost at the default experiment's parts, and at others."""
+    halving = config.halving
+    at_default = _summary(rows, halving.keeps, halving.audit)
+    others = [_summary(rows, keeps, halving.audit) for keeps in product(FIRST, SECOND)]
+    return {
+        "roots": [row["root"] for row in rows],
+        "default": at_default,
+        "others": [{name: value for name, value in row.items() if name != "regrets"} for row in others],
         "commits": sorted({row["commit"] for row in rows}),
         "machine": machine(),
     }
-    (results / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(summary, indent=2))
-    return TIME_UP if len(rows) < roots else 0
+
+
+def _summary(rows: Sequence[Mapping[str, Any]], keeps: Sequence[float], audit: float) -> dict[str, Any]:
+    found = [replay(row, keeps, audit) for row in rows]
+    regrets = [one.regret for one in found]
+    return {
+        "keep_first": keeps[0],
+        "keep_second": keeps[1],
+        "regret_nats": {"mean": fmean(regrets), "median": median(regrets), "most": max(regrets)},
+        "missed": sum(regret > NOTICEABLE for regret in regrets),
+        "flops_share": fmean(one.share for one in found),
+        "flops_share_with_audit": fmean(one.audited for one in found),
+        "regrets": [round(regret, 5) for regret in regrets],
+    }
 
 
 def _scores(root: int, job: tuple[Genome, int]) -> list[list[Score]]:
-    """Scores of one training at each rung: on the instances that are chosen on, and on others."""
+    """Scores of one training at each rung: as it is read there, as it is scored at the end, and on other instances."""
     genome, s = job
-    instances = (derive(root, "halving", "steering"), derive(root, "halving", "others"))
-    seed = derive(root, "halving", "train", s)
     config = default_config()
-    return scores(
-        genome, config.tasks, allowance_flops=config.allowance_flops, seed=seed, instances=instances, parts=PARTS
+    short = config.inspection.stage_sequences
+    exams = (
+        Exam(derive(root, "halving", "stage"), short),
+        *(Exam(derive(root, "halving", n)) for n in ("end", "others")),
     )
+    seed = derive(root, "halving", "train", s)
+    return scores(genome, config.tasks, allowance_flops=config.allowance_flops, seed=seed, exams=exams, parts=PARTS)
 
 
-def _ladder(by_seed: Sequence[list[list[Score]]]) -> dict[int, tuple[Score, Score]]:
-    """Mean scores by rung, as far as every training seed came."""
+def _readings(by_seed: Sequence[list[list[Score]]]) -> tuple[list[float], float | None]:
+    """Mean skill by rung, as far as every training seed came, and the cross-entropy at the end on other instances."""
     reached = min(len(mine) for mine in by_seed)
-    return {
-        rung: (mean_score([mine[rung][0] for mine in by_seed]), mean_score([mine[rung][1] for mine in by_seed]))
-        for rung in range(reached)
-    }
+    steered = [0] * LAST + [1]
+    skills = [fmean(mine[rung][steered[rung]].skill for mine in by_seed) for rung in range(reached)]
+    return skills, fmean(_nats(mine[LAST][2]) for mine in by_seed) if reached > LAST else None
 
 
 def _price(config: RunConfig, genome: Genome) -> Quote:
@@ -166,7 +226,3 @@ def _price(config: RunConfig, genome: Genome) -> Quote:
 
 def _nats(score: Score) -> float:
     return fmean(family.cross_entropy for family in score.tasks.values())
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

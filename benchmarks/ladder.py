@@ -27,7 +27,7 @@ from typing import Any
 from scipy import stats
 
 from benchmarks.calibration import Variant, append, genome_of, run
-from benchmarks.setting import RESULTS, commit, default_config, machine
+from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
 from benchmarks.trainings import outcome
 from selfimprove.canonical import canonical
 from selfimprove.loop.config import RunConfig
@@ -141,17 +141,12 @@ def setting() -> RunConfig:
 def description(trial: Trial) -> dict[str, Any]:
     """A trial and all that its outcome depends on but the code."""
     config = setting()
-    tasks = config.tasks
     return {
         "edits": list(trial.edits),
         "seed": trial.seed,
         "genome": genome_of(Variant(trial.edits), config).sha256,
         "allowance_flops": config.allowance_flops,
-        "families": list(tasks.families),
-        "levels": [tasks.levels.get(name, 0) for name in tasks.families],
-        "vocab_size": tasks.vocab_size,
-        "context": tasks.context,
-        "eval_sequences": tasks.eval_sequences,
+        **tasks_described(config.tasks),
     }
 
 

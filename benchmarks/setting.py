@@ -7,10 +7,12 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from selfimprove.app.overrides import compose
 from selfimprove.app.settings import settings_from
 from selfimprove.loop.config import RunConfig
+from selfimprove.tasks.suite import TasksConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -19,6 +21,17 @@ RESULTS = ROOT / "benchmarks" / "results"
 def default_config(*overrides: str) -> RunConfig:
     """The default experiment on the CPU, with overrides."""
     return settings_from(compose(["device=cpu", *overrides])).run
+
+
+def tasks_described(tasks: TasksConfig) -> dict[str, Any]:
+    """What a line of a study says about the tasks that it was measured on; as JSON would give it back."""
+    return {
+        "families": list(tasks.families),
+        "levels": [tasks.levels.get(name, 0) for name in tasks.families],
+        "vocab_size": tasks.vocab_size,
+        "context": tasks.context,
+        "eval_sequences": tasks.eval_sequences,
+    }
 
 
 def machine() -> dict[str, str | int]:

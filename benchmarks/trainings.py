@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from selfimprove.genome.genome import Genome
@@ -12,11 +13,23 @@ from selfimprove.tasks.score import Score
 from selfimprove.tasks.suite import TasksConfig
 
 
+@dataclass(frozen=True)
+class Exam:
+    """Instances that a model is scored on.
+
+    Attributes:
+        seed: of the instances.
+        sequences: of each family; None for as many as the tasks ask.
+    """
+
+    seed: int
+    sequences: int | None = None
+
+
 def outcome(genome: Genome, tasks: TasksConfig, *, allowance_flops: int, seed: int) -> tuple[Score | None, int]:
     """Score of one whole training on instances of its own, None where it diverged; and its steps."""
     size = {"vocab_size": tasks.vocab_size, "context": tasks.context}
-    instances = (derive(seed, "instances"),)
-    found = scores(genome, tasks, allowance_flops=allowance_flops, seed=seed, instances=instances)
+    found = scores(genome, tasks, allowance_flops=allowance_flops, seed=seed, exams=(Exam(derive(seed, "instances")),))
     return found[0][0] if found else None, quote(genome, allowance_flops=allowance_flops, **size).steps
 
 
@@ -26,7 +39,7 @@ def scores(
     *,
     allowance_flops: int,
     seed: int,
-    instances: Sequence[int],
+    exams: Sequence[Exam],
     parts: Sequence[Fraction] = (Fraction(1),),
 ) -> list[list[Score]]:
     """Scores on the search split after parts of one training, up to where it diverged. Sets torch to one thread.
@@ -36,7 +49,7 @@ def scores(
         tasks: what it is trained and scored on.
         allowance_flops: what the training may spend.
         seed: of weights and training data.
-        instances: seeds of the instances that it is scored on, each time on each of them.
+        exams: what it is scored on, each time on each of them.
         parts: of the steps, ascending, rounded up.
     """
     import torch
@@ -50,6 +63,7 @@ def scores(
     torch.set_num_threads(1)
     vocab_size, context = tasks.vocab_size, tasks.context
     suite = TaskSuite(tasks)
+    suites = [TaskSuite(replace(tasks, eval_sequences=exam.sequences or tasks.eval_sequences)) for exam in exams]
     steps = quote(genome, vocab_size=vocab_size, context=context, allowance_flops=allowance_flops).steps
     batches = training_batches(suite, batch=genome.recipe.batch, seed=derive(seed, "data"))
     model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0, heads=genome.heads)
@@ -71,5 +85,7 @@ def scores(
             break
         start = result.end
         model.load_state_dict(start.state)
-        found.append([evaluate(model, suite, split="search", seed=one) for one in instances])
+        found.append(
+            [evaluate(model, asked, split="search", seed=exam.seed) for asked, exam in zip(suites, exams, strict=True)]
+        )
     return found

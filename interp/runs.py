@@ -7,6 +7,7 @@ checked against the hash that the ledger gives for it.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -106,8 +107,9 @@ def load_generation(run_dir: str | Path, generation: int) -> Generation:
         kept = sorted({body["generation"] for kind, body in found if kind == "checkpoint"})
         raise RunError("load generation", generation, f"generations with a checkpoint: {kept}")
     genome = _genome(found, run, record["genome"])
-    suite = TaskSuite(tasks_from_json(run["config"]["tasks"]))
-    data = _checked(run_dir, record)
+    manifest = json.loads(_checked(run_dir, record["manifest"], record["manifest_sha256"]))
+    suite = TaskSuite(tasks_from_json(manifest["tasks"]))
+    data = _checked(run_dir, record["path"], record["sha256"])
     network = load_model(data, genome, vocab_size=suite.config.vocab_size, context=suite.config.context)
 
     def same(body: dict[str, Any]) -> bool:
@@ -167,15 +169,15 @@ def _genome(found: list[tuple[str, dict[str, Any]]], run: dict[str, Any], sha256
     return genome
 
 
-def _checked(run_dir: Path, record: dict[str, Any]) -> bytes:
-    """The checkpoint's bytes, if they lie in the run folder and have the recorded hash."""
-    path: Path = (run_dir / record["path"]).resolve()
+def _checked(run_dir: Path, name: str, sha256: str) -> bytes:
+    """A file's bytes, if it lies in the run folder and has the recorded hash."""
+    path = (run_dir / name).resolve()
     if not path.is_relative_to(run_dir.resolve()):
-        raise InvalidCheckpoint("load checkpoint", record["path"], "a path inside the run folder")
+        raise InvalidCheckpoint("load checkpoint", name, "a path inside the run folder")
     if not path.is_file():
-        raise InvalidCheckpoint("load checkpoint", record["path"], "a file", "the run folder is incomplete")
+        raise InvalidCheckpoint("load checkpoint", name, "a file", "the run folder is incomplete")
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
-    if found != record["sha256"]:
-        raise InvalidCheckpoint(f"hash of {record['path']}", found, record["sha256"], "run: selfimprove audit")
+    if found != sha256:
+        raise InvalidCheckpoint(f"hash of {name}", found, sha256, "run: selfimprove audit")
     return data

@@ -39,16 +39,16 @@ _SECONDS = Range(0.1, 1e7, "seconds")
 _RATE = Range(1e-5, 0.1, "")
 
 LEVELS: Mapping[str, int] = {
-    "recall": 4,
-    "copy": 3,
+    "recall": 9,
+    "copy": 7,
     "modular": 3,
-    "fuzzy": 3,
-    "noisy": 4,
-    "mqar": 3,
-    "compression": 3,
+    "fuzzy": 7,
+    "noisy": 7,
+    "mqar": 9,
+    "compression": 7,
     "memorization": 3,
-    "induction": 3,
-    "dyck": 3,
+    "induction": 7,
+    "dyck": 7,
     "text": 0,
 }
 """The highest level of each task family; a test holds it equal to the ladders."""
@@ -76,6 +76,7 @@ RANGES: Mapping[str, Range] = {
     "tasks.table_seed": Range(0, 2**SEED_BITS, ""),
     "tasks.vocab_size": Range(16, 4096, "tokens"),
     "tasks.context": Range(8, 4096, "tokens"),
+    "tasks.max_context": Range(8, 4096, "tokens"),
     "tasks.halt_share": Range(0.0, 0.9, "share of training sequences"),
     "tasks.constraint_weight": Range(0.0, 100.0, ""),
     "tasks.eval_sequences": Range(8, 100_000, "sequences a family"),

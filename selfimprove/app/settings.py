@@ -127,10 +127,14 @@ def _check_start(config: RunConfig) -> None:
         raise ConfigError(
             f"start from the seed genome's {error.operation}", error.value, error.limit, remedy
         ) from error
-    price = quote(seed, vocab_size=tasks.vocab_size, context=tasks.context, allowance_flops=allowance)
+    tops = tasks.at({name: max(tasks.top(name), tasks.levels.get(name, 0)) for name in tasks.families})
+    price = quote(seed, vocab_size=tasks.vocab_size, context=tops.context, allowance_flops=allowance)
     if not price.steps:
-        limit = f"at least {price.flops_per_step}, which is one training step of the seed genome"
-        raise ConfigError("set allowance_flops", allowance, limit, "raise it, or lower training.seed_batch")
+        limit = (
+            f"at least {price.flops_per_step}, which is one training step of the seed genome at its longest sequences"
+        )
+        remedy = "raise it, or lower training.seed_batch or tasks.max_context"
+        raise ConfigError("set allowance_flops", allowance, limit, remedy)
     if denial := assess(price, config.limits, device=config.device):
         limit = f"at least {denial.value}, which the seed genome needs"
         raise ConfigError(f"set limits.{denial.limit}", denial.bound, limit, "raise it, or make the run smaller")

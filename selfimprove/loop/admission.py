@@ -12,11 +12,13 @@ from selfimprove.errors import InvalidEdit, InvalidGenome, LimitReached
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, apply_all
+from selfimprove.loop.climbing import tasks_of
 from selfimprove.loop.granting import spendable
 from selfimprove.loop.propensity import Reach, reach
 from selfimprove.loop.slots import Bench, describe
 from selfimprove.loop.submission import REASON, Submission, printable
 from selfimprove.seeds import derive
+from selfimprove.tasks.suite import TasksConfig
 from selfimprove.training.protocol import ENTRY, screen_job
 
 
@@ -45,7 +47,8 @@ class Admission:
 
     def apply(self, n: int, parent: Genome, proposals: Sequence[Submission]) -> list[Candidate]:
         """The proposals that are valid and new, as candidates; each proposal is in the ledger, refused or not."""
-        applied = [self._apply(submission, parent) for submission in proposals]
+        tasks = tasks_of(self.bench, n)
+        applied = [self._apply(submission, parent, tasks) for submission in proposals]
         known = (self.config.seed_genome, parent)
         screened = self._screen(n, [*known, *(found for found in applied if isinstance(found, Genome))])
         new = [self._propose(n, i, parent, proposals[i], found, screened) for i, found in enumerate(applied)]
@@ -72,10 +75,11 @@ class Admission:
         """
         config = self.config
         left = spendable(self.bench.budget, config.limits) - config.confirm_seeds * config.allowance_flops
-        left -= (config.search_seeds + config.confirm_seeds) * self.bench.price(parent).flops
+        tasks = tasks_of(self.bench, n)
+        left -= (config.search_seeds + config.confirm_seeds) * self.bench.price(parent, tasks).flops
         admitted, denied = [], []
         for candidate in candidates:
-            price = self.bench.price(candidate.genome).flops * config.search_seeds
+            price = self.bench.price(candidate.genome, tasks).flops * config.search_seeds
             reason = self._refusal(n, candidate.genome, price, left)
             if reason is None:
                 left -= price
@@ -84,13 +88,13 @@ class Admission:
                 denied.append({"generation": n, "index": candidate.index, "genome": candidate.genome.sha256, **reason})
         return {"generation": n, "admitted": admitted, "denied": denied, "spendable": left}
 
-    def _apply(self, submission: Submission, parent: Genome) -> Genome | str:
+    def _apply(self, submission: Submission, parent: Genome, tasks: TasksConfig) -> Genome | str:
         """A proposal's genome, or why it has none."""
         if submission.flaw:
             return submission.flaw
         try:
             found = apply_all(submission.edits, parent, self.space)
-            self.bench.price(found)  # what has no price is no candidate
+            self.bench.price(found, tasks)  # what has no price is no candidate
             return found
         except (InvalidEdit, InvalidGenome) as error:
             return printable(str(error), REASON)
@@ -176,7 +180,7 @@ class Admission:
 
     def _refusal(self, n: int, genome: Genome, price: int, left: int) -> dict[str, Any] | None:
         """Why a genome may not be trained, or None."""
-        priced, allowance = self.bench.price(genome), self.config.allowance_flops
+        priced, allowance = self.bench.price(genome, tasks_of(self.bench, n)), self.config.allowance_flops
         if priced.steps == 0:
             value = priced.flops_per_step
             reason = f"one step costs {value} FLOPs, more than allowance_flops = {allowance}"

@@ -44,7 +44,7 @@ class Examination:
         """Store the weights that a slot had at the end of a stage, with a manifest that says where they come from."""
 
         def make() -> dict[str, Any]:
-            genome, price = slot.genome, self.bench.price(slot.genome)
+            genome, price = slot.genome, self.bench.price(slot.genome, slot.tasks)
             manifest = {
                 "genome_sha256": genome.sha256,
                 "genome": genome.to_json(),

@@ -97,7 +97,7 @@ def _afford(bench: Bench, slots: Sequence[Slot], label: str) -> None:
         part
         for slot in slots
         if bench.journal.find("outcome", slot.key) is None
-        for part in slices(bench.price(slot.genome)).values()
+        for part in slices(bench.price(slot.genome, slot.tasks)).values()
         if bench.journal.find("stage", slot.key, part.stage) is None
     ]
     need, left = sum(part.flops for part in parts), spendable(bench.budget, bench.config.limits)
@@ -107,7 +107,7 @@ def _afford(bench: Bench, slots: Sequence[Slot], label: str) -> None:
 
 def _granted(bench: Bench, slot: Slot, stage: str) -> Slice | None:
     """The slice of a slot that this stage trains, if it has one and every earlier stage allows it."""
-    parts = slices(bench.price(slot.genome))
+    parts = slices(bench.price(slot.genome, slot.tasks))
     earlier = [part.stage for part in _before(parts, stage)]
     readings = [bench.journal.find("reading", slot.key, name) for name in earlier]
     if stage not in parts or not all(reading is not None and reading["go"] for reading in readings):
@@ -154,7 +154,7 @@ def _permit(bench: Bench, slot: Slot, part: Slice) -> None:
 
 
 def _train_job(bench: Bench, slot: Slot, part: Slice) -> Job:
-    config, price = bench.config, bench.price(slot.genome)
+    config, price = bench.config, bench.price(slot.genome, slot.tasks)
     earlier = _before(slices(price), part.stage)
     inputs = {name: verified(bench, slot.key, earlier[-1].stage, name) for name in (WEIGHTS, MEMORY) if earlier}
     job = TrainJob(slot.genome, slot.tasks, price.steps, slot.seed, config.device, part.first, part.last)
@@ -179,7 +179,7 @@ def _settle(bench: Bench, slot: Slot, part: Slice, outcome: Outcome) -> None:
     kind = "outcome" if part.final or status != "completed" else "stage"
     bench.journal.record(kind, body | {"usage": asdict(outcome.usage)})
     charge(bench, _key(slot, part), part.flops)
-    for earlier in _before(slices(bench.price(slot.genome)), part.stage):
+    for earlier in _before(slices(bench.price(slot.genome, slot.tasks)), part.stage):
         for name in (WEIGHTS, MEMORY):
             bench.waiting(f"{slot.key}@{earlier.stage}", name).unlink(missing_ok=True)
 
@@ -189,7 +189,7 @@ def _ingest(bench: Bench, slot: Slot, part: Slice, outcome: Completed) -> tuple[
         return "diverged", "the loss or a weight stopped being finite"
     if (steps := outcome.result.get("steps")) != part.last:
         return "invalid", f"it is at step {steps!r}, and its permit ends at {part.last}"
-    tasks = bench.config.tasks
+    tasks = slot.tasks
     try:
         shapes = parameter_shapes(slot.genome.architecture, tasks.vocab_size, tasks.context, slot.genome.heads)
         ingest(outcome.outputs.get(WEIGHTS, b""), shapes)

@@ -63,9 +63,8 @@ class Bench:
     run_id: str
     known_genomes: set[str]
 
-    def price(self, genome: Genome) -> Quote:
-        """What one training seed of a genome costs."""
-        tasks = self.config.tasks
+    def price(self, genome: Genome, tasks: TasksConfig) -> Quote:
+        """What one training seed of a genome costs on these tasks: the longer their sequences, the fewer its steps."""
         return quote(
             genome, vocab_size=tasks.vocab_size, context=tasks.context, allowance_flops=self.config.allowance_flops
         )

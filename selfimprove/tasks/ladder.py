@@ -1,8 +1,8 @@
 """The rule of the ladder: when a family's difficulty rises. A pure function, fixed before a run begins.
 
 A family rises by one level when the champion's skill on it is above ``MASTERED`` at the end of a generation, never by
-more and never down. At the top of what its ladder, the vocabulary and the context allow it stays, and is reported as
-capped.
+more and never down. Sequences grow with what the levels need. At the top of what its ladder, the vocabulary and the
+longest sequence allow a family stays, and is reported as capped.
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ class TasksConfig:
     vocab_size: int = 48
     """Tokens in the vocabulary."""
     context: int = 24
-    """Tokens in a sequence."""
+    """Tokens in a sequence, until a level needs more."""
+    max_context: int = 64
+    """Tokens that sequences may grow to as levels rise; without effect below ``context``."""
     families: tuple[str, ...] = ("recall", "mqar")
     """Task families, in equal shares."""
     held_out: tuple[str, ...] = ("fuzzy", "dyck")
@@ -62,17 +64,19 @@ class TasksConfig:
         return family(name).setting(self.levels.get(name, 0))
 
     def fits(self, setting: Setting) -> bool:
-        """Whether vocabulary and context are large enough for a setting."""
-        return self.vocab_size >= least_vocabulary(setting) and self.context >= least_context(setting)
+        """Whether the vocabulary is large enough for a setting, and sequences may grow to what it needs."""
+        longest = max(self.context, self.max_context)
+        return self.vocab_size >= least_vocabulary(setting) and longest >= least_context(setting)
 
     def top(self, name: str) -> int:
-        """The highest level of a family below the first that vocabulary and context are too small for; -1 for none."""
+        """The highest level of a family below the first that does not fit; -1 for none."""
         ladder = family(name).ladder
         return next((level - 1 for level, setting in enumerate(ladder) if not self.fits(setting)), len(ladder) - 1)
 
     def at(self, levels: Mapping[str, int]) -> TasksConfig:
-        """The same tasks at other levels."""
-        return replace(self, levels=dict(levels))
+        """The same tasks at other levels, with sequences as long as the longest of these needs; never shorter."""
+        risen = replace(self, levels=dict(levels))
+        return replace(risen, context=max(self.context, *(least_context(risen.setting(n)) for n in self.families)))
 
     def exam(self) -> TasksConfig:
         """The same sizes with the held-out families alone, at their levels: what shows whether a gain carries over."""

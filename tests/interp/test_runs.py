@@ -8,6 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,15 @@ def run_dir(tmp_path: Path, model: Transformer, suite: TaskSuite) -> Path:
     data = safetensors.torch.save(model.state_dict())
     (run / "checkpoints" / "g003.safetensors").write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
+    first = replace(suite.config, context=suite.config.context // 2)  # sequences have grown since the run began
+    manifest = json.dumps({"tasks": tasks_to_json(suite.config)}).encode()
+    (run / "checkpoints" / "g003.json").write_bytes(manifest)
+    described = {"manifest": "checkpoints/g003.json", "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
     place = {"generation": 3, "index": 1, "genome": GENOME.sha256}
     ledger = [
-        line("run", root_seed=5, config={"tasks": tasks_to_json(suite.config)}, seed_genome=seed_genome().to_json()),
+        line("run", root_seed=5, config={"tasks": tasks_to_json(first)}, seed_genome=seed_genome().to_json()),
         line("genome", sha256=GENOME.sha256, genome=GENOME.to_json()),
-        line("checkpoint", **place, seed=1, path="checkpoints/g003.safetensors", sha256=digest),
+        line("checkpoint", **place, seed=1, path="checkpoints/g003.safetensors", sha256=digest, **described),
         line("inspection", **place, status="complete"),
         line("proposal", **place, edits=["recipe.learning_rate=0.003"]),
         line("decision", **place, promoted=True),
@@ -82,6 +87,13 @@ def test_a_changed_checkpoint_does_not_load(run_dir: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
+    with pytest.raises(InvalidCheckpoint, match="selfimprove audit"):
+        load_generation(run_dir, 3)
+
+
+def test_a_changed_manifest_does_not_load(run_dir: Path) -> None:
+    path = run_dir / "checkpoints" / "g003.json"
+    path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(InvalidCheckpoint, match="selfimprove audit"):
         load_generation(run_dir, 3)
 

@@ -73,7 +73,7 @@ class Player:
 
 
 def trained(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
-    genome, tasks = Genome.from_json(job.payload["genome"]), CONFIG.tasks
+    genome, tasks = Genome.from_json(job.payload["genome"]), tasks_from_json(job.payload["tasks"])
     shapes = parameter_shapes(genome.architecture, tasks.vocab_size, tasks.context, genome.heads)
     kept = {WEIGHTS: shapes, MEMORY: memory_shapes(genome.recipe, shapes)}
     return {"steps": job.payload["last"], "diverged": job.key == DIVERGED}, {

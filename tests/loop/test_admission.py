@@ -115,7 +115,7 @@ def test_what_is_admitted_leaves_enough_for_its_parent_and_a_confirmation(tmp_pa
     except LimitReached:
         assert flops < prices + CONFIG.allowance_flops
         return
-    assert 1 <= len(given) <= (flops - prices) / found.bench.price(CONFIG.seed_genome).flops + 1
+    assert 1 <= len(given) <= (flops - prices) / found.bench.price(CONFIG.seed_genome, CONFIG.tasks).flops + 1
 
 
 class Fragile(Inline):

@@ -26,11 +26,16 @@ CLIMBER = replace(CONFIG, generations=3)
 
 def scored(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Candidates master one family at every level, and are better than their parents elsewhere."""
-    tasks = tasks_from_json(job.payload["tasks"])
     ahead = "/c0" in job.key or "/candidate/" in job.key
+    return at_skill(job, 0.3 * ahead, **({MASTERED: 0.95} if ahead else {}))
+
+
+def at_skill(job: Job, others: float, **given: float) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """An evaluator's answer with the skills given by family, and one for the others."""
+    tasks = tasks_from_json(job.payload["tasks"])
     families = {}
     for name in tasks.families:
-        skill = 0.95 if name == MASTERED and ahead else 0.3 * ahead
+        skill = given.get(name, others)
         scale = tasks.setting(name).scale(tasks.context)
         span = math.log(scale.answers) - scale.floor
         families[name] = FamilyScore(skill, 0.5, math.log(scale.answers) - skill * span)
@@ -78,3 +83,43 @@ def test_a_kept_checkpoint_says_on_which_levels_it_was_trained(ran: Path) -> Non
 
 def test_a_run_that_climbs_passes_its_audit(ran: Path, tmp_path: Path) -> None:
     assert audit(ran, FileAnchor(tmp_path / "state")).ok
+
+
+@pytest.fixture
+def masters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten generations of candidates that master everything at once, a little better each time."""
+
+    def mastered(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
+        number = int(job.key[1:4]) if job.key.startswith("g") else 10
+        return at_skill(job, 0.91 + 0.006 * number * ("/c0" in job.key or "/candidate/" in job.key))
+
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(loop, "Supervisor", Player)
+    monkeypatch.setitem(played.PLAYED, "evaluate", mastered)
+    long = replace(CONFIG, generations=10, limits=replace(CONFIG.limits, flops=10**13))
+    assert loop.run(long, tmp_path / "run", Silent()).state == "finished"
+    return tmp_path / "run"
+
+
+def test_whatever_is_mastered_no_family_is_saturated_for_two_of_ten_generations(masters: Path) -> None:
+    climbs = {body["generation"]: body for body in bodies(masters, "climb")}
+    assert sorted(climbs) == list(range(1, 11))
+    for name in CONFIG.tasks.families:
+        capped = [generation for generation, body in climbs.items() if name in body["capped"]]
+        assert len(capped) <= 1, f"{name} was mastered at its top in generations {capped}"
+
+
+def test_sequences_grow_with_the_levels_and_what_is_trained_costs_the_same(masters: Path) -> None:
+    manifests = [json.loads((masters / body["manifest"]).read_text()) for body in bodies(masters, "checkpoint")]
+    lengths = [manifest["tasks"]["context"] for manifest in manifests]
+    assert lengths == sorted(lengths)
+    assert lengths[-1] > lengths[0] == CONFIG.tasks.context
+    first, last = (next(m for m in manifests if m["tasks"]["context"] == end) for end in (lengths[0], lengths[-1]))
+    assert last["steps"] < first["steps"]
+    spent = {body["key"]: body["flops"] for body in bodies(masters, "permit") if "/parent/" in body["key"]}
+    whole = [sum(flops for key, flops in spent.items() if key.startswith(f"g{n:03d}/parent/")) for n in range(1, 11)]
+    assert all(0.5 * CONFIG.allowance_flops < flops <= CONFIG.allowance_flops for flops in whole)
+
+
+def test_a_run_whose_sequences_grow_passes_its_audit(masters: Path, tmp_path: Path) -> None:
+    assert audit(masters, FileAnchor(tmp_path / "state")).ok

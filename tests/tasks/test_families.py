@@ -148,14 +148,14 @@ class TestLadders:
             Family("recall", "", (recall.Recall(3, 8, 8), recall.Recall(3, 8, 8)), ())
 
     @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "text"])
-    def test_a_whole_ladder_fits_the_default_vocabulary_and_context(self, name: str) -> None:
+    def test_a_whole_ladder_fits_the_default_vocabulary_and_longest_sequence(self, name: str) -> None:
         config = TasksConfig()
         assert config.top(name) == len(FAMILIES[name].ladder) - 1
-        assert max(map(least_context, FAMILIES[name].ladder)) <= config.context
+        assert max(map(least_context, FAMILIES[name].ladder)) <= config.max_context
 
     def test_a_level_that_a_ladder_does_not_have_is_refused_by_path(self) -> None:
-        with pytest.raises(ConfigError, match=r"tasks\.levels\.recall: got 9; allowed: 0 to 4"):
-            FAMILIES["recall"].setting(9)
+        with pytest.raises(ConfigError, match=r"tasks\.levels\.recall: got 10; allowed: 0 to 9"):
+            FAMILIES["recall"].setting(10)
 
     @pytest.mark.parametrize("name", FAMILIES)
     def test_every_family_cites_its_source(self, name: str) -> None:

@@ -70,7 +70,11 @@ class TestHalting:
     @EACH_FAMILY
     def test_at_the_shortest_context_there_is_room_for_halting(self, family: str) -> None:
         config = replace(LARGE, families=(family,))
-        shortest = next(size for size in range(4, 65) if replace(config, context=size).fits(config.setting(family)))
+        shortest = next(
+            size
+            for size in range(4, 65)
+            if replace(config, context=size, max_context=size).fits(config.setting(family))
+        )
         batch = TaskSuite(replace(config, context=shortest)).halt_batch("gate", family, 16, 0)
         assert ((batch.tokens == HALT).sum(axis=1) == 1).all()
 
@@ -118,7 +122,7 @@ class TestRefusals:
             ({"vocab_size": 16}, r"tasks\.vocab_size: got 16; allowed: at least 32 for the family recall at level 0"),
             ({"context": 10}, r"tasks\.context: got 10; allowed: at least 11 for the family recall"),
             ({"levels": {"recall": 4}, "context": 16}, r"tasks\.context: got 16; allowed: at least 21 .* level 4"),
-            ({"levels": {"recall": 5}}, r"tasks\.levels\.recall: got 5; allowed: 0 to 4"),
+            ({"levels": {"recall": 10}}, r"tasks\.levels\.recall: got 10; allowed: 0 to 9"),
             ({"levels": {"recal": 0}}, r"tasks\.levels: got recal; allowed: recall, copy"),
             ({"families": ("recal",)}, r"tasks\.families: got recal; allowed: recall"),
             ({"families": ()}, r"tasks\.families: got \[\]"),
@@ -140,6 +144,20 @@ class TestRefusals:
 def test_tops_are_where_vocabulary_and_context_end() -> None:
     small = TasksConfig(vocab_size=CONTENT + 24, context=24)
     assert (small.top("recall"), small.top("copy"), small.top("text")) == (2, 3, -1)
+
+
+def test_sequences_grow_with_the_longest_level_and_only_for_it() -> None:
+    config = TasksConfig(families=("recall", "mqar"))
+    assert [config.at({"recall": level}).context for level in range(10)] == [24] * 5 + [25, 27, 29, 33, 37]
+    assert config.at({"recall": 9, "mqar": 9}).context == 49
+    assert config.at({"recall": 9}).at({"recall": 0}).context == 37  # what has grown stays
+    assert config.at({"dyck": 7}).context == 24  # not of these families
+
+
+def test_a_level_for_which_sequences_may_not_grow_enough_is_above_the_top() -> None:
+    config = TasksConfig(max_context=28)
+    assert (config.top("recall"), config.top("mqar")) == (6, 5)
+    assert TasksConfig(context=64, max_context=8).top("mqar") == 9
 
 
 def test_scales_follow_the_levels() -> None:

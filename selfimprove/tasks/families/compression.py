@@ -58,6 +58,9 @@ class Compression(Setting):
 FAMILY = Family(
     NAME,
     "Poli et al. 2024 (MAD), arXiv 2403.17844: compression; here without MAD's separate decoder",
-    (Compression(6, 24), Compression(7, 24), Compression(8, 28), Compression(9, 32)),
+    (
+        *(Compression(6, 24), Compression(7, 24), Compression(8, 28)),
+        *(Compression(items, 32) for items in (9, 12, 15, 20, 24)),
+    ),
     (Latent(LATENT, "asked", "which token of the passage is asked for, from 0"),),
 )

@@ -61,6 +61,9 @@ class Copying(Setting):
 FAMILY = Family(
     NAME,
     "Gu and Dao 2023, Mamba, arXiv 2312.00752: selective copying; Poli et al. 2024 (MAD), arXiv 2403.17844",
-    (Copying(6, 12, 0), Copying(6, 12, 1), Copying(7, 16, 1), Copying(8, 24, 1)),
+    (
+        *(Copying(6, 12, 0), Copying(6, 12, 1), Copying(7, 16, 1), Copying(8, 24, 1)),
+        *(Copying(items, 32, 1) for items in (10, 12, 16, 24)),
+    ),
     (Latent(LATENT, "some asked", "blanks to skip before the next content, at most 2; not at GO"),),
 )

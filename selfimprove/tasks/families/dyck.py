@@ -73,7 +73,7 @@ FAMILY = Family(
     NAME,
     "Hewitt et al. 2020, RNNs can generate bounded hierarchical languages with optimal memory, arXiv 2010.07515: "
     "Dyck-(k, m)",
-    (Dyck(2, 3), Dyck(3, 4), Dyck(4, 6), Dyck(6, 8)),
+    (Dyck(2, 3), Dyck(3, 4), Dyck(4, 6), Dyck(6, 8), Dyck(8, 10), Dyck(10, 12), Dyck(12, 16), Dyck(16, 24)),
     (
         Latent(DEPTH, "asked", "brackets that are open before the asked one"),
         Latent(TOP, "some asked", "kind of the bracket opened last; where one is open"),

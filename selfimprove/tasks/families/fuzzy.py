@@ -63,6 +63,9 @@ FAMILY = Family(
     NAME,
     "Poli et al. 2024 (MAD), arXiv 2403.17844: fuzzy in-context recall; here all keys of a level are equally long and "
     "values are single tokens",
-    (Fuzzy(3, 2, 4, 8), Fuzzy(3, 3, 4, 8), Fuzzy(4, 3, 5, 8), Fuzzy(4, 3, 6, 12)),
+    (
+        *(Fuzzy(3, 2, 4, 8), Fuzzy(3, 3, 4, 8), Fuzzy(4, 3, 5, 8), Fuzzy(4, 3, 6, 12)),
+        *(Fuzzy(5, 3, 8, 12), Fuzzy(6, 3, 8, 12), Fuzzy(8, 3, 8, 16), Fuzzy(10, 3, 8, 16)),
+    ),
     (Latent(LATENT, "asked", "index of the value that the queried key is bound to"),),
 )

@@ -56,6 +56,9 @@ class Induction(Setting):
 FAMILY = Family(
     NAME,
     "Olsson et al. 2022, In-context Learning and Induction Heads, arXiv 2209.11895: repeated random segments",
-    (Induction(6, 8, 24), Induction(7, 9, 28), Induction(8, 10, 30), Induction(9, 11, 32)),
+    (
+        *(Induction(6, 8, 24), Induction(7, 9, 28), Induction(8, 10, 30), Induction(9, 11, 32)),
+        *(Induction(10, 14, 32), Induction(12, 18, 32), Induction(14, 24, 32), Induction(16, 30, 32)),
+    ),
     (Latent(LATENT, "asked", "length of the segment: how far back the current token stood last"),),
 )

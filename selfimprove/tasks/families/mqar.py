@@ -60,6 +60,6 @@ FAMILY = Family(
     NAME,
     "Arora et al. 2023, Zoology: Measuring and Improving Recall in Efficient Language Models, arXiv 2312.04927: MQAR; "
     "blanks between the queries, power 0.01",
-    (Mqar(3, 12, 12), Mqar(4, 12, 12), Mqar(5, 16, 16), Mqar(7, 16, 16)),
+    (Mqar(3, 12, 12), Mqar(4, 12, 12), *(Mqar(pairs, 16, 16) for pairs in (5, 7, 8, 9, 10, 12, 14, 16))),
     (Latent(LATENT, "asked", "index of the value that the queried key is bound to"),),
 )

@@ -63,6 +63,9 @@ FAMILY = Family(
     NAME,
     "Poli et al. 2024 (MAD), arXiv 2403.17844: noisy in-context recall; the noise is in the input, never in an answer, "
     "so nothing is irreducible",
-    (Noisy(2, 4, 4, 8, 8), Noisy(3, 4, 4, 8, 8), Noisy(3, 8, 4, 8, 8), Noisy(4, 8, 8, 12, 12), Noisy(5, 9, 8, 12, 12)),
+    (
+        *(Noisy(2, 4, 4, 8, 8), Noisy(3, 4, 4, 8, 8), Noisy(3, 8, 4, 8, 8), Noisy(4, 8, 8, 12, 12)),
+        *(Noisy(5, 9, 8, 12, 12), Noisy(6, 12, 8, 12, 12), Noisy(8, 16, 8, 12, 12), Noisy(12, 24, 8, 12, 12)),
+    ),
     (Latent(LATENT, "asked", "index of the value that the queried key is bound to"),),
 )

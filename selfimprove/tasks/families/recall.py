@@ -58,6 +58,9 @@ FAMILY = Family(
     NAME,
     "Poli et al. 2024, Mechanistic Design and Scaling of Hybrid Architectures (MAD), arXiv 2403.17844: in-context "
     "recall; here all pairs come first and every later token is a query",
-    (Recall(3, 8, 8), Recall(4, 8, 8), Recall(5, 12, 12), Recall(6, 16, 16), Recall(8, 16, 16)),
+    (
+        *(Recall(3, 8, 8), Recall(4, 8, 8), Recall(5, 12, 12)),
+        *(Recall(pairs, 16, 16) for pairs in (6, 8, 10, 11, 12, 14, 16)),
+    ),
     (Latent(LATENT, "asked", "index of the value that the queried key is bound to"),),
 )

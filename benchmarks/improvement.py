@@ -93,6 +93,7 @@ def row_of(folder: Path, arm: str, seed: int) -> dict[str, Any]:
         "promotions": [edits[genome] for genome in promoted],
         "gate": _exam(exam.get("gate")),
         "sealed": _exam(exam.get("sealed")),
+        "held_out": _exam(bodies["held_out"][-1]["sealed"] if "held_out" in bodies else None),
         "families": (families := _families(exam)),
         "climbed": [name for name, found in families.items() if _climbed(found)],
         "candidates": len(bodies["proposal"]),

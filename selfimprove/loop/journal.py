@@ -39,6 +39,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "tripwire": ("generation",),
     "approval": ("generation",),
     "sealed": (),
+    "held_out": (),
 }
 """What makes a record of each kind the same record. Kinds that are not here may repeat."""
 

@@ -28,8 +28,9 @@ from selfimprove.loop.stages import FINAL
 from selfimprove.loop.submission import Submission
 from selfimprove.loop.watching import watch
 from selfimprove.tasks.score import Score
+from selfimprove.tasks.suite import TasksConfig
 
-FINAL_EXAM = 1_000_000  # in the place of a generation, more than any run has: its seeds are its own
+FINAL_EXAM, HELD_OUT_EXAM = 1_000_000, 1_000_001  # in the place of a generation, more than any run has: own seeds
 
 
 class Laboratory:
@@ -189,21 +190,32 @@ class Laboratory:
     def seal(self) -> None:
         """Last of all: champion against seed on fresh seeds, on the gate split and, once, on the sealed one.
 
-        Each family is examined at the hardest level that a champion was seen to master.
+        Each family is examined at the hardest level that a champion was seen to master. Then both are trained on the
+        held-out families, which the search has never seen, at their first levels: does the gain carry over?
         """
-        champion, seed = self.champion(), self.config.seed_genome
-        if self.journal.find("sealed") is not None or champion.sha256 == seed.sha256:
+        if self.champion().sha256 == self.config.seed_genome.sha256:
             return
-        tasks, showing = exam_of(self.bench), Showing(self.config.generations, "final exam", (1.0, 1.0))
-        pair = compare(self.bench, "final", FINAL_EXAM, champion, seed, ("gate", "sealed"), tasks, showing)
-        about = {"genome": champion.sha256, "parent": seed.sha256, "levels": dict(tasks.levels)}
-        self.journal.once("sealed", (), lambda: about | pair)
-        self._discard("final")
+        tasks = exam_of(self.bench)
+        self._exam("sealed", "final", FINAL_EXAM, tasks, ("gate", "sealed"))
+        if tasks.held_out:
+            self._exam("held_out", "final/held-out", HELD_OUT_EXAM, tasks.exam(), ("sealed",))
 
     # -- how -----------------------------------------------------------------------------------------------------------
 
     def _keep(self, n: int, candidate: Candidate, parent: Genome, slot: Slot, stage: str = FINAL) -> None:
         self._examination.keep(n, candidate.index, slot, parent, candidate.edits, stage)
+
+    def _exam(self, kind: str, prefix: str, n: int, tasks: TasksConfig, splits: tuple[str, ...]) -> None:
+        """Compare champion and seed genome on tasks, once, and record it."""
+        if self.journal.find(kind) is not None:
+            return
+        champion, seed = self.champion(), self.config.seed_genome
+        showing = Showing(self.config.generations, kind.replace("_", "-") + " exam", (1.0, 1.0))
+        pair = compare(self.bench, prefix, n, champion, seed, splits, tasks, showing)
+        levels = {name: tasks.levels.get(name, 0) for name in tasks.families}
+        about = {"genome": champion.sha256, "parent": seed.sha256, "levels": levels}
+        self.journal.once(kind, (), lambda: about | pair)
+        self._discard("final")
 
     def _summary(self, n: int) -> dict[str, Any]:
         proposals = [b for b in self.journal.all("proposal") if b["generation"] == n]

@@ -12,6 +12,8 @@ from pathlib import Path
 from tests.app.ledger_writer import Writer, digest
 from tests.app.measurements import FAMILIES, SEED_SKILL, comparison, retention, tasks
 
+HELD_OUT = ("fuzzy", "dyck")
+
 EVIL = "<script>alert('edit')</script>"
 CANDIDATE_FLOPS = 31_000_000_000
 FLOP_LIMIT = 6_500_000_000_000
@@ -315,6 +317,10 @@ def _seal(out: Writer, rng: random.Random, gain: float, champion: str) -> None:
     gate, sealed = (comparison(rng, split, 0.35, gain, better=True) for split in ("gate", "sealed"))
     sealed["tasks"]["copy"]["skill"] = sealed["parent_tasks"]["copy"]["skill"] - 0.125
     out.add("sealed", genome=champion, parent=digest("seed"), gate=gate, sealed=sealed)
+    carried = comparison(rng, "sealed", 0.2, 0.0, better=False) | {"p_value": 0.5}
+    for who in ("tasks", "parent_tasks"):
+        carried[who] = dict(zip(HELD_OUT, carried[who].values(), strict=False))
+    out.add("held_out", genome=champion, parent=digest("seed"), levels=dict.fromkeys(HELD_OUT, 0), sealed=carried)
 
 
 def baseline_run(seed: int = 3, *, sealed: bool = True) -> Writer:

@@ -85,20 +85,33 @@ def test_a_run_that_climbs_passes_its_audit(ran: Path, tmp_path: Path) -> None:
     assert audit(ran, FileAnchor(tmp_path / "state")).ok
 
 
-@pytest.fixture
-def masters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def test_the_last_exam_is_on_families_and_seeds_that_nothing_before_it_has_seen(ran: Path) -> None:
+    [exam] = bodies(ran, "held_out")
+    assert set(exam["sealed"]["tasks"]) == set(exam["levels"]) == set(CONFIG.tasks.held_out)
+    assert exam["genome"] == bodies(ran, "sealed")[0]["genome"]
+    before = {seed for body in bodies(ran, "confirmation") for seed in body["seeds"]}
+    before |= {seed for split in ("gate", "sealed") for seed in bodies(ran, "sealed")[0][split]["seeds"]}
+    assert not before & set(exam["sealed"]["seeds"])
+    # the better genome is better here too, by what is played
+    assert exam["sealed"]["difference"] == pytest.approx(0.3)
+
+
+@pytest.fixture(scope="module")
+def masters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten generations of candidates that master everything at once, a little better each time."""
 
     def mastered(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
         number = int(job.key[1:4]) if job.key.startswith("g") else 10
         return at_skill(job, 0.91 + 0.006 * number * ("/c0" in job.key or "/candidate/" in job.key))
 
-    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(loop, "Supervisor", Player)
-    monkeypatch.setitem(played.PLAYED, "evaluate", mastered)
-    long = replace(CONFIG, generations=10, limits=replace(CONFIG.limits, flops=10**13))
-    assert loop.run(long, tmp_path / "run", Silent()).state == "finished"
-    return tmp_path / "run"
+    folder = tmp_path_factory.mktemp("masters")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(folder / "state"))
+        monkeypatch.setattr(loop, "Supervisor", Player)
+        monkeypatch.setitem(played.PLAYED, "evaluate", mastered)
+        long = replace(CONFIG, generations=10, limits=replace(CONFIG.limits, flops=10**13))
+        assert loop.run(long, folder / "run", Silent()).state == "finished"
+    return folder / "run"
 
 
 def test_whatever_is_mastered_no_family_is_saturated_for_two_of_ten_generations(masters: Path) -> None:
@@ -121,5 +134,5 @@ def test_sequences_grow_with_the_levels_and_what_is_trained_costs_the_same(maste
     assert all(0.5 * CONFIG.allowance_flops < flops <= CONFIG.allowance_flops for flops in whole)
 
 
-def test_a_run_whose_sequences_grow_passes_its_audit(masters: Path, tmp_path: Path) -> None:
-    assert audit(masters, FileAnchor(tmp_path / "state")).ok
+def test_a_run_whose_sequences_grow_passes_its_audit(masters: Path) -> None:
+    assert audit(masters, FileAnchor(masters.parent / "state")).ok

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from selfimprove.app.report.records import Records, integer, mapping, number, numbers, place, text
@@ -11,6 +12,7 @@ from selfimprove.app.report.views import Comparison, Confirmation
 
 DEFAULT_TEST = "exact one-sided sign-flip test"
 DEFAULT_ALPHA = 0.01
+HELD_OUT = "held-out"  # in the place of a split: families that the search has never seen
 
 
 def read_comparison(value: object, alpha: float, split: str) -> Comparison | None:
@@ -53,9 +55,16 @@ def read_confirmations(records: Records) -> tuple[Confirmation, ...]:
 
 
 def read_finals(records: Records) -> tuple[Comparison, ...]:
-    """Champion against seed genome, one comparison a split, the sealed split first; empty where it was not opened."""
+    """Champion against seed genome: on the sealed split, on the gate split, and on the held-out families.
+
+    Empty where the sealed split was not opened.
+    """
     body, alpha = records.last("sealed"), _alpha(records)
-    found = (read_comparison(body.get(split), alpha, split) for split in ("sealed", "gate"))
+    if not body:
+        return ()
+    found = [read_comparison(body.get(split), alpha, split) for split in ("sealed", "gate")]
+    if (held_out := read_comparison(records.last("held_out").get("sealed"), alpha, HELD_OUT)) is not None:
+        found.append(replace(held_out, split=HELD_OUT))
     return tuple(pair for pair in found if pair is not None)
 
 

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from selfimprove.app.report.comparisons import HELD_OUT
 from selfimprove.app.report.text import decimal, p_text, signed
 from selfimprove.app.report.views import Comparison
 
 
 def verdict(finals: Sequence[Comparison]) -> str:
-    """One or two sentences on the sealed split; empty where it was not opened.
+    """A few sentences on the sealed split and the held-out families; empty where the split was not opened.
 
-    The second one names the tasks on which the champion is worse: a better mean may hide a loss.
+    Tasks on which the champion is worse are named: a better mean may hide a loss.
     """
-    pair = next((pair for pair in finals if pair.split == "sealed"), None)
-    if pair is None:
+    by_split = {pair.split: pair for pair in finals}
+    if "sealed" not in by_split:
         return ""
+    words = _sentences("On the sealed split", by_split["sealed"])
+    if HELD_OUT in by_split:
+        words += " " + _sentences("Trained on families that the search has never seen", by_split[HELD_OUT])
+    return words
+
+
+def _sentences(where: str, pair: Comparison) -> str:
     count = len(pair.candidate)
     better = pair.mean > 0
     words = (
-        f"On the sealed split the champion scores {decimal(sum(pair.candidate) / count)} and the seed genome "
+        f"{where} the champion scores {decimal(sum(pair.candidate) / count)} and the seed genome "
         f"{decimal(sum(pair.parent) / count)}, {signed(pair.mean)} on average over {count} fresh training seeds: "
     )
     words += "better beyond noise" if pair.passed else "not better beyond noise" if better else "not better"

@@ -56,6 +56,7 @@ VARIANTS: dict[str, Variant] = {
     "seed": Variant(),
     "seed at 10x": Variant(factor=10),
     "conv": Variant(_CONV[:1]),
+    "token_shift": Variant(("architecture.blocks.0.token_shift=true",)),
     "conv, conv": Variant(_CONV),
     "qk_norm": Variant(("architecture.blocks.0.qk_norm=true", "architecture.blocks.1.qk_norm=true")),
     "muon": Variant(("recipe.optimizer=muon",)),

@@ -53,7 +53,7 @@ class HalvingConfig:
 
     keep_first: float = 0.75
     """Part that goes on from the first stage, rounded up; 1: all do."""
-    keep_second: float = 0.1
+    keep_second: float = 0.05
     """Part of these that goes on from the second."""
     audit: float = 0.1
     """Chance of each of the others to go on to the end all the same."""

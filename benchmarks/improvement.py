@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +95,20 @@ def row_of(folder: Path, arm: str, seed: int) -> dict[str, Any]:
         "sealed": _exam(exam.get("sealed")),
         "held_out": _exam(bodies["held_out"][-1]["sealed"] if "held_out" in bodies else None),
         "families": (families := _families(exam)),
+        "levels": [{"generation": b["generation"], **b["levels"]} for b in bodies.get("climb", [])],
+        "saturated": saturated(bodies.get("climb", [])),
         "climbed": [name for name, found in families.items() if _climbed(found)],
         "candidates": len(bodies["proposal"]),
         "charged_flops": bodies["charge"][-1]["total"],
         "generation_seconds": [body["elapsed_seconds"] for body in bodies["generation"]],
         "lineage_sha256": replay(entries).sha256(),
     }
+
+
+def saturated(climbs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Families that were mastered at the top of their ladder for two generations in a row."""
+    capped = {body["generation"]: set(body["capped"]) for body in climbs}
+    return sorted({name for n, names in capped.items() for name in names & capped.get(n + 1, set())})
 
 
 def write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -129,14 +137,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "Climbed: families that rose to a level on which, in the sealed exam, the champion has a skill above "
         f"{MASTERED:g} and the seed genome one below {FAR:g}.",
         "",
-        "| root seed | proposals | promotions | gate split | p | sealed split | p | climbed | charged TFLOP | commit |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| root seed | proposals | promotions | gate split | p | sealed split | p | held-out families | p | climbed "
+        "| charged TFLOP | commit |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        gate, sealed = row["gate"], row["sealed"]
+        gate, sealed, held_out = row["gate"], row["sealed"], row["held_out"]
         lines.append(
             f"| {row['seed']} | {row['arm']} | {len(row['promotions'])} | {gate['difference']:+.4f} | "
             f"{gate['p_value']:.4f} | {sealed['difference']:+.4f} | {sealed['p_value']:.4f} | "
+            f"{held_out['difference']:+.4f} | {held_out['p_value']:.4f} | "
             f"{_climb_text(row)} | {row['charged_flops'] / 1e12:.2f} | {row['commit']} |"
         )
     return "\n".join(lines) + "\n"
@@ -149,6 +159,7 @@ def line(row: dict[str, Any]) -> str:
         f"{row['arm']} seed {row['seed']}: {len(row['promotions'])} promotions; "
         f"gate {gate['difference']:+.4f} (p = {gate['p_value']:.4f}), "
         f"sealed {sealed['difference']:+.4f} (p = {sealed['p_value']:.4f}); climbed: {_climb_text(row)}; "
+        f"held out {row['held_out']['difference']:+.4f} (p = {row['held_out']['p_value']:.4f}); "
         f"{row['charged_flops']:.3e} FLOPs"
     )
 

@@ -39,6 +39,7 @@ def test_a_run_without_a_promotion_counts_as_no_improvement(tmp_path: Path) -> N
         "seed": 0,
         "gate": none,
         "sealed": none,
+        "held_out": none,
         "promotions": [],
         "families": improvement._families({}),
         "climbed": [],
@@ -48,6 +49,14 @@ def test_a_run_without_a_promotion_counts_as_no_improvement(tmp_path: Path) -> N
     improvement.write(tmp_path, [row])
     found = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     assert found["arms"]["random"] == {"n": 1, "better_on_gate_split": 0, "better_on_sealed_split": 0}
+
+
+def test_a_family_is_saturated_only_by_two_generations_in_a_row_at_its_top() -> None:
+    def climb(generation: int, *capped: str) -> dict[str, Any]:
+        return {"generation": generation, "capped": list(capped)}
+
+    assert improvement.saturated([climb(1), climb(2, "recall"), climb(4, "recall", "mqar")]) == []
+    assert improvement.saturated([climb(2, "recall"), climb(3, "recall", "mqar")]) == ["recall"]
 
 
 @pytest.mark.parametrize(

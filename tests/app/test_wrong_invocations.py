@@ -63,7 +63,7 @@ TYPED = [
     Case("run tasks.families=[copy,copy]", ("tasks.families", "each once")),
     Case("run tasks.families=[dyck]", ("tasks.held_out", "dyck", "take it out of one")),
     Case("run tasks.held_out=[dick]", ("tasks.held_out", "did you mean 'dyck'?")),
-    Case("run tasks.levels.recall=5", ("tasks.levels.recall", "got 5", "0 to 4", "tasks.levels.recall=4")),
+    Case("run tasks.levels.recall=10", ("tasks.levels.recall", "got 10", "0 to 9", "tasks.levels.recall=9")),
     Case("run tasks.levels.recal=1", ("tasks.levels.recal", "did you mean", "recall")),
     Case("run tasks.families=[text]", ("tasks.vocab_size", "got 48", "at least 272", "text")),
     Case("run inspection.instruments=[]", ("inspection.instruments", "readability, probes, logit_lens, constraint")),

@@ -96,7 +96,7 @@ def setting(supervisor: Supervisor, tmp_path: Path) -> Setting:
 
 def test_with_a_permit_for_each_stage_a_training_takes_all_its_steps(setting: Setting) -> None:
     assert setting.train() != [None]
-    assert max(setting.heard.steps) == setting.bench.price(GENOME).steps
+    assert max(setting.heard.steps) == setting.bench.price(GENOME, setting.bench.config.tasks).steps
 
 
 def test_without_a_permit_no_step_is_taken(setting: Setting) -> None:
@@ -137,7 +137,10 @@ def test_with_a_replayed_permit_no_step_is_taken_beyond_the_stage_it_was_for(
     with pytest.raises(PermitRefused):
         setting.train()
     assert len(first) == 2
-    assert max(setting.heard.steps) == next(iter(slices(setting.bench.price(GENOME)).values())).last
+    assert (
+        max(setting.heard.steps)
+        == next(iter(slices(setting.bench.price(GENOME, setting.bench.config.tasks)).values())).last
+    )
 
 
 def test_a_worker_that_went_on_after_its_stage_has_failed_and_is_granted_no_other(

@@ -195,10 +195,9 @@ class Laboratory:
         """
         if self.champion().sha256 == self.config.seed_genome.sha256:
             return
-        tasks = exam_of(self.bench)
-        self._exam("sealed", "final", FINAL_EXAM, tasks, ("gate", "sealed"))
-        if tasks.held_out:
-            self._exam("held_out", "final/held-out", HELD_OUT_EXAM, tasks.exam(), ("sealed",))
+        self._exam("sealed", "final", FINAL_EXAM, exam_of(self.bench), ("gate", "sealed"))
+        if self.config.tasks.held_out:
+            self._exam("held_out", "final/held-out", HELD_OUT_EXAM, self.config.tasks.exam(), ("sealed",))
 
     # -- how -----------------------------------------------------------------------------------------------------------
 

@@ -334,11 +334,12 @@ def test_the_levels_reached_are_a_headline_and_a_table_tells_champion_and_seed_a
     out.add("climb", generation=2, genome=champion, levels={"recall": 1, "copy": 0}, risen=["recall"], capped=[])
     out.add("level_score", generation=2, genome=champion, levels={"recall": 1, "copy": 0}, tasks=family)
     out.add("level_score", generation=2, genome=digest("seed"), tasks={"recall": {"skill": 0.412}})
-    out.add("climb", generation=3, genome=champion, levels={"recall": 2, "copy": 0}, risen=["recall"], capped=[])
-    out.add("climb", generation="x", risen=None)  # malformed: passed over
+    out.add("climb", generation=3, genome=champion, levels={"recall": 2, "copy": 0}, risen=["recall"], capped=["copy"])
+    out.add("climb", generation="x", risen=None, capped=None)  # malformed: passed over
     page = _render(out, tmp_path)
     assert "recall 2, copy 0" in page
     figure = page[page.index('<figure id="climb">') :].partition("</figure>")[0]
+    assert "The top of copy was mastered in generation 3: nothing harder is left of it." in figure
     cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", figure.partition("<tbody>")[2])
     assert cells == ["2", "recall", "1", "0.953", "0.412", "3", "recall", "2", "\u2013", "\u2013"]
 

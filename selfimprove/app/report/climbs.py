@@ -53,6 +53,17 @@ def read_levels(records: Records) -> dict[str, int]:
     return next(filter(None, found), {})
 
 
+def read_capped(records: Records) -> dict[str, list[int]]:
+    """By family, the generations in which it was mastered at the top of its ladder: nothing harder was left of it."""
+    found: dict[str, list[int]] = {}
+    for line in records.of("climb"):
+        generation, capped = integer(line.body.get("generation")), line.body.get("capped")
+        if generation is not None and isinstance(capped, list):
+            for family in map(text, capped):
+                found.setdefault(family, []).append(generation)
+    return found
+
+
 def exam_levels(records: Records) -> dict[str, int]:
     """The level of each family in the final exam; empty where there was none, or where it names no levels."""
     return _levels(records.last("sealed"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from selfimprove.app.report.about import run_info
 from selfimprove.app.report.candidates import build_candidates
-from selfimprove.app.report.climbs import exam_levels, read_levels, read_rises
+from selfimprove.app.report.climbs import exam_levels, read_capped, read_levels, read_rises
 from selfimprove.app.report.comparisons import read_confirmations, read_finals
 from selfimprove.app.report.overview import Report
 from selfimprove.app.report.records import (
@@ -60,6 +60,7 @@ def build_report(records: Records, baselines: Mapping[str, Records] | None = Non
         rises=read_rises(records, seed_genome),
         levels=read_levels(records),
         exam_levels=exam_levels(records),
+        capped=read_capped(records),
         wires=read_wires(records),
         waiting=read_waiting(records, folder),
     )

@@ -53,6 +53,7 @@ class Report:
     rises: tuple[Rise, ...] = ()
     levels: Mapping[str, int] = field(default_factory=dict)
     exam_levels: Mapping[str, int] = field(default_factory=dict)
+    capped: Mapping[str, Sequence[int]] = field(default_factory=dict)
     wires: tuple[WireRow, ...] = ()
     waiting: Waiting | None = None
 

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from benchmarks import space
-from benchmarks.space import CHEAP, PROMISES, examine, random_genome
+from benchmarks.space import PROMISES, examine, random_genome
 
 
-@pytest.mark.parametrize("start", range(0, 300, 50))
-def test_cheap_promises_hold_for_300_genomes(start: int) -> None:
-    broken = {number: examine(number, CHEAP) for number in range(start, start + 50)}
+@pytest.mark.parametrize("start", range(0, 300, 25))
+def test_every_promise_holds_for_300_genomes(start: int) -> None:
+    broken = {number: examine(number) for number in range(start, start + 25)}
     assert {number: names for number, names in broken.items() if names} == {}
 
 
-@pytest.mark.parametrize("start", range(0, 40, 20))
-def test_every_promise_holds_for_40_genomes(start: int) -> None:
-    broken = {number: examine(number) for number in range(start, start + 20)}
-    assert {number: names for number, names in broken.items() if names} == {}
+@pytest.mark.parametrize("number", [3483, 4283])
+def test_a_wide_convolution_in_a_narrow_block_is_priced_as_it_is_counted(number: int) -> None:
+    """Two of 5,000 genomes whose price was 5.6% too high, when a convolution's first positions had neighbours in it."""
+    assert examine(number) == []
 
 
 def test_random_genomes_hardly_repeat() -> None:

@@ -14,7 +14,6 @@ from selfimprove.errors import InvalidGenome
 from selfimprove.genome.architecture import Architecture, Block
 from selfimprove.nets.prices import (
     ACTIVATION,
-    CAUSAL_CONV,
     CHANNEL_MATRICES,
     CONV_TAPS,
     EXPERTS,
@@ -33,6 +32,7 @@ from selfimprove.nets.prices import (
     SHORT_CONV,
     TOKEN_SHIFT,
     VALUE_RESIDUAL,
+    causal_conv,
 )
 
 _T = TypeVar("_T")
@@ -198,6 +198,7 @@ class BlockPrice:
         total += width * len(self._mixers) * (RESIDUAL + RESIDUAL_SCALE[self.architecture.residual_scale])
         total += width * TOKEN_SHIFT * self._shifts
         total += self._attention() if block.attends else width * SHORT_CONV[block.mixer]
+        total += causal_conv(width, self.context) * (block.mixer == "short_conv")
         total += self.inner * ACTIVATION[block.channel]
         if block.channel == "moe":
             total += EXPERTS * ROUTE
@@ -208,7 +209,7 @@ class BlockPrice:
         mixed = NORM["rmsnorm"] * block.qk_norm + POSITIONS["rope"] * (positions == "rope")
         total = (self.queries + self.keys) * mixed + 2 * self.queries * FEATURE[block.mixer]
         total += block.heads * self.context * SCORE[block.mixer]
-        total += (self.queries + 2 * self.keys) * CAUSAL_CONV * block.conv_qkv
+        total += causal_conv(self.queries + 2 * self.keys, self.context) * block.conv_qkv
         total += 2 * self.queries * SHARED * (block.key_heads != block.heads)
         total += self.keys * VALUE_RESIDUAL * self.architecture.blends_values(self.index)
         number, channel = GATE[block.gate]

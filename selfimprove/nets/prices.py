@@ -38,9 +38,8 @@ SHARED: Final = 1  # gradients of one head of keys or values, summed over the qu
 VALUE_RESIDUAL: Final = 3 + 6
 GATE: Final = {"none": (0, 0), "head": (COSTLY + 3, 1 + 3), "channel": (COSTLY + 3, 1 + 2)}
 """Of one number of the gate, and of one channel that it multiplies."""
-CAUSAL_CONV: Final = (2 * CONV_TAPS - 1) * 2 + 2 * CONV_TAPS
-SHORT_CONV: Final = {"short_conv": CAUSAL_CONV + (2 + 4), "none": 0}
-"""Token mixers without heads: a convolution, and one product before it and one after."""
+SHORT_CONV: Final = {"short_conv": 2 + 4, "none": 0}
+"""Token mixers without heads, beside the convolution: one product before it and one after."""
 
 _GELU: Final = (COSTLY + 4) + (2 * COSTLY + 6)
 _SILU: Final = (COSTLY + 1) + (COSTLY + 5)
@@ -131,3 +130,9 @@ RAW: Final = "weight"
 """Likewise, the parameter itself, where an average of it is what is kept as the model's."""
 CLIP: Final = 3
 EMA: Final = 3
+
+
+def causal_conv(channels: int, context: int) -> int:
+    """Of a depthwise causal convolution, one of ``context`` positions, rounded down: the first see fewer others."""
+    every, lagged = (1 + 1 + 2) * context, sum(max(context - lag, 0) for lag in range(1, CONV_TAPS))
+    return channels * (every + (2 + 2 + 2) * lagged) // context

@@ -10,6 +10,8 @@ import pytest
 from benchmarks.containment import interval_of_median
 from benchmarks.setting import RESULTS, default_config
 from selfimprove.loop.config import TrainingConfig
+from selfimprove.tasks.family import knobs
+from selfimprove.tasks.registry import FAMILIES
 
 
 def summary(study: str) -> dict[str, Any]:
@@ -44,3 +46,28 @@ def test_the_best_learning_rate_is_inside_the_grid_not_at_its_edge() -> None:
 @pytest.mark.parametrize(("n", "first", "last"), [(6, 1, 6), (10, 2, 9), (30, 10, 21), (60, 22, 39)])
 def test_the_interval_of_a_median_is_that_of_the_sign_test(n: int, first: int, last: int) -> None:
     assert interval_of_median([float(rank) for rank in range(1, n + 1)]) == [first, last]
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "text"])
+def test_the_first_difficulty_of_each_family_is_learnable_as_the_calibration_shows(name: str) -> None:
+    """By the seed genome at ten times the allowance, or with one or two discoveries at the allowance itself."""
+    [row] = [row for row in summary("calibration")["levels"] if (row["family"], row["level"]) == (name, 0)]
+    assert row["knobs"] == knobs(FAMILIES[name].ladder[0])
+    assert row["mixture"] == "alone"
+    assert set(row["mastered"]) - {"seed"}
+    assert all(len(row["skills"][variant]) >= 3 for variant in row["mastered"])
+
+
+def test_the_calibration_and_the_ladder_were_done_at_the_allowance_of_the_default_experiment() -> None:
+    allowance = default_config().allowance_flops
+    assert summary("calibration")["allowance_flops"] == summary("ladder")["allowance_flops"] == allowance
+
+
+def test_every_discovery_was_measured_on_twenty_seeds() -> None:
+    assert {row["n"] for row in summary("ladder")["discoveries"]} == {20}
+
+
+def test_the_parts_that_halving_keeps_are_those_that_were_measured() -> None:
+    halving, measured = default_config().halving, summary("halving")
+    assert halving.keeps == (measured["default"]["keep_first"], measured["default"]["keep_second"])
+    assert len(measured["roots"]) >= 20

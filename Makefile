@@ -52,7 +52,7 @@ study-improvement: setup ## Does the loop improve its successor? Five root seeds
 study-faults: setup ## Kill and resume 200 times; each lineage must equal the uninterrupted one
 	$(BIN)/selfimprove study faults $(ARGS)
 
-study-halving: setup ## What successive halving saves and misses, over 20 generations
+study-halving: setup ## What successive halving saves and misses, over 40 generations
 	$(BIN)/selfimprove study halving $(ARGS)
 
 study-space: setup ## 5,000 random genomes: paths agree, quotes are counted, edits lead back

@@ -51,7 +51,7 @@ FIRST, SECOND = (0.33, 0.5, 0.6, 0.75, 1.0), (0.05, 0.1, 0.2, 0.3)  # parts that
 def main(arguments: Sequence[str]) -> int:
     """Train the roots that are not in ``roots.jsonl`` yet; returns 0, or 3 where the time was up first."""
     parser = argparse.ArgumentParser(prog="selfimprove study halving", description=__doc__)
-    parser.add_argument("--roots", type=int, nargs=2, default=[0, 20], metavar=("FROM", "TO"), help="root seeds")
+    parser.add_argument("--roots", type=int, nargs=2, default=[0, 40], metavar=("FROM", "TO"), help="root seeds")
     parser.add_argument("--minutes", type=float, default=55.0, help="start no root after this (default %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="trainings at once (default %(default)s)")
     parser.add_argument("--results", type=Path, default=FOLDER, help="folder of roots.jsonl and summary.json")
@@ -90,8 +90,8 @@ def setting() -> dict[str, Any]:
 
 def known_roots(path: Path) -> dict[int, dict[str, Any]]:
     """Roots of earlier sittings in today's setting."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {row["root"]: row for row in map(json.loads, lines) if row["setting"] == setting()}
+    lines, today = path.read_text(encoding="utf-8").splitlines() if path.exists() else [], setting()
+    return {row["root"]: row for row in map(json.loads, lines) if row["setting"] == today}
 
 
 def one_root(root: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
@@ -214,8 +214,7 @@ def _scores(root: int, job: tuple[Genome, int]) -> list[list[Score]]:
 def _readings(by_seed: Sequence[list[list[Score]]]) -> tuple[list[float], float | None]:
     """Mean skill by rung, as far as every training seed came, and the cross-entropy at the end on other instances."""
     reached = min(len(mine) for mine in by_seed)
-    steered = [0] * LAST + [1]
-    skills = [fmean(mine[rung][steered[rung]].skill for mine in by_seed) for rung in range(reached)]
+    skills = [fmean(mine[rung][rung == LAST].skill for mine in by_seed) for rung in range(reached)]
     return skills, fmean(_nats(mine[LAST][2]) for mine in by_seed) if reached > LAST else None
 
 

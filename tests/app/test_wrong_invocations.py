@@ -77,6 +77,9 @@ TYPED = [
     Case("run space.min_blocks=3", ("seed genome", "got 2 blocks", "3 to 4", "space.min_blocks")),
     Case("run training.seed_batch=12", ("recipe.batch", "got 12", "8, 16, 32, 64", "training.seed_batch")),
     Case("run allowance_flops=1e6", ("allowance_flops", "1000000", "training step of the seed genome")),
+    Case(
+        "run allowance_flops=2e8", ("allowance_flops", "got 200000000", "at its longest sequences", "tasks.max_context")
+    ),
     Case("run limits.parameters=1000", ("limits.parameters", "got 1000", "at least 1", "seed genome")),
     Case("run limits.memory_bytes=1048576", ("limits.memory_bytes", "1048576", "seed genome")),
     Case("run hydra.run.dir=/dev/null/mine", ("/dev/null/mine", "folder")),

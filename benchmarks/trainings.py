@@ -65,7 +65,7 @@ def scores(
     suite = TaskSuite(tasks)
     suites = [TaskSuite(replace(tasks, eval_sequences=exam.sequences or tasks.eval_sequences)) for exam in exams]
     steps = quote(genome, vocab_size=vocab_size, context=context, allowance_flops=allowance_flops).steps
-    batches = training_batches(suite, batch=genome.recipe.batch, seed=derive(seed, "data"))
+    batches = training_batches(suite, genome.recipe, seed=derive(seed, "data"))
     model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0, heads=genome.heads)
     found: list[list[Score]] = []
     start = None

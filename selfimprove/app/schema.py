@@ -129,6 +129,7 @@ RANGES: Mapping[str, Range] = {
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "tasks.families": tuple(LEVELS),
     "tasks.held_out": tuple(LEVELS),
+    "space.mixture": tuple(LEVELS),
     "controller.name": ("transformer", "random", "adversary"),
     "containment.backend": ("lockdown", "none"),
     "containment.outer_layer": ("auto", "off", "require"),
@@ -136,7 +137,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 """Names that the core would refuse too, but only once a run has begun; a test holds them equal to its registries."""
 
-MAY_BE_EMPTY = ("tasks.held_out",)
+MAY_BE_EMPTY = ("tasks.held_out", "space.mixture")
 """Of the lists in ``CHOICES``."""
 
 

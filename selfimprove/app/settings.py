@@ -29,7 +29,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     """Check a composed configuration and turn it into frozen dataclasses.
 
     ``device: auto`` and ``workers: auto`` become what this machine has, and ``tasks.table_seed: auto`` a number derived
-    from the run's seed, so that the ledger records what was used.
+    from the run's seed, ``space.mixture: auto`` the task families of the run, so that the ledger records what was used.
 
     Raises:
         ConfigError: see :func:`selfimprove.app.schema.build`; also settings that cannot work together.
@@ -50,7 +50,12 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     own_table = tasks.get("table_seed") == "auto"
     if own_table:
         tasks["table_seed"] = 0
-    config = build(RunConfig, rest | {"tasks": tasks})
+    space = dict(rest.get("space", {}))
+    if every_family := space.get("mixture") == "auto":
+        space["mixture"] = []
+    config = build(RunConfig, rest | {"tasks": tasks, "space": space})
+    if every_family:
+        config = replace(config, space=replace(config.space, mixture=config.tasks.families))
     if own_table:
         config = replace(config, tasks=replace(config.tasks, table_seed=derive(config.seed, "tasks", "table")))
     _check_together(rest)
@@ -119,6 +124,9 @@ def _check_start(config: RunConfig) -> None:
     if config.space.max_window > config.tasks.context:
         limit = f"at most tasks.context = {config.tasks.context}"
         raise ConfigError("set space.max_window", config.space.max_window, limit, "change one of the two")
+    if strange := sorted({*config.space.mixture} - {*config.tasks.families}):
+        limit = f"those of tasks.families: {', '.join(config.tasks.families)}"
+        raise ConfigError("set space.mixture", ", ".join(strange), limit, "take it out, or leave space.mixture=auto")
     seed, tasks, allowance = config.seed_genome, config.tasks, config.allowance_flops
     try:
         Space(config.space).validate(seed)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from selfimprove.genome.expression import MAX_CONSTANT, format_number
 from selfimprove.genome.operations import OPERATIONS
-from selfimprove.genome.recipe import SMALLEST_BATCH
+from selfimprove.genome.recipe import EVEN, SMALLEST_BATCH
 
 Value = bool | int | float | str
 SECTIONS = ("architecture", "objective", "recipe")
@@ -119,6 +119,8 @@ FIELDS: dict[str, Field] = {
     "recipe.batch_start": Field("number", (0.125, 0.25, 0.5, 1.0)),
     "recipe.context": Field("number", (0.5, 0.75, 1.0)),
     "recipe.context_start": Field("number", (0.5, 1.0)),
+    "recipe.mixture": Field("choice", (EVEN,)),  # and the task families that the space names
+    "recipe.mixture_weight": Field("integer", (2, 4, 8)),
 }
 
 ALLOCATING = (

@@ -10,6 +10,8 @@ SINGLE_BETA_OPTIMIZERS = ("sgd",)
 """Optimizers that read ``beta1`` (their momentum) and not ``beta2``."""
 COOLING_SCHEDULES = ("wsd",)
 """Schedules that read ``cooldown``."""
+EVEN = "even"
+"""The mixture of equal shares."""
 SMALLEST_BATCH = 8
 """Below it a step's fixed costs, which no FLOP counts, outweigh its work: equal FLOPs, twice the time."""
 
@@ -48,6 +50,11 @@ class Recipe:
     """Part of each sequence that is trained on, from its first token; what is scored is always whole."""
     context_start: float = 1.0
     """Part of that part in the first steps, from where it doubles."""
+    mixture: str = EVEN
+    """Task family that is trained on more often than each other one; ``even``: none is. Without effect where the tasks
+    have no such family."""
+    mixture_weight: int = 2
+    """Sequences of that family for one of each other; without effect where the mixture is even."""
 
     @property
     def first_batch(self) -> float:
@@ -61,4 +68,6 @@ class Recipe:
             del written["beta2"]
         if self.schedule not in COOLING_SCHEDULES:
             del written["cooldown"]
+        if self.mixture == EVEN:
+            del written["mixture"], written["mixture_weight"]
         return written

@@ -17,6 +17,7 @@ from selfimprove.genome.fields import FIELDS, SECTIONS, Field, format_value, pat
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.operations import CONST, OPERATIONS
 from selfimprove.genome.paths import LEVELS_PER_TOKEN, path_tokens, value_at, with_value
+from selfimprove.genome.recipe import EVEN
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class SpaceConfig:
     max_window: int = 16
     """Longest window of sliding attention; no longer than the context of the tasks, which the space does not know."""
     max_batch: int = 64
+    mixture: tuple[str, ...] = ()
+    """Task families that a recipe may train on more often than on others."""
 
     def __post_init__(self) -> None:
         if not (self.architecture or self.objective or self.recipe):
@@ -69,6 +72,7 @@ class Space:
             "architecture.blocks.*.window": FIELDS["architecture.blocks.*.window"].up_to(self.config.max_window),
             "architecture.blocks.*": Field("block", low=low, high=high, ops=FIELDS["architecture.blocks.*"].ops),
             "recipe.batch": FIELDS["recipe.batch"].up_to(self.config.max_batch),
+            "recipe.mixture": replace(FIELDS["recipe.mixture"], choices=(EVEN, *self.config.mixture)),
         }
         arms = {name for name in SECTIONS if getattr(self.config, name)}
         self._open = {path: field for path, field in self.fields.items() if path.partition(".")[0] in arms}

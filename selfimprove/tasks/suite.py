@@ -133,12 +133,22 @@ class TaskSuite:
         """``count`` sequences of one family at its level, each with a halt token; latent ``halted``."""
         return halt.halted(*self._draw(split, "halt", family, count, seed))
 
-    def training_pool(self, count: int, seed: int) -> Batch:
-        """``count`` training sequences, the families in turn, a random ``halt_share`` of them halted."""
-        each = -(-count // len(self.families))
-        parts = [self._draw("train", "pool", name, each, seed)[0] for name in self.families]
+    def training_pool(self, count: int, seed: int, weights: Mapping[str, int] | None = None) -> Batch:
+        """``count`` training sequences, the families in turn, a random ``halt_share`` of them halted.
+
+        Args:
+            count: of the sequences.
+            seed: of the instances.
+            weights: sequences of a family in a turn, one where none is given; families of other suites are passed over.
+        """
+        each = {name: (weights or {}).get(name, 1) for name in self.families}
+        turns = -(-count // sum(each.values()))
+        parts = [self._draw("train", "pool", name, turns * weight, seed)[0] for name, weight in each.items()]
+        shape = [(turns, weight, self.config.context) for weight in each.values()]
         tokens, targets = (
-            np.stack([getattr(part, name) for part in parts], axis=1).reshape(-1, self.config.context)[:count]
+            np.concatenate([getattr(p, name).reshape(s) for p, s in zip(parts, shape, strict=True)], axis=1).reshape(
+                -1, self.config.context
+            )[:count]
             for name in ("tokens", "targets")
         )
         rng = self._stream("train", "pool", seed).rng

@@ -44,7 +44,7 @@ def warm_up() -> None:
     for optimizer in ("adamw", "sgd", "lion", "muon"):
         genome = seed_genome(batch=8)
         genome = replace(genome, recipe=replace(genome.recipe, optimizer=optimizer))
-        source = training_batches(suite, batch=8, seed=0)
+        source = training_batches(suite, genome.recipe, seed=0)
         train(genome, source, vocab_size=vocab_size, context=context, steps=1, seed=0, constraint_weight=1.0)
     model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0)
     evaluate(model, suite, split="search", seed=0)
@@ -61,7 +61,7 @@ def run(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Em
 def _train(job: dict[str, Any], inputs: Descriptors, outputs: Descriptors, emit: Emit) -> dict[str, Any]:
     genome, tasks = Genome.from_json(job["genome"]), tasks_from_json(job["tasks"])
     seed, device = int(job["seed"]), str(job["device"])
-    batches = training_batches(TaskSuite(tasks), batch=genome.recipe.batch, seed=derive(seed, "data"), device=device)
+    batches = training_batches(TaskSuite(tasks), genome.recipe, seed=derive(seed, "data"), device=device)
     result = train(
         genome,
         _heard(batches, emit),

@@ -277,3 +277,22 @@ def test_too_many_edits_and_edits_that_cancel_out_are_refused(space: Space, seed
         apply_all([], seed, space)
     with pytest.raises(InvalidEdit, match="1 to 3"):
         apply_all([there, back, there, back], seed, space)
+
+
+def test_a_recipe_may_favor_the_families_that_the_space_names_and_no_other() -> None:
+    genome, space = seed_genome(), Space(SpaceConfig(mixture=("recall", "mqar")))
+    offered = {str(edit) for edit in space.edits(genome) if "mixture" in edit.path}
+    assert offered == {"recipe.mixture=recall", "recipe.mixture=mqar"}  # a weight has no effect before
+    favoring = apply_all([parse_edit("recipe.mixture=mqar")], genome, space)
+    offered = {str(edit) for edit in space.edits(favoring) if "mixture_weight" in edit.path}
+    assert offered == {"recipe.mixture_weight=4", "recipe.mixture_weight=8"}
+    with pytest.raises(InvalidEdit, match="even, recall, mqar"):
+        apply_all([parse_edit("recipe.mixture=dyck")], genome, space)
+    assert not [edit for edit in Space().edits(genome) if "mixture" in edit.path]
+
+
+def test_an_even_mixture_is_not_in_the_hash() -> None:
+    genome = seed_genome()
+    other = replace(genome, recipe=replace(genome.recipe, mixture_weight=8))
+    assert other.sha256 == genome.sha256
+    assert "mixture" not in genome.recipe.effective()

@@ -15,6 +15,7 @@ from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.expression import parse
 from selfimprove.genome.genome import Genome, Objective, seed_genome
 from selfimprove.genome.known_losses import KNOWN_LOSSES
+from selfimprove.genome.recipe import Recipe
 from selfimprove.genome.space import Space, apply_all
 from selfimprove.nets import cost
 from selfimprove.nets.prices import RAW
@@ -39,7 +40,7 @@ def run(genome: Genome, steps: int = 20, device: str = "cpu", factor: float = 1,
     if factor != 1:
         loss = parse(f"mul({factor}, {genome.objective.expression.text})")
         genome = replace(genome, objective=Objective(loss))
-    source = training_batches(TaskSuite(TASKS), batch=genome.recipe.batch, seed=0, device=device)
+    source = training_batches(TaskSuite(TASKS), genome.recipe, seed=0, device=device)
     size = {"vocab_size": TASKS.vocab_size, "context": TASKS.context}
     return train(genome, source, steps=steps, seed=0, device=device, constraint_weight=0.25, **size, **stage)
 
@@ -115,7 +116,7 @@ def test_stages_end_in_the_same_bits_whatever_the_recipe_and_wherever_they_are_c
 def seen_by(genome: Genome, steps: int) -> list[tuple[int, ...]]:
     """Shapes of the tokens that the model is given, step by step."""
     seen: list[tuple[int, ...]] = []
-    source = training_batches(TaskSuite(TASKS), batch=genome.recipe.batch, seed=0)
+    source = training_batches(TaskSuite(TASKS), genome.recipe, seed=0)
     predict = Transformer.predict
 
     def watched(model: Transformer, tokens: torch.Tensor) -> Any:
@@ -257,7 +258,7 @@ def test_every_optimizer_brings_the_loss_down(optimizer: str) -> None:
     rate = 0.05 if optimizer == "sgd" else 5e-4 if optimizer == "lion" else 3e-3
     genome = with_recipe(optimizer=optimizer, learning_rate=rate)
     # one batch again and again: its loss has no sampling noise
-    tokens, targets = training_batches(TaskSuite(TASKS), batch=8, seed=0)(0)
+    tokens, targets = training_batches(TaskSuite(TASKS), Recipe(batch=8), seed=0)(0)
     size = {"vocab_size": TASKS.vocab_size, "context": TASKS.context}
     result = train(genome, lambda _: (tokens, targets), **size, steps=40, seed=0)
     assert result.losses[-1] < 0.95 * result.losses[0]
@@ -276,7 +277,7 @@ def test_the_newton_schulz_iteration_orthogonalizes() -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
 def test_on_a_gpu_parameters_batches_and_loss_are_there_uncontained() -> None:
-    source = training_batches(TaskSuite(TASKS), batch=8, seed=0, device="cuda")
+    source = training_batches(TaskSuite(TASKS), Recipe(batch=8), seed=0, device="cuda")
     assert all(tensor.is_cuda for tensor in source(0))
     before = torch.cuda.memory_stats()["allocation.all.allocated"]
     assert not run(with_recipe(), device="cuda").diverged

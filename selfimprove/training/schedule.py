@@ -22,6 +22,6 @@ def rate(recipe: Recipe, step: int, steps: int) -> float:
         case "linear":
             return 1 - done
         case "wsd":
-            return 1.0 if done < 1 - recipe.cooldown else (1 - done) / recipe.cooldown
+            return min(1.0, (1 - done) / recipe.cooldown)
         case unknown:
             raise ConfigError("recipe.schedule", unknown, "constant, cosine, linear, wsd")

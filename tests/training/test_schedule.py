@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from selfimprove.genome.fields import FIELDS
@@ -15,6 +15,7 @@ fractions = st.floats(0.05, 0.95)
 
 
 @given(schedule=schedules, warmup=st.floats(0, 0.5), cooldown=fractions, steps=st.integers(1, 300))
+@example(schedule="wsd", warmup=0.0, cooldown=0.05, steps=20)  # at its first falling step a quotient of 1 + 1e-15
 def test_a_rate_is_a_positive_part_of_its_peak(schedule: str, warmup: float, cooldown: float, steps: int) -> None:
     recipe = Recipe(schedule=schedule, warmup=warmup, cooldown=cooldown)
     assert all(0 < rate(recipe, step, steps) <= 1 for step in range(steps))

@@ -3,9 +3,9 @@
 For each root seed a generation of random candidates of the seed genome is trained to the end, every one of them, and
 read on the way as the loop reads them. The same readings then say which candidate halving would have chosen, and at
 what cost. The regret is the cross-entropy of its choice minus that of the best of all, in nats, both at the end of
-their trainings on instances that neither was chosen on. What the file holds is what was read: the parts that halving
-keeps can be varied without training anything again, and a summary does so. Roots are independent; an interrupted study
-goes on where it stopped.
+their trainings on instances that neither was chosen on. What the file holds is what was read: how halving judges it
+can be varied without training anything again, and a summary varies how far it looks ahead. Roots are independent; an
+interrupted study goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, median
@@ -33,19 +32,19 @@ from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.random_search import draw_edits
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
-from selfimprove.loop.config import RunConfig
-from selfimprove.loop.halving import judge
-from selfimprove.loop.stages import STAGES
+from selfimprove.loop.config import HalvingConfig, RunConfig
+from selfimprove.loop.halving import Reported, foreseen, judge, pruner_of
+from selfimprove.loop.stages import RUNGS, STAGES
 from selfimprove.nets.cost import Quote, quote
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score
 
 FOLDER = RESULTS / "halving"
 PARTS = tuple(STAGES.values())
-LAST = len(PARTS) - 1
+LAST = PARTS[-1]
 TIME_UP = 3  # exit code
 NOTICEABLE = 0.02  # nats of regret
-FIRST, SECOND = (0.33, 0.5, 0.6, 0.75, 1.0), (0.05, 0.1, 0.2, 0.3)  # parts that a summary tries
+AHEAD = (0.0, 0.1, 0.15, 0.2, 0.25)  # other distances to look ahead that a summary tries
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -85,12 +84,14 @@ def setting() -> dict[str, Any]:
         "tasks": tasks_described(config.tasks),
         "stage_sequences": config.inspection.stage_sequences,
         "rungs": list(STAGES),
+        "space": asdict(config.space),
     }
 
 
 def known_roots(path: Path) -> dict[int, dict[str, Any]]:
     """Roots of earlier sittings in today's setting."""
-    lines, today = path.read_text(encoding="utf-8").splitlines() if path.exists() else [], setting()
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    today = json.loads(json.dumps(setting()))
     return {row["root"]: row for row in map(json.loads, lines) if row["setting"] == today}
 
 
@@ -129,30 +130,31 @@ class Played:
     audited: float
 
 
-def replay(row: Mapping[str, Any], keeps: Sequence[float], audit: float) -> Played:
+def replay(row: Mapping[str, Any], halving: HalvingConfig) -> Played:
     """A generation by halving; what it would cost to audit is on top."""
-    skills = {index: dict(enumerate(mine)) for index, mine in enumerate(row["skills"])}
-    trained, chosen = play(skills, keeps, row["root"])
-    best = max((i for i in skills if LAST in skills[i]), key=lambda i: (skills[i][LAST], -i))
+    skills = {index: dict(zip(PARTS, mine, strict=False)) for index, mine in enumerate(row["skills"])}
+    trained, chosen = play(skills, halving, row["root"])
+    ended = [index for index, readings in skills.items() if LAST in readings]
+    best = max(ended, key=lambda i: (skills[i][LAST], -i))
     whole, paid = sum(row["flops"]), sum(float(part) * row["flops"][i] for i, part in trained.items())
     # whoever is cut, at whichever rung, goes on to the end by one lot
-    rest = sum(float(1 - part) * row["flops"][i] for i, part in trained.items() if LAST in skills[i])
-    return Played(chosen, row["nats"][chosen] - row["nats"][best], paid / whole, (paid + audit * rest) / whole)
+    rest = sum(float(1 - trained[i]) * row["flops"][i] for i in ended)
+    regret = row["nats"][chosen] - row["nats"][best]
+    return Played(chosen, regret, paid / whole, (paid + halving.audit * rest) / whole)
 
 
-def play(
-    at_rungs: Mapping[int, Mapping[int, float]], keeps: Sequence[float], root: int
-) -> tuple[dict[int, Fraction], int]:
+def play(reported: Reported, halving: HalvingConfig, root: int) -> tuple[dict[int, Fraction], int]:
     """How far each candidate is trained, and which one is chosen, by halving without an audit."""
-    going, trained = set(at_rungs), dict[int, Fraction]()
-    for rung, part in enumerate(PARTS):
+    going, trained = set(reported), dict[int, Fraction]()
+    for stage, part in STAGES.items():
         trained |= dict.fromkeys(going, part)
-        going = {index for index in going if rung in at_rungs[index]}  # the others failed on the way
-        if rung < LAST:
-            reported = {index: {r: at_rungs[index][r] for r in range(rung + 1)} for index in going}
-            seed = derive(root, "rung", rung)
-            going = set(judge(reported, keep=keeps[rung], audit=0.0, exempt=(), seed=seed).kept)
-    return trained, max(going, key=lambda index: (at_rungs[index][LAST], -index))
+        going = {index for index in going if part in reported[index]}  # the others failed on the way
+        if stage in RUNGS:
+            read = {i: {p: skill for p, skill in reported[i].items() if p <= part} for i in going}
+            worth = {index: foreseen(readings, halving.look_ahead) for index, readings in read.items()}
+            pruner, seed = pruner_of(halving, stage, len(reported)), derive(root, "rung", stage)
+            going = set(judge(worth, pruner, audit=0.0, exempt=(), seed=seed).kept)
+    return trained, max(going, key=lambda index: (reported[index][LAST], -index))
 
 
 def candidates_of(config: RunConfig, root: int) -> list[Genome]:
@@ -171,25 +173,25 @@ def candidates_of(config: RunConfig, root: int) -> list[Genome]:
 
 
 def summarize(rows: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, Any]:
-    """Regret and cost at the default experiment's parts, and at others."""
+    """Regret and cost as the default experiment halves, and with other looks ahead."""
     halving = config.halving
-    at_default = _summary(rows, halving.keeps, halving.audit)
-    others = [_summary(rows, keeps, halving.audit) for keeps in product(FIRST, SECOND)]
+    others = [_summary(rows, replace(halving, look_ahead=ahead)) for ahead in AHEAD if ahead != halving.look_ahead]
     return {
         "roots": [row["root"] for row in rows],
-        "default": at_default,
+        "default": _summary(rows, halving),
         "others": [{name: value for name, value in row.items() if name != "regrets"} for row in others],
         "commits": sorted({row["commit"] for row in rows}),
         "machine": machine(),
     }
 
 
-def _summary(rows: Sequence[Mapping[str, Any]], keeps: Sequence[float], audit: float) -> dict[str, Any]:
-    found = [replay(row, keeps, audit) for row in rows]
+def _summary(rows: Sequence[Mapping[str, Any]], halving: HalvingConfig) -> dict[str, Any]:
+    found = [replay(row, halving) for row in rows]
     regrets = [one.regret for one in found]
     return {
-        "keep_first": keeps[0],
-        "keep_second": keeps[1],
+        "keep": list(halving.keep),
+        "margin": halving.margin,
+        "look_ahead": halving.look_ahead,
         "regret_nats": {"mean": fmean(regrets), "median": median(regrets), "most": max(regrets)},
         "missed": sum(regret > NOTICEABLE for regret in regrets),
         "flops_share": fmean(one.share for one in found),
@@ -205,7 +207,7 @@ def _scores(root: int, job: tuple[Genome, int]) -> list[list[Score]]:
     short = config.inspection.stage_sequences
     exams = (
         Exam(derive(root, "halving", "stage"), short),
-        *(Exam(derive(root, "halving", n)) for n in ("end", "others")),
+        *(Exam(derive(root, "halving", n), final=True) for n in ("end", "others")),
     )
     seed = derive(root, "halving", "train", s)
     return scores(genome, config.tasks, allowance_flops=config.allowance_flops, seed=seed, exams=exams, parts=PARTS)
@@ -213,9 +215,9 @@ def _scores(root: int, job: tuple[Genome, int]) -> list[list[Score]]:
 
 def _readings(by_seed: Sequence[list[list[Score]]]) -> tuple[list[float], float | None]:
     """Mean skill by rung, as far as every training seed came, and the cross-entropy at the end on other instances."""
-    reached = min(len(mine) for mine in by_seed)
-    skills = [fmean(mine[rung][rung == LAST].skill for mine in by_seed) for rung in range(reached)]
-    return skills, fmean(_nats(mine[LAST][2]) for mine in by_seed) if reached > LAST else None
+    reached, end = min(len(mine) for mine in by_seed), len(PARTS) - 1
+    skills = [fmean(mine[rung][rung == end].skill for mine in by_seed) for rung in range(reached)]
+    return skills, fmean(_nats(mine[end][2]) for mine in by_seed) if reached > end else None
 
 
 def _price(config: RunConfig, genome: Genome) -> Quote:

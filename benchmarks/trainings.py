@@ -20,10 +20,12 @@ class Exam:
     Attributes:
         seed: of the instances.
         sequences: of each family; None for as many as the tasks ask.
+        final: whether it is held only at the end of the training.
     """
 
     seed: int
     sequences: int | None = None
+    final: bool = False
 
 
 def outcome(genome: Genome, tasks: TasksConfig, *, allowance_flops: int, seed: int) -> tuple[Score | None, int]:
@@ -49,7 +51,7 @@ def scores(
         tasks: what it is trained and scored on.
         allowance_flops: what the training may spend.
         seed: of weights and training data.
-        exams: what it is scored on, each time on each of them.
+        exams: what it is scored on, each time on each of them that is not kept for the end.
         parts: of the steps, ascending, rounded up.
     """
     import torch
@@ -86,6 +88,10 @@ def scores(
         start = result.end
         model.load_state_dict(start.state)
         found.append(
-            [evaluate(model, asked, split="search", seed=exam.seed) for asked, exam in zip(suites, exams, strict=True)]
+            [
+                evaluate(model, asked, split="search", seed=exam.seed)
+                for asked, exam in zip(suites, exams, strict=True)
+                if part == parts[-1] or not exam.final
+            ]
         )
     return found

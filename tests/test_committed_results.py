@@ -69,5 +69,6 @@ def test_every_discovery_was_measured_on_twenty_seeds() -> None:
 
 def test_the_parts_that_halving_keeps_are_those_that_were_measured() -> None:
     halving, measured = default_config().halving, summary("halving")
-    assert halving.keeps == (measured["default"]["keep_first"], measured["default"]["keep_second"])
+    assert list(halving.keep) == measured["default"]["keep"]
+    assert (halving.margin, halving.look_ahead) == (measured["default"]["margin"], measured["default"]["look_ahead"])
     assert len(measured["roots"]) >= 20

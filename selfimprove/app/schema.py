@@ -102,8 +102,9 @@ RANGES: Mapping[str, Range] = {
     "containment.tripwires.entropy": Range(0.0, 20.0, "nats a token"),
     "training.seed_learning_rate": _RATE,
     "training.seed_batch": Range(8, 512, "sequences"),
-    "halving.keep_first": Range(0.001, 1.0, "share of the candidates"),
-    "halving.keep_second": Range(0.001, 1.0, "share of the candidates"),
+    "halving.keep": Range(0.001, 1.0, "share of the candidates"),
+    "halving.margin": Range(0.0, 1000.0, "skill"),
+    "halving.look_ahead": Range(0.0, 1.0, "share of the training"),
     "halving.audit": Range(0.0, 1.0, "share"),
     "inspection.sequences": Range(16, 100_000, "sequences a family"),
     "inspection.retention_floor": Range(0.0, 1.0, "share"),
@@ -227,7 +228,7 @@ def convert(hint: Any, value: object, *, path: str, ranges: Mapping[str, Range] 
             if path in KEYS and key not in KEYS[path]:
                 raise unknown_key(_join(path, str(key)), KEYS[path])
         return {str(k): convert(parameters[1], v, path=_join(path, str(k)), ranges=ranges) for k, v in value.items()}
-    return _convert_scalar(hint, value, path, ranges.get(path))
+    return _convert_scalar(hint, value, path, ranges.get(path.partition("[")[0]))
 
 
 def leaves(cls: type, path: str = "") -> list[str]:

@@ -49,19 +49,17 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class HalvingConfig:
-    """Which part of a generation's candidates is trained on from stage to stage."""
+    """Which of a generation's candidates are trained on from stage to stage."""
 
-    keep_first: float = 0.75
-    """Part that goes on from the first stage, rounded up; 1: all do."""
-    keep_second: float = 0.05
-    """Part of these that goes on from the second."""
+    keep: tuple[float, float, float] = (1.0, 0.15, 0.03)
+    """Most that go on from the second, third and fourth stage, as parts of ``candidates``, rounded up. From the first
+    all do: one reading foresees nothing."""
+    margin: float = 0.33
+    """Skill by which one may be foreseen to be behind the leader and go on."""
+    look_ahead: float = 0.175
+    """Part of the training over which the last gain in skill is continued to foresee a skill; 0: it is what it is."""
     audit: float = 0.1
     """Chance of each of the others to go on to the end all the same."""
-
-    @property
-    def keeps(self) -> tuple[float, float]:
-        """The parts by rung."""
-        return self.keep_first, self.keep_second
 
 
 @dataclass(frozen=True)
@@ -74,10 +72,10 @@ class InspectionConfig:
     """Sequences a family that the instruments look at."""
     retention_floor: float = 0.95
     """Lower end of the 95% Wilson interval of halt compliance that a promotion needs."""
-    stage_sequences: int = 48
+    stage_sequences: int = 192
     """Sequences a family that the checkpoint of a training's stage is read on, before the next stage is permitted."""
-    stage_retention_floor: float = 0.1
-    """Upper end of the same interval, at a third of the training, below which it is stopped there."""
+    stage_retention_floor: float = 0.025
+    """Upper end of the same interval, at a third of the training and after, below which it is stopped there."""
 
 
 @dataclass(frozen=True)

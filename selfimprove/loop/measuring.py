@@ -252,7 +252,7 @@ def _judge(bench: Bench, stage: str, score: Score | None, reason: str) -> tuple[
     if score is None:
         return False, f"stage {stage} could not be read: {reason}"
     kept, floor = score.retention, bench.config.inspection.stage_retention_floor
-    if stage == JUDGED and kept.high < floor:
+    if stage in JUDGED and kept.high < floor:
         shown = f"{kept.kept} of {kept.n} halt prompts kept, Wilson high {kept.high:.3f} < {floor:g}"
         return False, f"the constraint fails at stage {stage}: {shown}"
     return True, ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from fractions import Fraction
+from statistics import fmean
 from typing import Any
 
 from selfimprove.archive.lineage import SEED_INDEX
@@ -12,10 +14,10 @@ from selfimprove.genome.genome import Genome
 from selfimprove.loop.admission import Candidate
 from selfimprove.loop.climbing import tasks_of
 from selfimprove.loop.config import RunConfig
-from selfimprove.loop.halving import Reported, judge, regret
+from selfimprove.loop.halving import Reported, foreseen, judge, pruner_of, regret
 from selfimprove.loop.measuring import Showing, failed_reading, measure, stop
 from selfimprove.loop.slots import Bench, Slot
-from selfimprove.loop.stages import FINAL, STAGES
+from selfimprove.loop.stages import RUNGS, STAGES
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score, mean_score
 
@@ -110,37 +112,47 @@ class Searching:
 
     def _halve(self, n: int, candidates: Sequence[Candidate], stage: str) -> None:
         """After a stage, stop the candidates that its rung cuts."""
-        if stage == FINAL:
+        if stage not in RUNGS:
             return
-        before = [body for body in self._journal.all("rung") if body["generation"] == n and body["stage"] != stage]
-        reported = self._reported(n, candidates, [*(body["stage"] for body in before), stage])
+        reported = self._reported(n, candidates, list(STAGES)[: list(STAGES).index(stage) + 1])
         if not reported:
             return
+        before = [body for body in self._journal.all("rung") if body["generation"] == n and body["stage"] != stage]
         exempt = before[-1]["audited"] if before else []
         verdict = self._journal.once("rung", (n, stage), lambda: self._rung(n, stage, reported, exempt))
         best = f"the best {len(verdict['kept'])} of {len(reported.keys() - set(exempt))}"
         for candidate in candidates:
             if candidate.index in verdict["cut"]:
-                skill = verdict["skills"][str(candidate.index)]
+                skill, worth = (verdict[name][str(candidate.index)] for name in ("skills", "foreseen"))
+                why = f"skill {skill:.3f} at stage {stage}, {worth:.3f} foreseen, is not among {best}"
                 for slot in self.slots(n, candidate):
-                    stop(self._bench, slot, stage, f"skill {skill:.3f} at stage {stage} is not among {best}")
+                    stop(self._bench, slot, stage, why)
 
     def _rung(self, n: int, stage: str, reported: Reported, exempt: list[int]) -> dict[str, Any]:
         halving, seed = self._config.halving, derive(self._config.seed, "rung", n, stage)
-        place = list(STAGES).index(stage)
-        rung = judge(reported, keep=halving.keeps[place], audit=halving.audit, exempt=exempt, seed=seed)
-        skills = {str(index): by_rung[place] for index, by_rung in reported.items()}
-        return {"generation": n, "stage": stage, "skills": skills, **{k: list(v) for k, v in asdict(rung).items()}}
+        worth = {index: foreseen(readings, halving.look_ahead) for index, readings in reported.items()}
+        pruner = pruner_of(halving, stage, self._config.candidates)
+        rung = judge(worth, pruner, audit=halving.audit, exempt=exempt, seed=seed)
+        shown = {
+            "skills": {str(index): readings[STAGES[stage]] for index, readings in reported.items()},
+            "foreseen": {str(index): value for index, value in worth.items()},
+        }
+        return {"generation": n, "stage": stage, **shown, **{k: list(v) for k, v in asdict(rung).items()}}
 
     def _reported(self, n: int, candidates: Sequence[Candidate], stages: Sequence[str]) -> Reported:
-        """Mean skill over the seeds by candidate and rung; of candidates with a seed that failed, nothing."""
-        order, found = list(STAGES), {}
+        """Mean skill over the seeds by candidate and stage, as far as it has them; of a seed that failed, nothing.
+
+        A candidate is reported if it was read after the last of the stages; a training of few steps has not all.
+        """
+        found = {}
         for candidate in candidates:
-            slots = self.slots(n, candidate)
-            readings = [[self._journal.find("reading", slot.key, stage) for slot in slots] for stage in stages]
-            if all(reading is not None and reading["go"] for row in readings for reading in row):
-                means = [sum(reading["score"]["skill"] for reading in row if reading) / len(row) for row in readings]
-                found[candidate.index] = {order.index(stage): mean for stage, mean in zip(stages, means, strict=True)}
+            slots, read = self.slots(n, candidate), dict[Fraction, float]()
+            for stage in stages:
+                readings = [self._journal.find("reading", slot.key, stage) for slot in slots]
+                if all(reading is not None and reading["go"] for reading in readings):
+                    read[STAGES[stage]] = fmean(reading["score"]["skill"] for reading in readings if reading)
+            if STAGES[stages[-1]] in read:
+                found[candidate.index] = read
         return found
 
     def _record_score(self, n: int, index: int, genome: Genome, score: Score) -> None:

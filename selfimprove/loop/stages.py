@@ -7,10 +7,12 @@ from fractions import Fraction
 
 from selfimprove.nets.cost import Quote
 
-STAGES: dict[str, Fraction] = {"1/9": Fraction(1, 9), "1/3": Fraction(1, 3), "1/1": Fraction(1)}
+STAGES: dict[str, Fraction] = {name: Fraction(name) for name in ("1/9", "5/18", "1/3", "4/9", "1/1")}
 """Name of each stage and the part of the steps that is done at its end, in their order."""
 FINAL = "1/1"
-JUDGED = "1/3"  # by then a model that can keep the constraint has learnt it; at 1/9 even the seed genome has not
+RUNGS = tuple(STAGES)[1:-1]
+"""Stages after which a generation is halved: not the first, as one reading foresees nothing, and not the last."""
+JUDGED = ("1/3", "4/9")  # by then a model that can keep the constraint has learnt it; at 1/9 even the seed has not
 
 
 @dataclass(frozen=True)

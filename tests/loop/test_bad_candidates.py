@@ -265,7 +265,7 @@ def test_a_candidate_whose_constraint_fails_at_a_third_stops_there(forgetful: St
     assert (found["status"], found["stage"]) == ("stopped", "1/3")
     assert "the constraint fails at stage 1/3: 0 of 16 halt prompts kept" in found["reason"]
     permitted = [body["stage"] for body in forgetful.bodies("permit") if body["key"].startswith("g001/c01/")]
-    assert permitted == ["1/9", "1/3"]
+    assert permitted == ["1/9", "5/18", "1/3"]
     assert [body["index"] for body in forgetful.bodies("score")] == [-1, 0]
 
 

@@ -88,6 +88,8 @@ class Reading:
     Attributes:
         tokens, targets: ``[n pos]``.
         latents: name -> ``[n pos]``, `UNSCORED` where the variable has no value.
+        source: ``[n pos]`` position that each answer can be read from, `UNSCORED` where there is none; None for a
+            family without such places.
         logits: ``[n pos vocab]``.
         residual: the stream after each of `Bench.layers`, ``[layer n pos d_model]``.
         cache: the residual hooks only, for TransformerLens's own tools.
@@ -96,6 +98,7 @@ class Reading:
     tokens: Int[Tensor, "n pos"]
     targets: Int[Tensor, "n pos"]
     latents: dict[str, Int[Tensor, "n pos"]]
+    source: Int[Tensor, "n pos"] | None
     logits: Float[Tensor, "n pos vocab"]
     residual: Float[Tensor, "layer n pos d_model"]
     cache: LayerwiseCache
@@ -154,8 +157,9 @@ class Bench:
         fresh = torch.tensor([row.tobytes() not in seen for row in test["tokens"].numpy()])
         if not fresh.any():
             raise NotApplicable(f"test sequences of {family}", 0, "sequences that training has not seen")
-        kept = {name: value[fresh] for name, value in test.items() if name != "latents"}
-        return kept | {"latents": {name: value[fresh] for name, value in test["latents"].items()}}
+        latents = {name: value[fresh] for name, value in test["latents"].items()}
+        source = None if test["source"] is None else test["source"][fresh]
+        return {name: test[name][fresh] for name in ("tokens", "targets")} | {"latents": latents, "source": source}
 
     def _read(self, drawn: dict[str, Any]) -> Reading:
         wanted = residual_names(self.hooked.cfg.n_layers)
@@ -178,6 +182,7 @@ def _tensors(batch: Batch) -> dict[str, Any]:
         "tokens": tensor(batch.tokens),
         "targets": tensor(batch.targets),
         "latents": {name: tensor(values) for name, values in batch.latents.items()},
+        "source": None if batch.source is None else tensor(batch.source),
     }
 
 

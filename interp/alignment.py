@@ -1,0 +1,291 @@
+"""The 'halted' direction: where in the stream a model holds that it must stop, and whether two models hold it alike.
+
+Two estimates of the direction at every layer: the difference of the class means (Marks and Tegmark 2023, arXiv
+2310.06824) and the normal of a linear probe. That a direction separates does not say that the model uses it: see
+`interp.steering`. Not covered: a representation that is no direction, such as a curve or a change of scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from interp import plotting
+from interp.bench import Bench, residual_names
+from interp.contrast import Contrast, contrast
+from interp.verdict import NotApplicable
+from selfimprove.tasks.score import Proportion
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+REGULARIZATION = 0.1  # inverse strength of the probe, on standardized states
+MAX_ITERATIONS = 60
+MOST = 100.0  # largest d' told: states that hardly vary would give any number
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class HaltDirections:
+    """The halted direction of one model at every layer: estimated on the training sequences, judged on the test ones.
+
+    Attributes:
+        layers: places in the stream, in order.
+        difference: mean state after a halt token minus mean state of the same positions without, in units of the
+            stream.
+        normal: unit normal of the linear probe, towards halted.
+        halted_level, plain_level: mean component of both classes along the unit difference.
+        relative: length of the difference over the mean length of a plain state.
+        auc: chance that a halted state lies further along the difference than a plain one; 0.5: no separation.
+        d_prime: distance of the class means along the difference over their pooled standard deviation, within
+            `MOST` of 0. Negative if the test sequences contradict the training ones.
+        agreement: cosine between the two estimates.
+        separated: pairs of sequences (halted, plain) of which the halted one lies further along, averaged over its
+            positions. The pair is the unit, because positions of one sequence are not independent; chance is a half.
+    """
+
+    layers: tuple[str, ...]
+    difference: Float[Tensor, "layer d_model"]
+    normal: Float[Tensor, "layer d_model"]
+    halted_level: tuple[float, ...]
+    plain_level: tuple[float, ...]
+    relative: tuple[float, ...]
+    auc: tuple[float, ...]
+    d_prime: tuple[float, ...]
+    agreement: tuple[float, ...]
+    separated: tuple[Proportion, ...]
+
+    @property
+    def unit(self) -> Float[Tensor, "layer d_model"]:
+        """The difference at length 1; zeros where there is none."""
+        return unit(self.difference)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a layer."""
+        import pandas
+
+        return pandas.DataFrame(
+            {
+                "layer": self.layers,
+                "length": self.difference.norm(dim=-1).tolist(),
+                "relative_length": self.relative,
+                "auc": self.auc,
+                "d_prime": self.d_prime,
+                "agreement": self.agreement,
+                "separated": [s.kept / s.n for s in self.separated],
+                "separated_low": [s.low for s in self.separated],
+                "separated_high": [s.high for s in self.separated],
+            }
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Separation by layer, and how far the two estimates agree."""
+        series = {"separation (AUC)": self.auc, "agreement of the two estimates (cosine)": self.agreement}
+        title = "Halted direction: separation on test sequences"
+        return plotting.lines(ax, series, self.layers, title=title, x="place in the stream", y="AUC or cosine")
+
+
+def unit(vectors: Float[Tensor, "*lead d_model"]) -> Float[Tensor, "*lead d_model"]:
+    """Vectors at length 1; a zero vector stays zero."""
+    scaled: Tensor = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(TINY)
+    return scaled
+
+
+def cosines(a: Float[Tensor, "*lead d_model"], b: Float[Tensor, "*lead d_model"]) -> Float[Tensor, "*lead"]:
+    """Cosine of each pair; 0 where one of the two is zero."""
+    return (unit(a) * unit(b)).sum(-1)
+
+
+def halt_directions(bench: Bench) -> HaltDirections:
+    """Estimate and judge the halted direction of the model on the bench.
+
+    Raises:
+        NotApplicable: no position comes after a halt token.
+        Unreadable: activations that are not finite.
+    """
+    train, test = contrast(bench, "train"), contrast(bench, "test")
+    difference = train.difference
+    rows = torch.from_numpy(np.random.default_rng(bench.plan.control).permutation(train.halted.shape[1]))
+    normal = _normals(train, rows[: max(1, bench.plan.rows // 2)])
+    along = unit(difference)[:, None]
+    halted, plain = (test.halted * along).sum(-1), (test.plain * along).sum(-1)
+    return HaltDirections(
+        layers=bench.layers,
+        difference=difference,
+        normal=normal,
+        halted_level=_floats((train.halted.mean(1) * along[:, 0]).sum(-1)),
+        plain_level=_floats((train.plain.mean(1) * along[:, 0]).sum(-1)),
+        relative=_floats(difference.norm(dim=-1) / train.plain.norm(dim=-1).mean(1).clamp_min(TINY)),
+        auc=tuple(_auc(h, p) for h, p in zip(halted, plain, strict=True)),
+        d_prime=tuple(_d_prime(h, p) for h, p in zip(halted, plain, strict=True)),
+        agreement=_floats(cosines(difference, normal)),
+        separated=tuple(_separated(h - p, test) for h, p in zip(halted, plain, strict=True)),
+    )
+
+
+def _floats(values: Tensor) -> tuple[float, ...]:
+    return tuple(values.double().tolist())
+
+
+def _normals(train: Contrast, rows: Tensor) -> Float[Tensor, "layer d_model"]:
+    """Unit normal of a logistic regression at every layer, in the coordinates of the stream."""
+    return torch.stack([_normal(h[rows], p[rows]) for h, p in zip(train.halted, train.plain, strict=True)])
+
+
+def _normal(halted: Float[Tensor, "row d_model"], plain: Float[Tensor, "row d_model"]) -> Float[Tensor, " d_model"]:
+    states = torch.cat((halted, plain)).double().cpu().numpy()
+    spread = states.std(0)
+    scale = np.where(spread > 1e-8, spread, 1.0)
+    labels = np.repeat([1, 0], [len(halted), len(plain)])
+    model = LogisticRegression(C=REGULARIZATION, max_iter=MAX_ITERATIONS)
+    model.fit((states - states.mean(0)) / scale, labels)
+    return unit(torch.from_numpy(model.coef_[0] / scale).to(halted))
+
+
+def _auc(halted: Tensor, plain: Tensor) -> float:
+    labels = np.repeat([1, 0], [len(halted), len(plain)])
+    area: float = roc_auc_score(labels, torch.cat((halted, plain)).cpu().numpy())
+    return area
+
+
+def _d_prime(halted: Tensor, plain: Tensor) -> float:
+    distance = float(halted.mean() - plain.mean())
+    spread = float(((halted.var(unbiased=False) + plain.var(unbiased=False)) / 2).sqrt())
+    return max(-MOST, min(MOST, distance / max(spread, TINY)))
+
+
+def _separated(further: Float[Tensor, " row"], test: Contrast) -> Proportion:
+    mean = torch.zeros(test.pairs, dtype=torch.float64).index_add_(0, test.pair, further.double().cpu())
+    return Proportion.of(int((mean > 0).sum()), test.pairs)
+
+
+@dataclass(frozen=True)
+class DirectionDrift:
+    """How far a child's halted direction has moved from its parent's.
+
+    Where a model has no such direction (`HaltDirections.separated` near a half, ``reliability`` well below 1), a cosine
+    compares noise, and states that vary along few directions make noise agree.
+
+    Attributes:
+        parent_layers, child_layers: the places compared, pair by pair: the same relative depth.
+        cosine: between the two directions as they are. Two models that were trained from different weights share no
+            basis, so that it says little about them; it does about a model and its own continuation.
+        aligned: the cosine after the child's stream was turned onto the parent's.
+        reliability: cosine between the parent's direction in one half of its sequences and in the other: no drift could
+            be seen that is smaller than what this lacks to 1.
+        chance: the size of the aligned cosine for random pairings of the same states: what a rotation alone would give.
+        fit: share of the variance of the parent's states that the child's explain after the turn, 1 for a mere
+            rotation of it, at most 1.
+    """
+
+    parent_layers: tuple[str, ...]
+    child_layers: tuple[str, ...]
+    cosine: tuple[float, ...]
+    aligned: tuple[float, ...]
+    reliability: tuple[float, ...]
+    chance: tuple[float, ...]
+    fit: tuple[float, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a pair of places."""
+        import pandas
+
+        return pandas.DataFrame({name.removesuffix("s"): list(value) for name, value in vars(self).items()})
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Both cosines by place, with what chance gives."""
+        series: dict[str, Sequence[float]] = {
+            "as they are": self.cosine,
+            "aligned": self.aligned,
+            "chance": self.chance,
+        }
+        title = "Halted direction of the child against its parent's"
+        return plotting.lines(ax, series, self.child_layers, title=title, x="place in the child's stream", y="cosine")
+
+
+def direction_drift(parent: Bench, child: Bench) -> DirectionDrift:
+    """Compare the halted directions of two models of one width.
+
+    The turn is the orthogonal Procrustes solution (Schönemann 1966) on the centered states of both models over the
+    parent's test sequences, plain and halted. The directions are differences of class means over training sequences,
+    the parent's over one half of them and the child's over the other: over the same ones, two models without any such
+    direction would agree in what these sequences have by chance.
+
+    Raises:
+        NotApplicable: other widths, between which a direction has no cosine, or a child that cannot take the parent's
+            sequences.
+        Unreadable: activations that are not finite.
+    """
+    widths = (parent.model.cfg.d_model, child.model.cfg.d_model)
+    if widths[0] != widths[1]:
+        remedy = "transfer a probe through an aligned map instead"
+        raise NotApplicable("drift of the halt direction", f"widths {widths[0]} and {widths[1]}", "one width", remedy)
+    training = contrast(parent, "train")
+    ours, again = (training.every(2, half).difference for half in (0, 1))
+    theirs = contrast(child, "train").every(2, 1).difference
+    states, other = _common(parent, child)
+    generator = torch.Generator().manual_seed(parent.plan.control)
+    order = torch.randperm(states.shape[1], generator=generator)
+    rows = []
+    for mine, its in _matched(len(ours), len(theirs)):
+        turn, fit = procrustes(other[its], states[mine])
+        random_turn, _ = procrustes(other[its][order], states[mine])
+        compared = (theirs[its], theirs[its] @ turn, again[mine], theirs[its] @ random_turn)
+        cosine, aligned, reliability, chance = (float(cosines(one, ours[mine])) for one in compared)
+        rows.append((parent.layers[mine], child.layers[its], cosine, aligned, reliability, abs(chance), fit))
+    return DirectionDrift(*zip(*rows, strict=True))
+
+
+def procrustes(
+    moved: Float[Tensor, "row d_model"], onto: Float[Tensor, "row d_model"]
+) -> tuple[Float[Tensor, "d_model d_model"], float]:
+    """The rotation (or reflection) that brings ``moved`` closest to ``onto``, both centered, and how well it does.
+
+    Returns:
+        ``turn``, to be applied from the right, and the share of the variance of ``onto`` that is explained when the
+        turned states are scaled as well as they can be.
+    """
+    a, b = moved - moved.mean(0), onto - onto.mean(0)
+    left, size, right = torch.linalg.svd(a.T @ b)
+    explained = float(size.sum().square() / (a.square().sum() * b.square().sum()).clamp_min(TINY))
+    return left @ right, explained
+
+
+def _matched(parent: int, child: int) -> list[tuple[int, int]]:
+    """For each of the child's places the parent's of the same relative depth: the first to the first, last to last."""
+    return [(round(place * (parent - 1) / max(1, child - 1)), place) for place in range(child)]
+
+
+def _common(parent: Bench, child: Bench) -> tuple[Float[Tensor, "layer row d"], Float[Tensor, "layer row d"]]:
+    """States of both models at every layer over the parent's test sequences, plain and halted.
+
+    Raises:
+        NotApplicable: the child's context or vocabulary is too small for them.
+    """
+    ours, theirs = [], []
+    for family in parent.suite.families:
+        for reading in (parent.task("test", family), parent.halted("test", family)):
+            cfg = child.model.cfg
+            if reading.tokens.shape[1] > cfg.n_ctx or int(reading.tokens.max()) >= cfg.d_vocab:
+                has = f"a child with context {cfg.n_ctx} and {cfg.d_vocab} tokens"
+                raise NotApplicable("drift of the halt direction", has, "one that can take its parent's sequences")
+            ours.append(reading.residual.flatten(1, 2))
+            theirs.append(stream(child, reading.tokens).flatten(1, 2))
+    return torch.cat(ours, 1), torch.cat(theirs, 1)
+
+
+def stream(bench: Bench, tokens: Int[Tensor, "n pos"]) -> Float[Tensor, "layer n pos d_model"]:
+    """The stream of the model on the bench at every layer, over sequences that are not its own."""
+    wanted = residual_names(bench.hooked.cfg.n_layers)
+    with torch.no_grad():
+        cache = bench.hooked.run_with_cache(tokens.to(bench.hooked.W_E.device), names_filter=list(wanted))[1]
+    return torch.stack([cache[name] for name in wanted])

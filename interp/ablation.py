@@ -1,0 +1,167 @@
+"""Ablation: what a task loses when one part of the model is taken away.
+
+``zero`` replaces a part's output by zeros, ``mean`` by its mean over the sequences at the same position, which keeps
+what depends on the place alone (mean ablation after Wang et al. 2022, arXiv 2211.00593). Zeros may take a later part
+where it never was in training, so where the two disagree, believe the mean.
+
+Not covered: parts that stand in for one another; each is taken away alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp import plotting
+from interp.bench import Bench
+from interp.components import Component, activations, components, run_replaced
+from interp.hooked import HookedModel
+from interp.verdict import NotApplicable, Unreadable
+from selfimprove.tasks.batch import UNSCORED
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+METHODS = ("zero", "mean")
+
+
+@dataclass(frozen=True)
+class AblationResult:
+    """What each part is worth to one family.
+
+    Attributes:
+        family: the task family.
+        labels: the parts, as `Component.label`.
+        log_prob, accuracy: of the whole model over the scored positions; the former in nats.
+        log_prob_drop, accuracy_drop: by method, how much lower they are without each part; negative where it is better
+            off without.
+        n: scored positions.
+    """
+
+    family: str
+    labels: tuple[str, ...]
+    log_prob: float
+    accuracy: float
+    log_prob_drop: Mapping[str, tuple[float, ...]]
+    accuracy_drop: Mapping[str, tuple[float, ...]]
+    n: int
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a part and method: ``family, part, method, log_prob_drop, accuracy_drop``."""
+        import pandas as pd
+
+        rows = [
+            {
+                "family": self.family,
+                "part": label,
+                "method": method,
+                "log_prob_drop": self.log_prob_drop[method][i],
+                "accuracy_drop": self.accuracy_drop[method][i],
+            }
+            for method in self.log_prob_drop
+            for i, label in enumerate(self.labels)
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Drop in log-probability, parts by methods, in colors."""
+        methods = list(self.log_prob_drop)
+        return plotting.heat_map(
+            ax,
+            list(zip(*(self.log_prob_drop[method] for method in methods), strict=True)),
+            rows=self.labels,
+            columns=methods,
+            title=f"What {self.family} loses without each part",
+            x="ablation",
+            y="part",
+            unit="drop in log-probability (nats)",
+        )
+
+
+def ablate(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    targets: Int[Tensor, "batch pos"],
+    parts: Sequence[Component],
+    *,
+    family: str = "",
+) -> AblationResult:
+    """Take away one part after the other.
+
+    Args:
+        model: the hooked model.
+        tokens: what it reads.
+        targets: right answers, ``UNSCORED`` where none is asked for.
+        parts: what is taken away.
+        family: name for the result.
+
+    Raises:
+        NotApplicable: no parts, or no scored position.
+        Unreadable: log-probabilities that are not finite.
+    """
+    tokens, targets = tokens.to(model.W_E.device), targets.to(model.W_E.device)
+    if not parts or not (targets != UNSCORED).any():
+        raise NotApplicable("ablation", f"{len(parts)} parts", "at least one part and one scored position")
+    logits, seen = activations(model, tokens, parts)
+    whole = _score(logits, targets)
+    drops: dict[str, list[tuple[float, float]]] = {}
+    for method in METHODS:
+        source = {name: _replacement(value, method) for name, value in seen.items()}
+        scores = [_score(run_replaced(model, tokens, part, source), targets) for part in parts]
+        drops[method] = [(whole[0] - log_prob, whole[1] - accuracy) for log_prob, accuracy in scores]
+    return AblationResult(
+        family,
+        tuple(part.label for part in parts),
+        *whole,
+        {method: tuple(drop for drop, _ in values) for method, values in drops.items()},
+        {method: tuple(drop for _, drop in values) for method, values in drops.items()},
+        int((targets != UNSCORED).sum()),
+    )
+
+
+def _replacement(value: Float[Tensor, "batch pos *rest"], method: str) -> Float[Tensor, "batch pos *rest"]:
+    return torch.zeros_like(value) if method == "zero" else value.mean(0, keepdim=True).expand_as(value)
+
+
+def _score(logits: Float[Tensor, "batch pos vocab"], targets: Int[Tensor, "batch pos"]) -> tuple[float, float]:
+    """Mean log-probability of the right answers, in nats, and their share of the largest logits."""
+    scored = targets != UNSCORED
+    answers, read = targets[scored], logits[scored]
+    log_prob = float(read.log_softmax(-1).gather(-1, answers[:, None]).double().mean())
+    if not torch.isfinite(read).all():
+        raise Unreadable("ablation", "non-finite logits", "finite numbers")
+    return log_prob, float((read.argmax(-1) == answers).double().mean())
+
+
+def ablate_family(bench: Bench, family: str) -> AblationResult:
+    """Ablation of every head and every mixer's output of the model on the bench, on one family's test sequences."""
+    reading = bench.task("test", family)
+    return ablate(bench.hooked, reading.tokens, reading.targets, components(bench.hooked), family=family)
+
+
+def ablation(bench: Bench) -> dict[str, Any]:
+    """Instrument: by family and part, the drop in log-probability (nats) and accuracy, by zeros and by means."""
+    results = [ablate_family(bench, family) for family in bench.suite.families]
+    return {
+        "ablation": {
+            r.family: {
+                "log_prob": r.log_prob,
+                "accuracy": r.accuracy,
+                "n": r.n,
+                **{
+                    method: {
+                        "log_prob_drop": dict(zip(r.labels, r.log_prob_drop[method], strict=True)),
+                        "accuracy_drop": dict(zip(r.labels, r.accuracy_drop[method], strict=True)),
+                    }
+                    for method in METHODS
+                },
+            }
+            for r in results
+        }
+    }

@@ -18,6 +18,7 @@ STUDIES: Mapping[str, str] = {
     "space": "benchmarks.space:main",
     "sweep": "benchmarks.sweep:main",
     "calibration": "benchmarks.calibration:main",
+    "grokking": "benchmarks.grokking:main",
 }
 BENCHMARKS: Mapping[str, str] = {
     "containment": "benchmarks.containment:main",

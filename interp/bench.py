@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from selfimprove.tasks.batch import Batch
 
 MIN_SEQUENCES = 3
 Role = Literal["train", "test"]
+_T = TypeVar("_T")
 
 
 class Suite(Protocol):
@@ -112,15 +113,21 @@ def residual_names(n_layers: int) -> tuple[str, ...]:
 class Bench:
     """A model on the bench. Readings are computed on first use and kept; nothing here changes the model.
 
+    Sequences longer than the model's context are cut to it: what it makes of their beginning is the same either way.
+
     Args:
         model: a trained network, whichever mode it is in.
         suite: where sequences come from.
         plan: seeds and sizes.
+        parent: the model that this one's genome was edited from; None: it is not at hand, or there is none. It is put
+            on a bench of its own, with the same suite and plan, so that both read the same sequences.
     """
 
-    def __init__(self, model: Transformer, suite: Suite, plan: Plan) -> None:
+    def __init__(self, model: Transformer, suite: Suite, plan: Plan, parent: Transformer | None = None) -> None:
         self.model, self.suite, self.plan = model, suite, plan
+        self.parent = None if parent is None else Bench(parent, suite, plan)
         self._readings: dict[tuple[str, Role, bool], Reading] = {}
+        self._kept: dict[tuple[object, ...], Any] = {}
 
     @cached_property
     def hooked(self) -> HookedModel:
@@ -139,10 +146,17 @@ class Bench:
         """Sequences of one family with the halt token in them."""
         return self._reading(role, family, halt=True)
 
+    def once(self, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
+        """``make()``, computed once for this bench: what several instruments share."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: _T = self._kept[key]
+        return found
+
     def _reading(self, role: Role, family: str, *, halt: bool) -> Reading:
         key = (family, role, halt)
         if key not in self._readings:
-            self._readings[key] = self._read(self._draw(role, family, halt))
+            self._readings[key] = self._read(_cut(self._draw(role, family, halt), self.model.cfg.n_ctx))
         return self._readings[key]
 
     def _draw(self, role: Role, family: str, halt: bool) -> dict[str, Any]:
@@ -184,6 +198,13 @@ def _tensors(batch: Batch) -> dict[str, Any]:
         "latents": {name: tensor(values) for name, values in batch.latents.items()},
         "source": None if batch.source is None else tensor(batch.source),
     }
+
+
+def _cut(drawn: dict[str, Any], context: int) -> dict[str, Any]:
+    """The first ``context`` positions of drawn sequences."""
+    latents = {name: values[:, :context] for name, values in drawn["latents"].items()}
+    source = None if drawn["source"] is None else drawn["source"][:, :context]
+    return {name: drawn[name][:, :context] for name in ("tokens", "targets")} | {"latents": latents, "source": source}
 
 
 Instrument = Callable[[Bench], dict[str, Any]]

@@ -21,7 +21,7 @@ from interp.hooked import HookedModel
 Kind = Literal["head", "mixer", "mlp", "stream"]
 HEADS: tuple[Kind, ...] = ("head",)
 WRITERS: tuple[Kind, ...] = ("head", "mixer", "mlp")
-"""What writes to the stream. The stream itself, at all positions together, carries nearly everything by construction."""
+"""What writes to the stream; the stream itself, at all positions together, carries nearly everything anyway."""
 STREAM: tuple[Kind, ...] = ("stream",)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from selfimprove.containment import gpu
 from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Job, JobLimits
 from selfimprove.containment.proof import ContainmentBroken
+from selfimprove.containment.sandbox import landlock
 from selfimprove.containment.sandbox.backend import PROPERTIES, LockdownBackend, ZygoteSpec
 from selfimprove.containment.supervisor import Supervisor
 from selfimprove.errors import SandboxUnavailable
@@ -206,6 +208,15 @@ def test_a_run_that_gave_up_memory_goes_without_a_meter_and_still_watches_host_m
         supervisor.prove()
         assert set(supervisor.proofs["test"]) == set(PROPERTIES)
         assert supervisor.proofs["test"]["memory"] == "killed over memory_bytes"
+
+
+def test_a_worker_on_a_gpu_may_read_where_the_linker_looks_for_the_driver(tmp_path: Path) -> None:
+    (tmp_path / "nvidia.conf").write_text("# the driver\n/opt/driver/lib64\n\ninclude other.conf\n")
+    (tmp_path / "notes.txt").write_text("/opt/notes\n")
+    assert landlock.linker_folders(tmp_path) == [Path("/opt/driver/lib64")]
+    read = {cuda: landlock.interpreter_access((), cuda=cuda).read for cuda in (True, False)}
+    assert set(landlock.linker_folders()) <= set(read[True])
+    assert Path("/usr/local/nvidia") in set(read[True]) - set(read[False])
 
 
 # -- for real ----------------------------------------------------------------------------------------------------------

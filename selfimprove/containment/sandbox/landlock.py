@@ -28,7 +28,9 @@ _SYSTEM_FACTS = ("/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/
 _WRITABLE_DEVICES = ("/dev/null",)
 _CUDA_DEVICES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 _CUDA_FACTS = ("/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/proc/self", "/sys/bus/pci", "/sys/devices",
-               "/sys/module", "/etc/nvidia", "/usr/share/nvidia", "/usr/local/cuda", "/etc/ld.so.conf.d")  # fmt: skip
+               "/sys/module", "/etc/nvidia", "/usr/share/nvidia", "/usr/local/cuda", "/usr/local/nvidia",
+               "/etc/ld.so.conf.d")  # fmt: skip
+_LINKER_CONFIGURATION = Path("/etc/ld.so.conf.d")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def interpreter_access(packages: Iterable[Path], *, cuda: bool) -> Access:
     Args:
         packages: folders of our own source. An import folder that is no installation (a checkout) is not granted as a
             whole, since run folders may lie in it; only these packages in it are.
-        cuda: also grant the NVIDIA devices.
+        cuda: also grant the NVIDIA devices, and the folders in which the driver's libraries may lie.
     """
     paths = sysconfig.get_paths()
     installed = {Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -62,9 +64,15 @@ def interpreter_access(packages: Iterable[Path], *, cuda: bool) -> Access:
     read = [*sorted(installed), *packages, *map(Path, _SYSTEM_LIBRARIES + _SYSTEM_FACTS)]
     devices = [Path(device) for device in _WRITABLE_DEVICES]
     if cuda:
-        read += map(Path, _CUDA_FACTS)
+        read += [*map(Path, _CUDA_FACTS), *linker_folders()]
         devices += cuda_devices()
     return Access(tuple(read), tuple(devices))
+
+
+def linker_folders(configuration: Path = _LINKER_CONFIGURATION) -> list[Path]:
+    """Return the folders that the system's dynamic linker is told to search; drivers are mounted into one of them."""
+    lines = [line.strip() for file in sorted(configuration.glob("*.conf")) for line in file.read_text().splitlines()]
+    return [Path(line) for line in lines if line.startswith("/")]
 
 
 def cuda_devices() -> list[Path]:

@@ -61,7 +61,7 @@ class Attribution:
     n: int
 
     def writers(self, threshold: float = WRITES) -> tuple[str, ...]:
-        """Parts that write at least ``threshold`` of the margin; none where there is less than `MIN_MARGIN` to write."""
+        """Parts that write at least ``threshold`` of the margin; none where it is below `MIN_MARGIN`."""
         margin = sum(self.margin) + self.constant[1]
         named = [label for label, share in zip(self.labels, self.margin, strict=True) if share >= threshold * margin]
         return tuple(named) if margin >= MIN_MARGIN else ()

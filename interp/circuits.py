@@ -256,8 +256,15 @@ def answer_scores(bench: Bench, family: str) -> HeadScores:
 def bench_scores(bench: Bench) -> HeadScores:
     """All kinds for the model on the bench: the first three on repeated tokens, ``answer`` on each family that has it.
 
-    Repeated tokens stand after the tag of the suite's first family, as the model is used to.
+    Repeated tokens stand after the tag of the suite's first family, as the model is used to. Computed once for a bench.
+
+    Raises:
+        NotApplicable: no head has a softmax pattern, or sequences too short to repeat anything.
     """
+    return bench.once(("attention heads",), lambda: _bench_scores(bench))
+
+
+def _bench_scores(bench: Bench) -> HeadScores:
     first = next((TAGS[family] for family in bench.suite.families if family in TAGS), PAD)
     scores = repeated_scores(bench.hooked, seed=derive(bench.plan.test, "repeated tokens"), first=first)
     for family in bench.suite.families:

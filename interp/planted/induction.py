@@ -18,7 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp import ablation, attribution, circuits, patching
+from interp.attention_keys import ANSWER as ANSWER_KIND
+from interp.attention_keys import INDUCTION as INDUCTION_KIND
+from interp.attention_keys import PREVIOUS as PREVIOUS_KIND
 from interp.bench import Bench, Plan
+from interp.verdict import NotApplicable
 from selfimprove.genome.architecture import Architecture, Block
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
@@ -34,6 +39,7 @@ ARCHITECTURE = Architecture(
     norm="rmsnorm",
     positions="learned",
 )
+FAMILY = "induction"
 PLAN = Plan(train=1, test=2, control=3)
 
 
@@ -64,7 +70,7 @@ def scrambled(seed: int = 0) -> Transformer:
 
 def suite() -> TaskSuite:
     """The task that the circuit solves."""
-    return TaskSuite(TasksConfig(vocab_size=VOCAB, context=CONTEXT, families=("induction",), held_out=()))
+    return TaskSuite(TasksConfig(vocab_size=VOCAB, context=CONTEXT, families=(FAMILY,), held_out=()))
 
 
 def bench(model: Transformer) -> Bench:
@@ -106,3 +112,60 @@ def _plant_induction_head(attention: Any, head: int) -> None:
     attention.W_Q[head, ONE, VOCAB] = attention.W_K[head, RAMP, VOCAB] = 2.25
     attention.W_V[head] = _identity(TOKEN, VOCAB, 0.4, 64)
     attention.W_O[head] = _identity(ANSWER, VOCAB, 0.4, 64).T
+
+
+SCORE, LOST, LEFT, BACK, WRITTEN = (
+    "{} score",
+    "accuracy lost by mean ablation",
+    "answer left when it is corrupted",
+    "answer brought back by it alone",
+    "logits over the mean that it writes",
+)
+EXPECTED: tuple[tuple[str, str, str, str], ...] = (
+    *(
+        ("attention_heads", SCORE.format(kind), head, "above 0.95; twin below 0.25")
+        for kind, head in (
+            (PREVIOUS_KIND, PREVIOUS_HEAD),
+            (INDUCTION_KIND, INDUCTION_HEAD),
+            (f"{ANSWER_KIND}/{FAMILY}", INDUCTION_HEAD),
+        )
+    ),
+    ("ablation", LOST, PREVIOUS_HEAD, "above 0.9; twin below 0.05"),
+    ("ablation", LOST, INDUCTION_HEAD, "above 0.9; twin below 0.05"),
+    ("patching", LEFT, PREVIOUS_HEAD, "below 0.1; twin not applicable"),
+    ("patching", LEFT, INDUCTION_HEAD, "below 0.1; twin not applicable"),
+    ("patching", BACK, INDUCTION_HEAD, "above 0.95; twin not applicable"),
+    ("attribution", WRITTEN, INDUCTION_HEAD, "above 9; twin below 0.5"),
+)
+
+
+def rows() -> list[dict[str, Any]]:
+    """What the instruments say about each planted head, and about the strongest part of the scrambled twin.
+
+    The twin's figure is None where the instrument does not apply: patching, since there is no answer to carry.
+    """
+    own, twin = _figures(bench(planted())), _figures(bench(scrambled()))
+    table = []
+    for instrument, quantity, head, expected in EXPECTED:
+        others = twin[quantity]
+        strongest = (min if quantity == LEFT else max)(others.values()) if others else None
+        figures = {"planted": own[quantity][head], "scrambled": strongest}
+        table.append({"instrument": instrument, "what": f"{quantity}: {head}", **figures, "expected": expected})
+    return table
+
+
+def _figures(on: Bench) -> dict[str, dict[str, float]]:
+    """Each quantity by part; empty where the instrument does not apply."""
+    scores = circuits.bench_scores(on)
+    lost, writes = ablation.ablate_family(on, FAMILY), attribution.attribute_family(on, FAMILY)
+    found: dict[str, dict[str, float]] = {SCORE.format(kind): scores.of(kind) for kind in scores.patterns}
+    found[LOST] = dict(zip(lost.labels, lost.accuracy_drop["mean"], strict=True))
+    found[WRITTEN] = dict(zip(writes.labels, writes.margin, strict=True))
+    found[LEFT], found[BACK] = {}, {}
+    try:
+        carried = patching.patch_family(on, FAMILY)
+    except NotApplicable:
+        return found
+    found[LEFT] = dict(zip(carried.labels, carried.noise, strict=True))
+    found[BACK] = dict(zip(carried.labels, carried.denoise, strict=True))
+    return found

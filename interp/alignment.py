@@ -40,10 +40,8 @@ class HaltDirections:
 
     Attributes:
         layers: places in the stream, in order.
-        difference: mean state after a halt token minus mean state of the same positions without, in units of the
-            stream.
+        halted_mean, plain_mean: mean state after a halt token, and at the same positions without one.
         normal: unit normal of the linear probe, towards halted.
-        halted_level, plain_level: mean component of both classes along the unit difference.
         relative: length of the difference over the mean length of a plain state.
         auc: chance that a halted state lies further along the difference than a plain one; 0.5: no separation.
         d_prime: distance of the class means along the difference over their pooled standard deviation, within
@@ -54,15 +52,19 @@ class HaltDirections:
     """
 
     layers: tuple[str, ...]
-    difference: Float[Tensor, "layer d_model"]
+    halted_mean: Float[Tensor, "layer d_model"]
+    plain_mean: Float[Tensor, "layer d_model"]
     normal: Float[Tensor, "layer d_model"]
-    halted_level: tuple[float, ...]
-    plain_level: tuple[float, ...]
     relative: tuple[float, ...]
     auc: tuple[float, ...]
     d_prime: tuple[float, ...]
     agreement: tuple[float, ...]
     separated: tuple[Proportion, ...]
+
+    @property
+    def difference(self) -> Float[Tensor, "layer d_model"]:
+        """Mean halted state minus mean plain state."""
+        return self.halted_mean - self.plain_mean
 
     @property
     def unit(self) -> Float[Tensor, "layer d_model"]:
@@ -106,12 +108,16 @@ def cosines(a: Float[Tensor, "*lead d_model"], b: Float[Tensor, "*lead d_model"]
 
 
 def halt_directions(bench: Bench) -> HaltDirections:
-    """Estimate and judge the halted direction of the model on the bench.
+    """Estimate and judge the halted direction of the model on the bench, once for all that ask.
 
     Raises:
         NotApplicable: no position comes after a halt token.
         Unreadable: activations that are not finite.
     """
+    return bench.once(("halt directions",), lambda: _directions(bench))
+
+
+def _directions(bench: Bench) -> HaltDirections:
     train, test = contrast(bench, "train"), contrast(bench, "test")
     difference = train.difference
     rows = torch.from_numpy(np.random.default_rng(bench.plan.control).permutation(train.halted.shape[1]))
@@ -120,10 +126,9 @@ def halt_directions(bench: Bench) -> HaltDirections:
     halted, plain = (test.halted * along).sum(-1), (test.plain * along).sum(-1)
     return HaltDirections(
         layers=bench.layers,
-        difference=difference,
+        halted_mean=train.halted.mean(1),
+        plain_mean=train.plain.mean(1),
         normal=normal,
-        halted_level=_floats((train.halted.mean(1) * along[:, 0]).sum(-1)),
-        plain_level=_floats((train.plain.mean(1) * along[:, 0]).sum(-1)),
         relative=_floats(difference.norm(dim=-1) / train.plain.norm(dim=-1).mean(1).clamp_min(TINY)),
         auc=tuple(_auc(h, p) for h, p in zip(halted, plain, strict=True)),
         d_prime=tuple(_d_prime(h, p) for h, p in zip(halted, plain, strict=True)),

@@ -48,12 +48,16 @@ class Contrast:
 
 
 def contrast(bench: Bench, role: Role) -> Contrast:
-    """The matched states of all families of the suite.
+    """The matched states of all families of the suite, collected once for all that ask.
 
     Raises:
         NotApplicable: no position comes after a halt token.
         Unreadable: activations that are not finite.
     """
+    return bench.once(("contrast", role), lambda: _contrast(bench, role))
+
+
+def _contrast(bench: Bench, role: Role) -> Contrast:
     halted, plain, pair, before = [], [], [], 0
     for family in bench.suite.families:
         stopped, free = bench.halted(role, family), bench.task(role, family)

@@ -56,3 +56,22 @@ def heat_map(
     ax.set_yticks(range(len(rows)), labels=list(rows))
     ax.figure.colorbar(image, ax=ax, label=unit)
     return ax
+
+
+def intervals(ax: Axes | None, shares: Mapping[str, Any], *, title: str, x: str, y: str) -> Axes:
+    """One row a name, the first at the top: a proportion as a dot on its 95 % interval; a row without one stays empty.
+
+    Args:
+        ax: where to draw.
+        shares: `selfimprove.tasks.score.Proportion` by name, None where there is none.
+        title, x, y: words.
+    """
+    ax = axes(ax, title=title, x=x, y=y)
+    rows = [(row, share) for row, share in enumerate(shares.values()) if share is not None]
+    rates = [share.kept / share.n for _, share in rows]
+    low = [rate - share.low for rate, (_, share) in zip(rates, rows, strict=True)]
+    high = [share.high - rate for rate, (_, share) in zip(rates, rows, strict=True)]
+    ax.errorbar(rates, [row for row, _ in rows], xerr=(low, high), fmt="o", capsize=3)
+    ax.set_yticks(range(len(shares)), labels=list(shares))
+    ax.set(xlim=(-0.03, 1.03), ylim=(len(shares) - 0.5, -0.5))
+    return ax

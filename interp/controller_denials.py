@@ -1,0 +1,245 @@
+"""Do denied edits follow from a controller, and from what its stream carries? Sampled from it as the loop samples.
+
+The grammar leaves no way to a forbidden path or beyond a cap of the space: what a model of a controller can still do is
+to propose what the policy denies for its price. How often it does is counted over proposals drawn from it, with the
+run's own policy as the judge. Limits that hardly bind show nothing; `ControllerGeneration.under` puts others in their
+place.
+
+Not covered: the loss screen, which trains; what is left of the budget, which is no property of a proposal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+from interp import plotting
+from interp.bench import residual_names
+from interp.controller import ControllerGeneration, Proposed
+from interp.controller_probes import stream, upper_half
+from interp.verdict import NotApplicable
+from selfimprove.controller.grammar import PREFIX_TOKENS
+from selfimprove.controller.policy import choice_probabilities, sample
+from selfimprove.controller.survey import Survey
+from selfimprove.genome.genome import Genome
+from selfimprove.seeds import derive
+from selfimprove.tasks.score import Proportion
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+CONTROLS = 4  # random directions
+Hook = tuple[str, Callable[[Tensor, HookPoint], Tensor]]
+
+
+@dataclass(frozen=True)
+class Denials:
+    """What the policy would make of proposals drawn from a controller.
+
+    Attributes:
+        name: of the controller, the parents or the intervention.
+        denied: proposals that the policy would deny, of those drawn, with the 95 % Wilson interval. Proposals that
+            share a parent are not independent; with few parents the interval is too narrow.
+        limits: how many passed each limit, by its name.
+        larger: proposals with more parameters than their parent.
+        limit_share: mean share of the limit that a proposal is nearest to.
+        entropy: mean entropy of one choice, in nats.
+    """
+
+    name: str
+    denied: Proportion
+    limits: dict[str, int]
+    larger: Proportion
+    limit_share: float
+    entropy: float
+
+
+@dataclass(frozen=True)
+class DenialTable:
+    """Several of them, to compare."""
+
+    rows: tuple[Denials, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a controller, set of parents or intervention; ``low`` and ``high`` are of the denied share."""
+        import pandas
+
+        return pandas.DataFrame(
+            [
+                {"name": row.name, "denied": row.denied.kept / row.denied.n, "low": row.denied.low}
+                | {"high": row.denied.high, "n": row.denied.n, "larger": row.larger.kept / row.larger.n}
+                | {"limit_share": row.limit_share, "entropy": row.entropy}
+                for row in self.rows
+            ]
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Denied share with its interval, one bar a row."""
+        ax = plotting.axes(ax, title="Proposals that the policy would deny", x="", y="share of proposals drawn")
+        shares = [row.denied.kept / row.denied.n for row in self.rows]
+        below = [share - row.denied.low for share, row in zip(shares, self.rows, strict=True)]
+        above = [row.denied.high - share for share, row in zip(shares, self.rows, strict=True)]
+        ax.bar([row.name for row in self.rows], shares, yerr=(below, above), capsize=4)
+        ax.set_xlabel("controller, parents or intervention")
+        return ax
+
+
+@dataclass(frozen=True)
+class ProposalScores:
+    """How probable a controller finds the proposals of its run, beside what became of them.
+
+    Attributes:
+        controller: generation whose weights were asked.
+        proposals: what was proposed.
+        log_prob: natural log of the probability of each under these weights, asked as the loop asks.
+    """
+
+    controller: int
+    proposals: tuple[Proposed, ...]
+    log_prob: tuple[float, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a proposal; ``said`` is the log-probability that the worker gave when it was made."""
+        import pandas
+
+        return pandas.DataFrame(
+            [
+                {"generation": p.generation, "index": p.index, "log_prob": value, "said": p.log_prob}
+                | {"status": p.status, "reach": p.reach, "denied": p.denied, "limit": p.limit}
+                | {"edits": ", ".join(map(str, p.edits))}
+                for p, value in zip(self.proposals, self.log_prob, strict=True)
+            ]
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Log-probabilities of denied proposals and of the others, by generation."""
+        title = f"Proposals as the controller after generation {self.controller} finds them"
+        ax = plotting.axes(ax, title=title, x="generation of the proposal", y="log-probability (nats)")
+        pairs = list(zip(self.proposals, self.log_prob, strict=True))
+        for denied, marker in ((False, "o"), (True, "x")):
+            shown = [(p.generation, value) for p, value in pairs if p.denied is denied]
+            if shown:
+                ax.plot(*zip(*shown, strict=True), marker, label="denied" if denied else "not denied")
+        ax.legend()
+        return ax
+
+
+def score_proposals(controller: ControllerGeneration) -> ProposalScores:
+    """Probability of every proposal of the run under one generation's weights.
+
+    Raises:
+        NotApplicable: the run has no proposal.
+    """
+    tokens = controller.tokens
+    with torch.no_grad():
+        logits = controller.network(tokens[:, :-1])[:, PREFIX_TOKENS - 1 :] / controller.config.temperature
+    found = []
+    for row, proposal in enumerate(controller.proposals):
+        action = controller.grammar.encode(proposal.edits)
+        walk, allowed = controller.grammar.walk(proposal.parent), []
+        for token in action:
+            allowed.append(walk.allowed)
+            walk.step(token)
+        chances = choice_probabilities(logits[row, : len(action)], allowed, controller.config.epsilon)
+        found.append(float(chances[torch.arange(len(action)), action].log().sum()))
+    return ProposalScores(controller.number, controller.proposals, tuple(found))
+
+
+def sampled_denials(
+    controller: ControllerGeneration,
+    parents: Sequence[Genome],
+    *,
+    rows: int,
+    seed: int,
+    name: str = "",
+    hooks: Sequence[Hook] = (),
+) -> Denials:
+    """Draw proposals as the loop does, and judge their genomes by the limits.
+
+    Args:
+        controller: whose policy, and whose limits.
+        parents: what is edited, each as often as any other.
+        rows: proposals to draw.
+        seed: of the draws.
+        name: of the result; the controller's generation by default.
+        hooks: forward hooks of the hooked model, to change its stream while it proposes.
+
+    Raises:
+        NotApplicable: nothing could be drawn.
+    """
+    config = controller.config
+    settings = {"temperature": config.temperature, "epsilon": config.epsilon}
+    with controller.model.hooks(fwd_hooks=list(hooks)):
+        drawn = sample(controller.model, controller.grammar, parents, rows=rows, seed=seed, **settings)
+    if not drawn:
+        raise NotApplicable("draw proposals", "none", "parents that the space has edits of")
+    limits: Counter[str] = Counter()
+    larger, shares = 0, 0.0
+    for item in drawn:
+        parent = parents[item.parent]
+        child = controller.grammar.decode(item.ids, parent).genome
+        price = controller.scale.price(child)
+        if (limit := controller.denial(child)) is not None:
+            limits[limit] += 1
+        larger += price.parameters > controller.scale.price(parent).parameters
+        shares += controller.scale.share(price)
+    n = len(drawn)
+    return Denials(
+        name or f"generation {controller.number}",
+        Proportion.of(limits.total(), n),
+        dict(limits),
+        Proportion.of(larger, n),
+        shares / n,
+        sum(item.entropy for item in drawn) / n,
+    )
+
+
+def ablate_quantity(
+    controller: ControllerGeneration, survey: Survey, name: str, parents: Sequence[Genome], *, rows: int, seed: int
+) -> DenialTable:
+    """Take the direction of a quantity out of the controller's stream: does it propose more that is denied?
+
+    The direction is the difference between the class means at the last position of the prefix, one for each place in
+    the stream, over the parents of a survey. It is taken out at every place and position, by setting its component to
+    the mean. The control takes out random directions with the spread of the states and as many.
+
+    Args:
+        controller: whose stream is changed.
+        survey: parents with their quantities, from which the directions are estimated.
+        name: of the quantity.
+        parents: what is edited.
+        rows: proposals drawn under each intervention.
+        seed: of all draws; the same for every intervention, so that they differ by it alone.
+    """
+    states = torch.tensor(stream(controller.model, torch.tensor(survey.prefixes), -1))
+    upper = torch.tensor(upper_half(survey.quantities[name], len(survey.prefixes))) == 1
+    mean = states.mean(1)
+    found = states[:, upper].mean(1) - states[:, ~upper].mean(1)
+    generator = torch.Generator().manual_seed(derive(seed, "directions"))
+    draw = partial(sampled_denials, controller, parents, rows=rows, seed=derive(seed, "sample"))
+    results = [draw(name="as it is"), draw(name=f"without {name}", hooks=_without(found, mean))]
+    for number in range(CONTROLS):
+        weights = torch.randn(states.shape[1], generator=generator)
+        random = torch.einsum("r,lrd->ld", weights, states - mean[:, None])
+        results.append(draw(name=f"without a random direction ({number})", hooks=_without(random, mean)))
+    return DenialTable(tuple(results))
+
+
+def _without(direction: Float[Tensor, "layer d_model"], mean: Float[Tensor, "layer d_model"]) -> list[Hook]:
+    """Hooks that set the component along a direction to that of the mean, everywhere in the stream."""
+    unit = direction / direction.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+    def flatten(state: Tensor, hook: HookPoint, *, along: Tensor, center: Tensor) -> Tensor:
+        return state - ((state - center) @ along)[..., None] * along
+
+    places = residual_names(len(unit) - 1)
+    return [(name, partial(flatten, along=unit[at], center=mean[at])) for at, name in enumerate(places)]

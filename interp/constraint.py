@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from interp.bench import Bench, Reading
 from interp.verdict import NotApplicable, Unreadable
@@ -29,6 +31,18 @@ class Retention:
     positions: int
 
 
+def obeys(logits: Float[Tensor, "n pos vocab"], halted: Bool[Tensor, "n pos"]) -> Bool[Tensor, " sequence"]:
+    """Of the sequences with a halted position, which answer the halted token at every one of them.
+
+    Raises:
+        Unreadable: logits that are not finite.
+    """
+    if not torch.isfinite(logits).all():
+        raise Unreadable("retention", "non-finite logits", "finite numbers")
+    halted = halted.to(logits.device)
+    return ((logits.argmax(-1) == HALTED) | ~halted).all(-1)[halted.any(-1)]
+
+
 def retention(readings: Sequence[Reading]) -> Retention:
     """Count over sequences with the halt token.
 
@@ -38,11 +52,9 @@ def retention(readings: Sequence[Reading]) -> Retention:
     """
     kept = n = positions_kept = positions = 0
     for reading in readings:
-        if not torch.isfinite(reading.logits).all():
-            raise Unreadable("retention", "non-finite logits", "finite numbers")
         halted = (reading.latents[LATENT] == 1) & (reading.targets != UNSCORED)
+        holds = obeys(reading.logits, halted)
         right = reading.logits.argmax(-1).cpu() == HALTED
-        holds = (right | ~halted).all(-1)[halted.any(-1)]
         kept, n = kept + int(holds.sum()), n + len(holds)
         positions_kept, positions = positions_kept + int((right & halted).sum()), positions + int(halted.sum())
     if not n:

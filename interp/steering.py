@@ -25,8 +25,9 @@ from transformer_lens.hook_points import HookPoint
 from interp import plotting
 from interp.alignment import HaltDirections, halt_directions, unit
 from interp.bench import Bench, residual_names
+from interp.constraint import obeys
 from interp.contrast import contrast
-from interp.verdict import NotApplicable, Unreadable
+from interp.verdict import NotApplicable
 from selfimprove.seeds import derive
 from selfimprove.tasks.batch import HALTED
 from selfimprove.tasks.halt import LATENT
@@ -196,9 +197,7 @@ def _outcome(
         ]
         with torch.no_grad():
             logits: Tensor = model.run_with_hooks(tokens, fwd_hooks=hooks)
-        if not torch.isfinite(logits).all():
-            raise Unreadable("halt direction", "non-finite logits", "finite numbers")
-        kept += int(((logits.argmax(-1) == HALTED) | ~after).all(-1).sum())
+        kept += int(obeys(logits, after).sum())
         mass += float(logits.softmax(-1)[..., HALTED][after].double().sum())
     share = Proportion.of(kept, len(prompts.tokens))
     return Outcome(kind, intervention, place, False, share, mass / int(prompts.after.sum()))

@@ -138,6 +138,7 @@ class Transformer(nn.Module):
     Further heads (``heads.1.W_U`` and so on, as a loss names them) exist for training alone.
 
     Attributes:
+        architecture: what it was built from.
         cfg: its sizes under TransformerLens's names.
         explicit: False (default) for fused kernels; True to compute attention scores, patterns and norm scales through
             their taps. Both give the same logits within 1e-5.
@@ -148,6 +149,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         width = architecture.width
+        self.architecture = architecture
         self.cfg = _config(architecture, vocab_size, context)
         self.embed = Embed(vocab_size, width)
         self.hook_embed = Tap()

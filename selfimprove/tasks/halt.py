@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from selfimprove.tasks.batch import HALT, HALTED, UNSCORED, Batch
+from selfimprove.tasks.batch import HALT, HALTED, UNSCORED, Batch, IntArray
 
 LATENT = "halted"
 TAIL = 4  # a halted sequence has at least this many positions after the halt token
@@ -18,7 +18,12 @@ MIN_CONTEXT = TAIL + 2  # a tag, a halt token, and what follows it
 def halted(batch: Batch, rng: np.random.Generator) -> Batch:
     """``batch`` with one halt token a sequence at a random position; the latent is 1 from that token on, else 0."""
     count, context = batch.tokens.shape
-    at = rng.integers(1, context - TAIL, count)
+    return halted_at(batch, rng.integers(1, context - TAIL, count))
+
+
+def halted_at(batch: Batch, at: IntArray) -> Batch:
+    """The same with the halt token of each sequence at a given position, ``at [n]``."""
+    count, context = batch.tokens.shape
     after = np.arange(context)[None, :] >= at[:, None]
     tokens = batch.tokens.copy()
     tokens[np.arange(count), at] = HALT

@@ -16,6 +16,7 @@ import torch
 
 from interp import constraint, lenses, probes
 from interp.bench import Bench, Instrument, Plan, Suite
+from interp.comparison import comparison
 from interp.verdict import NotApplicable, Unreadable, Verdict
 from selfimprove.errors import ConfigError
 from selfimprove.nets.transformer import Transformer
@@ -97,10 +98,13 @@ def linear_probes(bench: Bench) -> dict[str, Any]:
                 "majority": r.majority,
                 "n_train": r.n_train,
                 "n_test": r.n_test,
+                "features": r.features,
+                "parameters": r.parameters,
                 "converged": list(r.converged),
             }
             for r in results
         },
+        "probe_places": {r.variable: {name: vars(place) for name, place in r.places.items()} for r in results},
     }
 
 
@@ -127,6 +131,7 @@ INSTRUMENTS: dict[str, Instrument] = {
     "probes": linear_probes,
     "logit_lens": logit_lens,
     "constraint": halt_retention,
+    "comparison": comparison,
 }
 
 
@@ -159,6 +164,7 @@ def inspect(
     suite: Suite,
     plan: Plan,
     *,
+    parent: Transformer | None = None,
     names: Sequence[str] | None = None,
     on_verdict: Callable[[str, Verdict], None] = lambda name, verdict: None,
 ) -> Inspection:
@@ -167,7 +173,8 @@ def inspect(
     Args:
         model: a trained network; left as it was.
         suite: where sequences come from.
-        plan: seeds and sizes. The same plan, model and suite give the same record.
+        plan: seeds and sizes. The same plan, models and suite give the same record.
+        parent: the model that this one's genome was edited from, for the instruments that compare the two.
         names: which instruments; all of them by default.
         on_verdict: called after each one, for progress.
 
@@ -175,7 +182,7 @@ def inspect(
         ConfigError: an unknown instrument.
     """
     chosen = instruments(names)
-    bench = Bench(model, suite, plan)
+    bench = Bench(model, suite, plan, parent)
     summary: dict[str, Any] = {}
     verdicts: dict[str, Verdict] = {}
     for name, instrument in chosen.items():

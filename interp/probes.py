@@ -4,6 +4,14 @@ A probe is a multinomial logistic regression from the stream at one layer to a v
 (Hewitt & Liang 2019, arXiv 1909.03368) gives each token type a random label with the variable's frequencies and trains
 the same probe on it: accuracy far above the control's is a property of the representation, not of the probe.
 
+A probe has at least `ROWS_A_FEATURE` training rows a feature, so that it cannot memorize: where the stream is wider,
+it reads the leading principal components of the training rows. Of scrambled labels such a probe gets no more than two
+thirds of its own training rows right with two classes, no more than half with four and more; with two rows a feature
+it would get 0.85 to all of them.
+
+Accuracy is told for all test rows and by position class, of the one probe that was trained on all: early, middle and
+late third of the sequence for a task's variables; before, at and after the halt token for 'halted'.
+
 Not covered: the intervals treat positions as independent, although positions of one sequence are not, so they are too
 narrow. With a vocabulary smaller than the width the control is nearly always solvable at the embedding, so read
 selectivity at later layers.
@@ -14,31 +22,38 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from interp.bench import Bench, Reading
-from interp.verdict import NotApplicable, Unreadable
+from interp import plotting
+from interp.bench import Bench
+from interp.rows import AROUND_HALT, THIRDS, Rows, check_rows, control_labels, variable_rows
 from selfimprove.seeds import derive
-from selfimprove.tasks.batch import UNSCORED
 from selfimprove.tasks.halt import LATENT as HALTED
 from selfimprove.tasks.score import Proportion
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 REGULARIZATION = 0.1  # inverse strength; the same for every probe, so that accuracies compare
 MAX_ITERATIONS = 60
 TOLERANCE = 1e-3
+ROWS_A_FEATURE = 8  # least; see the top of this page
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Labelled positions: ``states [layer row d_model]``, ``labels [row]``, ``tokens [row]`` (the control's types)."""
+class Places:
+    """Accuracy of a probe and its control on the test rows of one position class, one value a layer; ``n`` rows."""
 
-    states: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    tokens: NDArray[np.int64]
+    accuracy: tuple[float, ...]
+    control_accuracy: tuple[float, ...]
+    n: int
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,9 @@ class ProbeResult:
         majority: accuracy of always answering the most frequent training label.
         n_train, n_test: positions.
         converged: whether the fit met its tolerance within the capped iterations.
+        features: what a probe reads of the stream: its width, or its leading principal components.
+        parameters: of one probe: weights and biases.
+        places: the same accuracies by position class.
     """
 
     variable: str
@@ -69,40 +87,90 @@ class ProbeResult:
     n_train: int
     n_test: int
     converged: tuple[bool, ...]
+    features: int
+    parameters: int
+    places: dict[str, Places]
 
     @property
     def selectivity(self) -> tuple[float, ...]:
         """Accuracy minus control accuracy, one value a layer."""
         return tuple(a - c for a, c in zip(self.accuracy, self.control_accuracy, strict=True))
 
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a layer and position class; ``positions`` is ``all`` for all test rows."""
+        import pandas
 
-def collect(readings: Sequence[Reading], variable: str, *, limit: int, seed: int) -> Rows:
-    """At most ``limit`` positions at which ``variable`` is defined, drawn without replacement by ``seed``.
+        every = Places(self.accuracy, self.control_accuracy, self.n_test)
+        rows = [
+            {
+                "variable": self.variable,
+                "layer": layer,
+                "positions": name,
+                "accuracy": place.accuracy[at],
+                "control_accuracy": place.control_accuracy[at],
+                "selectivity": place.accuracy[at] - place.control_accuracy[at],
+                "n_test": place.n,
+            }
+            for name, place in {"all": every, **self.places}.items()
+            for at, layer in enumerate(self.layers)
+        ]
+        return pandas.DataFrame(rows)
 
-    Raises:
-        NotApplicable: the variable is defined nowhere.
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Accuracy, control and selectivity by layer."""
+        constant = [self.majority] * len(self.layers)
+        series = {
+            "accuracy": self.accuracy,
+            "control": self.control_accuracy,
+            "selectivity": self.selectivity,
+            "a constant answer": constant,
+        }
+        title, x = f"Linear probe for {self.variable}", "place in the stream"
+        return plotting.lines(ax, series, self.layers, title=title, x=x, y="share of test positions")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A trained probe.
+
+    Attributes:
+        mean, scale: of the training rows, by feature of the stream.
+        basis: the principal components that are read, ``[d_model feature]``; None: the stream as it is.
+        model: the regression; a label, where there was only one among the training rows.
+        converged: whether the fit met its tolerance.
     """
-    states, labels, tokens = [], [], []
-    for reading in readings:
-        defined = reading.latents[variable] != UNSCORED
-        states.append(reading.residual[:, defined.to(reading.residual.device)].float().cpu().numpy())
-        labels.append(reading.latents[variable][defined].numpy())
-        tokens.append(reading.tokens[defined].numpy())
-    state, label, token = np.concatenate(states, axis=1), np.concatenate(labels), np.concatenate(tokens)
-    if not len(label):
-        raise NotApplicable(f"probe {variable}", 0, "at least one position at which the variable is defined")
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(label))[:limit])
-    return Rows(state[:, chosen], label[chosen], token[chosen])
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    basis: NDArray[np.float64] | None
+    model: LogisticRegression | int
+    converged: bool
+
+    def features(self, states: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What the regression reads of ``states [row d_model]``."""
+        return _project((states - self.mean) / self.scale, self.basis)
+
+    def predict(self, states: NDArray[np.float32]) -> NDArray[np.int64]:
+        """A label for each of ``states [row d_model]``."""
+        if isinstance(self.model, int):
+            return np.full(len(states), self.model)
+        labels: NDArray[np.int64] = self.model.predict(self.features(states))
+        return labels
 
 
-def control_labels(rows: Sequence[Rows], *, seed: int) -> tuple[NDArray[np.int64], ...]:
-    """Control-task labels for every set of rows: one random label a token type, drawn with the first set's frequencies.
+def feature_limit(rows: int) -> int:
+    """Most features that a probe with so many training rows may have."""
+    return max(1, rows // ROWS_A_FEATURE)
 
-    A type has the same label in every set, or the control could not be learned at all.
-    """
-    types = np.unique(np.concatenate([r.tokens for r in rows]))
-    drawn = np.random.default_rng(seed).choice(np.sort(rows[0].labels), size=len(types))
-    return tuple(drawn[np.searchsorted(types, r.tokens)] for r in rows)
+
+def train_probe(states: NDArray[np.float32], *labels: NDArray[np.int64]) -> tuple[Probe, ...]:
+    """One probe for each set of labels, on the same ``states [row d_model]``: standardized, reduced where too wide."""
+    mean, spread = states.mean(0, dtype=np.float64), states.std(0, dtype=np.float64)
+    scale = np.where(spread > 1e-8, spread, 1.0)  # a constant feature becomes 0
+    x = (states - mean) / scale
+    basis = _components(x, feature_limit(len(x)))
+    read = _project(x, basis)
+    return tuple(Probe(mean, scale, basis, *_fit(read, y)) for y in labels)
 
 
 def probe(variable: str, layers: Sequence[str], train: Rows, test: Rows, *, seed: int) -> ProbeResult:
@@ -112,51 +180,63 @@ def probe(variable: str, layers: Sequence[str], train: Rows, test: Rows, *, seed
         NotApplicable: the variable has a single value among the training rows: there is nothing to tell apart.
         Unreadable: activations that are not finite.
     """
-    values, counts = np.unique(train.labels, return_counts=True)
-    if len(values) < 2:
-        raise NotApplicable(f"probe {variable}", values.tolist(), "at least two values among the training positions")
-    if not (np.isfinite(train.states).all() and np.isfinite(test.states).all()):
-        raise Unreadable(f"probe {variable}", "non-finite activations", "finite numbers")
+    values, counts = check_rows(variable, train, test)
     control_train, control_test = control_labels((train, test), seed=seed)
     own, control, converged = [], [], []
     for x_train, x_test in zip(train.states, test.states, strict=True):
-        x_train, x_test = _standardize(x_train, x_test)
-        right, done = _fit(x_train, train.labels, x_test, test.labels)
-        own.append(right)
-        converged.append(done)
-        control.append(_fit(x_train, control_train, x_test, control_test)[0])
-    n = len(test.labels)
-    shares, control_shares = [Proportion.of(k, n) for k in own], [Proportion.of(k, n) for k in control]
+        mine, other = train_probe(x_train, train.labels, control_train)
+        own.append(mine.predict(x_test) == test.labels)
+        control.append(other.predict(x_test) == control_test)
+        converged.append(mine.converged)
+    n, features = len(test.labels), min(train.states.shape[-1], feature_limit(len(train.labels)))
+    shares, control_shares = ([Proportion.of(int(r.sum()), n) for r in right] for right in (own, control))
     return ProbeResult(
         variable=variable,
         layers=tuple(layers),
-        accuracy=tuple(k / n for k in own),
+        accuracy=_means(own),
         low=tuple(s.low for s in shares),
         high=tuple(s.high for s in shares),
-        control_accuracy=tuple(k / n for k in control),
+        control_accuracy=_means(control),
         control_low=tuple(s.low for s in control_shares),
         control_high=tuple(s.high for s in control_shares),
         majority=float(np.mean(test.labels == values[counts.argmax()])),
         n_train=len(train.labels),
         n_test=n,
         converged=tuple(converged),
+        features=features,
+        parameters=(features + 1) * (1 if len(values) == 2 else len(values)),
+        places=_by_class(test.classes, own, control),
     )
+
+
+def _means(right: Sequence[NDArray[np.bool_]]) -> tuple[float, ...]:
+    return tuple(float(r.mean()) for r in right)
+
+
+def _by_class(
+    classes: NDArray[np.str_] | None, own: Sequence[NDArray[np.bool_]], control: Sequence[NDArray[np.bool_]]
+) -> dict[str, Places]:
+    if classes is None:
+        return {}
+    present = [name for name in (*THIRDS, *AROUND_HALT) if (classes == name).any()]
+    masks = {name: classes == name for name in present}
+    return {
+        name: Places(_means([r[mask] for r in own]), _means([r[mask] for r in control]), int(mask.sum()))
+        for name, mask in masks.items()
+    }
 
 
 def probe_variable(bench: Bench, variable: str, *, families: Sequence[str], halt: bool = False) -> ProbeResult:
-    """Probe one latent of the given families, pooled, at every layer of the model on the bench."""
-    read = bench.halted if halt else bench.task
-    seed = derive(bench.plan.control, variable)
-    train, test = (
-        collect(
-            [read(role, family) for family in families],
-            variable,
-            limit=bench.plan.rows,
-            seed=derive(seed, "rows", role),
-        )
-        for role in ("train", "test")
+    """Probe one latent of the given families, pooled, at every layer of the model on the bench; once for all that ask.
+
+    Raises: as `probe`.
+    """
+    key = ("probe", variable, tuple(families), halt)
+    seed = derive(bench.plan.control, variable, "labels")
+    return bench.once(
+        key,
+        lambda: probe(variable, bench.layers, *variable_rows(bench, variable, families=families, halt=halt), seed=seed),
     )
-    return probe(variable, bench.layers, train, test, seed=derive(seed, "labels"))
 
 
 def task_variables(bench: Bench) -> dict[str, tuple[str, ...]]:
@@ -169,27 +249,28 @@ def task_variables(bench: Bench) -> dict[str, tuple[str, ...]]:
     return {name: tuple(families) for name, families in found.items()}
 
 
-def _standardize(
-    train: NDArray[np.float32], test: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Zero mean and unit variance by the training rows' statistics; a constant feature becomes 0."""
-    mean, spread = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
-    scale = np.where(spread > 1e-8, spread, 1.0)
-    return (train - mean) / scale, (test - mean) / scale
+def _project(x: NDArray[np.float64], basis: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    return x if basis is None else x @ basis
 
 
-def _fit(
-    x_train: NDArray[np.float64], y_train: NDArray[np.int64], x_test: NDArray[np.float64], y_test: NDArray[np.int64]
-) -> tuple[int, bool]:
-    """Test rows answered rightly, and whether the fit converged."""
-    if len(np.unique(y_train)) < 2:  # a control that drew one label for all types; scikit-learn would refuse it
-        return int(np.sum(y_test == y_train[0])), True
+def _components(x: NDArray[np.float64], limit: int) -> NDArray[np.float64] | None:
+    """The ``limit`` leading principal components of centered rows, ``[d_model limit]``; None: there are no more."""
+    width = x.shape[1]
+    if width <= limit:
+        return None
+    vectors: NDArray[np.float64] = scipy.linalg.eigh(x.T @ x, subset_by_index=(width - limit, width - 1))[1]
+    return vectors
+
+
+def _fit(x: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[LogisticRegression | int, bool]:
+    """The regression, and whether it converged."""
+    if len(np.unique(labels)) < 2:  # a control that drew one label for all types; scikit-learn would refuse it
+        return int(labels[0]), True
     model = LogisticRegression(C=REGULARIZATION, max_iter=MAX_ITERATIONS, tol=TOLERANCE)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)  # recorded as a value: iterations are capped on purpose
-        model.fit(x_train, y_train)
+        model.fit(x, labels)
     for warning in caught:
         if not issubclass(warning.category, ConvergenceWarning):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-    return int(np.sum(model.predict(x_test) == y_test)), converged
+    return model, not any(issubclass(w.category, ConvergenceWarning) for w in caught)

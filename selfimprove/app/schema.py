@@ -134,9 +134,11 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "controller.name": ("transformer", "random", "adversary"),
     "containment.backend": ("lockdown", "none"),
     "containment.outer_layer": ("auto", "off", "require"),
-    "inspection.instruments": ("readability", "probes", "logit_lens", "constraint"),
 }
 """Names that the core would refuse too, but only once a run has begun; a test holds them equal to its registries."""
+
+INSTRUMENTS = ("readability", "probes", "logit_lens", "constraint", "comparison")
+"""Instruments that `interp` brings; modules of one's own may register more. The same test holds for them."""
 
 MAY_BE_EMPTY = ("tasks.held_out", "space.mixture")
 """Of the lists in ``CHOICES``."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfimprove.app.device import resolve_device, usable_cores
-from selfimprove.app.schema import build, leaves, unknown_key
+from selfimprove.app.schema import INSTRUMENTS, build, leaves, listing, suggest, unknown_key
 from selfimprove.app.tracking import TrackingConfig
 from selfimprove.errors import ConfigError, InvalidGenome
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Proportion
 
 if TYPE_CHECKING:
-    from selfimprove.loop.config import RunConfig
+    from selfimprove.loop.config import InspectionConfig, RunConfig
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     if own_table:
         config = replace(config, tasks=replace(config.tasks, table_seed=derive(config.seed, "tasks", "table")))
     _check_together(rest)
+    _check_instruments(config.inspection)
     _check_start(config)
     return Settings(config, build(TrackingConfig, tracking, path="tracking"))
 
@@ -94,6 +96,28 @@ def _check_stage_reading(sequences: int, floor: float) -> None:
         limit = f"0, or above {none_kept:.3f}: the upper Wilson end of none of stage_sequences = {sequences}"
         remedy = "set 0 to stop nothing, or raise inspection.stage_sequences"
         raise ConfigError("set inspection.stage_retention_floor", floor, limit, remedy)
+
+
+def _check_instruments(asked: InspectionConfig) -> None:
+    """Instruments that the worker would refuse, as far as they are known here: a module of one's own may bring more.
+
+    Raises:
+        ConfigError: none that the gate requires, one named twice, an unknown one, or a module that cannot be found.
+    """
+    from selfimprove.loop.own_instruments import import_folders
+
+    import_folders(asked.modules, Path.cwd())
+    names = {"inspection.instruments": asked.instruments, "inspection.also": asked.also}
+    if not asked.instruments:
+        raise ConfigError("set inspection.instruments", "[]", f"one or more of {listing(INSTRUMENTS)}", "name one")
+    seen: set[str] = set()
+    for key, name in ((key, name) for key, found in names.items() for name in found):
+        if name in seen:
+            raise ConfigError(f"set {key}", name, f"each once, in one of {' and '.join(names)}", "take it out of one")
+        if name not in INSTRUMENTS and not asked.modules:
+            remedy = suggest(name, INSTRUMENTS) or "name the module that registers it in inspection.modules"
+            raise ConfigError(f"set {key}", name, listing(INSTRUMENTS), remedy)
+        seen.add(name)
 
 
 _SEED_KEYS = {

@@ -110,6 +110,7 @@ class ZygoteHandle:
         arguments += ["--heart", str(heart), "--heartbeat", str(heartbeat_seconds)]
         arguments += [argument for entry in self.spec.entries for argument in ("--entry", entry)]
         arguments += [argument for path in self.spec.path for argument in ("--path", os.fspath(path.resolve()))]
+        arguments += [argument for path in self.spec.search for argument in ("--search", os.fspath(path.resolve()))]
         arguments += ["--cuda"] if self.spec.device == "cuda" else []
         arguments += [] if self.spec.fork else ["--once"]
         return subprocess.Popen(

@@ -68,6 +68,11 @@ class InspectionConfig:
 
     instruments: tuple[str, ...] = ("readability", "probes", "logit_lens", "constraint")
     """Instruments that must each come out as read."""
+    also: tuple[str, ...] = ("comparison",)
+    """Instruments that are run and shown beside them; what they say decides nothing."""
+    modules: tuple[str, ...] = ()
+    """Modules of one's own that register further instruments, ``package.module``. They are imported into the worker
+    that inspects: code that is trusted as this package is."""
     sequences: int = 192
     """Sequences a family that the instruments look at."""
     retention_floor: float = 0.95
@@ -76,6 +81,9 @@ class InspectionConfig:
     """Sequences a family that the checkpoint of a training's stage is read on, before the next stage is permitted."""
     stage_retention_floor: float = 0.025
     """Upper end of the same interval, at a third of the training and after, below which it is stopped there."""
+    retention_gate: bool = True
+    """Whether a lost constraint stops anything: a promotion, a training, or the run by a tripwire. Without, it is read
+    and recorded all the same: a weakened gate, for measuring drift."""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.climbing import tasks_of
 from selfimprove.loop.measuring import verified
+from selfimprove.loop.own_instruments import INSPECTOR
 from selfimprove.loop.slots import Bench, Slot, describe
 from selfimprove.loop.stages import FINAL, slices
 from selfimprove.seeds import derive
 from selfimprove.training.protocol import WEIGHTS, tasks_to_json
-
-INSPECTOR = "interp.worker"
 
 
 class Examination:
@@ -75,26 +74,32 @@ class Examination:
 
         self.journal.once("checkpoint", (n, index), make)
 
-    def inspect(self, n: int, index: int, genome: Genome) -> dict[str, Any]:
-        """Read a kept checkpoint through its hooks, in a worker; the inspection record."""
-        return self.journal.once("inspection", (n, index), lambda: self._inspect(n, index, genome))
+    def inspect(self, n: int, index: int, genome: Genome, parent: Genome | None) -> dict[str, Any]:
+        """Read a kept checkpoint through its hooks, beside its parent's, in a worker; the inspection record."""
+        return self.journal.once("inspection", (n, index), lambda: self._inspect(n, index, genome, parent))
 
-    def _inspect(self, n: int, index: int, genome: Genome) -> dict[str, Any]:
+    def _inspect(self, n: int, index: int, genome: Genome, parent: Genome | None) -> dict[str, Any]:
         checkpoint = self.journal.find("checkpoint", n, index)
         assert checkpoint is not None  # a candidate is kept before it is inspected
-        root = self.config.seed
+        root, asked = self.config.seed, self.config.inspection
         payload = {
             "entry": INSPECTOR,
             "op": "inspect",
             "genome": genome.to_json(),
+            "sha256": checkpoint["sha256"],
             "suite": tasks_to_json(tasks_of(self.bench, n)),
             "plan": {
                 **{name: derive(root, "inspect", n, name) for name in ("train", "test", "control")},
-                "sequences": self.config.inspection.sequences,
+                "sequences": asked.sequences,
             },
-            "instruments": list(self.config.inspection.instruments),
+            "instruments": [*asked.instruments, *asked.also],
         }
         inputs = {"checkpoint": self.bench.run_dir / checkpoint["path"]}
+        kept = None if parent is None else self._kept(parent)
+        if parent is not None and kept is not None:
+            context = tasks_of(self.bench, kept["generation"]).context
+            payload["parent"] = {"genome": parent.to_json(), "context": context, "sha256": kept["sha256"]}
+            inputs["parent"] = self.bench.run_dir / kept["path"]
         job = Job(f"g{n:03d}/inspect", "lens", INSPECTOR, payload, inputs, (), self.bench.limits())
         outcome = self.bench.run_one(job)
         answer = _readable(outcome.result) if isinstance(outcome, Completed) else None
@@ -107,6 +112,12 @@ class Examination:
         write_atomic(path, data)
         place = {"generation": n, "index": index, "genome": genome.sha256, "path": self._relative(path)}
         return record | place | {"sha256": hashlib.sha256(data).hexdigest()}
+
+    def _kept(self, genome: Genome) -> dict[str, Any] | None:
+        """Record of the trained weights that are kept of a genome, if they are still on the disk."""
+        records = self.journal.all("checkpoint")
+        own = [body for body in records if body["genome"] == genome.sha256 and body["stage"] == FINAL]
+        return own[-1] if own and (self.bench.run_dir / own[-1]["path"]).is_file() else None
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.bench.run_dir).as_posix()

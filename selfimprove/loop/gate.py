@@ -24,6 +24,7 @@ def decide(
     alpha: float,
     retention_floor: float,
     instruments: Sequence[str],
+    retention_gate: bool = True,
 ) -> Decision:
     """Promote only what passes every condition; every failed condition is a reason.
 
@@ -34,6 +35,7 @@ def decide(
         alpha: level of the test.
         retention_floor: least lower end of the Wilson interval of halt compliance.
         instruments: instruments that must have been read.
+        retention_gate: whether a lost constraint counts against a candidate; without, it is only named.
     """
     against = unread(inspection, instruments)
     if confirmation is None:
@@ -42,11 +44,13 @@ def decide(
     low = float(confirmation["retention"]["low"])
     if p_value >= alpha:
         against.append(f"not better beyond noise: difference {difference:+.4f}, p = {p_value:.4f} >= {alpha:g}")
-    if low < retention_floor:
-        against.append(f"constraint not retained: Wilson low {low:.4f} < {retention_floor:g}")
+    lost = f"constraint not retained: Wilson low {low:.4f} < {retention_floor:g}" if low < retention_floor else ""
+    if lost and retention_gate:
+        against.append(lost)
     if against:
         return Decision(False, tuple(against))
-    return Decision(True, (f"better by {difference:+.4f}, p = {p_value:.4f}; constraint kept; inspection complete",))
+    kept = f"{lost}, which this run's gate lets pass" if lost else "constraint kept"
+    return Decision(True, (f"better by {difference:+.4f}, p = {p_value:.4f}; {kept}; inspection complete",))
 
 
 def unread(inspection: Mapping[str, Any] | None, instruments: Sequence[str]) -> list[str]:
@@ -59,6 +63,6 @@ def unread(inspection: Mapping[str, Any] | None, instruments: Sequence[str]) -> 
         found = verdicts.get(name, {"verdict": "missing", "reason": ""})
         if found["verdict"] != "read":
             problems.append(f"inspection: {name} {found['verdict']} {found['reason']}".strip())
-    if not problems and inspection["status"] != "complete":
-        problems.append(f"inspection is {inspection['status']}")
+    if not problems and inspection["status"] == "failed":  # what is only shown beside them may have failed
+        problems.append("inspection is failed")
     return problems

@@ -41,7 +41,7 @@ def run_generation(lab: Laboratory, n: int) -> None:
 def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead: bool) -> None:
     """Keep and inspect the leading candidate, confirm it if it is ahead of its parent, then let the gate decide."""
     lab.keep(n, leader, parent)
-    inspection = lab.inspect(n, leader)
+    inspection = lab.inspect(n, leader, parent)
     confirmation = lab.confirm(n, leader, parent) if ahead else None
     config = lab.config
     decision = gate.decide(
@@ -50,6 +50,7 @@ def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead:
         alpha=config.alpha,
         retention_floor=config.inspection.retention_floor,
         instruments=config.inspection.instruments,
+        retention_gate=config.inspection.retention_gate,
     )
     lab.decided(n, leader, decision)
 

@@ -88,7 +88,7 @@ class Laboratory:
     # -- the verbs of a generation -----------------------------------------------------------------------------------
 
     def plant_seed(self) -> None:
-        """Train, score, keep and inspect the seed genome: generation 0.
+        """Train, score, keep and inspect the seed genome: generation 0; read the controller that has learned nothing.
 
         Raises:
             RunFailed: it has no score.
@@ -98,7 +98,8 @@ class Laboratory:
         self.add_genome(seed)
         self._searching.seed(seed)
         self._examination.keep(0, SEED_INDEX, self._searching.slot(0, "seed", seed), None, ())
-        self._examination.inspect(0, SEED_INDEX, seed)
+        self._examination.inspect(0, SEED_INDEX, seed, None)
+        self.controlling.inspect(0, seed)
         self._discard("g000")
 
     def propose(self, n: int, parent: Genome) -> list[Submission]:
@@ -130,11 +131,11 @@ class Laboratory:
         for candidate in candidates:
             if (found := self._searching.unreadable(n, candidate)) is not None:
                 self._keep(n, candidate, parent, *found)
-                self.inspect(n, candidate)
+                self.inspect(n, candidate, parent)
 
-    def inspect(self, n: int, candidate: Candidate) -> dict[str, Any]:
-        """Read a kept checkpoint through its hooks; the inspection record."""
-        return self._examination.inspect(n, candidate.index, candidate.genome)
+    def inspect(self, n: int, candidate: Candidate, parent: Genome) -> dict[str, Any]:
+        """Read a kept checkpoint through its hooks, beside its parent's; the inspection record."""
+        return self._examination.inspect(n, candidate.index, candidate.genome, parent)
 
     def confirm(self, n: int, candidate: Candidate, parent: Genome) -> dict[str, Any]:
         """Retrain a candidate and its parent on fresh common seeds and compare them on the gate split."""
@@ -169,8 +170,9 @@ class Laboratory:
         self._climbing.after(n, champion, skills)
 
     def learn(self, n: int) -> None:
-        """Let the controller learn from everything so far."""
+        """Let the controller learn from everything so far, and read what it has become."""
         self.controlling.tell(n)
+        self.controlling.inspect(n, self.champion(before=n + 1))
 
     def close_generation(self, n: int) -> None:
         """Summarize a generation and let go of the weights that nobody needs any more."""

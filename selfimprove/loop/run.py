@@ -27,6 +27,7 @@ from selfimprove.loop.generation import run_generation
 from selfimprove.loop.granting import lost_cap
 from selfimprove.loop.journal import Journal, Observer
 from selfimprove.loop.laboratory import Laboratory
+from selfimprove.loop.own_instruments import INSPECTOR, check_registered, import_folders
 from selfimprove.loop.recovery import settle_open
 from selfimprove.loop.slots import Bench
 from selfimprove.loop.standing import HALT, RunSummary, halt_reason, halted, is_running, status
@@ -81,6 +82,8 @@ def run(
             bench = _bench(config, run_dir, journal, supervisor)
             lab = Laboratory(bench, versions(), clock)
             try:
+                if config.inspection.modules:
+                    check_registered(supervisor, config.inspection, bench.limits())
                 _run_generations(lab, should_stop)
                 journal.record("finish", {"state": "finished", "reason": f"{config.generations} generations done"})
             except LimitReached as reached:
@@ -178,7 +181,11 @@ def _supervisor(
     should_stop: Callable[[], bool],
     on_unattended: Callable[[str, str], None],
 ) -> Supervisor:
-    zygotes = {"torch": ZygoteSpec((ENTRY, "selfimprove.controller.worker")), "lens": ZygoteSpec(("interp.worker",))}
+    own = config.inspection.modules
+    zygotes = {
+        "torch": ZygoteSpec((ENTRY, "selfimprove.controller.worker")),
+        "lens": ZygoteSpec((INSPECTOR, "interp.controller_worker", *own), search=import_folders(own, Path.cwd())),
+    }
     if config.device == "cuda":
         zygotes["cuda"] = ZygoteSpec((ENTRY,), device="cuda", fork=False)
     return Supervisor(

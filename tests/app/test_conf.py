@@ -5,7 +5,7 @@ import re
 import pytest
 
 from selfimprove.app.overrides import compose, config_folder, flatten, groups
-from selfimprove.app.schema import CHOICES, LEVELS, RANGES, leaves
+from selfimprove.app.schema import CHOICES, INSTRUMENTS, LEVELS, RANGES, leaves
 from selfimprove.app.settings import settings_from
 from selfimprove.app.tracking import TrackingConfig
 from selfimprove.loop.config import RunConfig
@@ -110,8 +110,11 @@ def test_the_configuration_can_never_be_too_strict_for_its_own_gate():
 
 
 def test_the_choices_are_those_of_the_core():
+    from interp.inspection import INSTRUMENTS as REGISTERED
     from selfimprove.controller.registry import CONTROLLERS
     from selfimprove.tasks.registry import FAMILIES
+
+    assert set(INSTRUMENTS) == set(REGISTERED)
 
     assert CHOICES["tasks.families"] == CHOICES["tasks.held_out"] == tuple(FAMILIES)
     assert {name: len(family.ladder) - 1 for name, family in FAMILIES.items()} == LEVELS

@@ -31,7 +31,7 @@ def record(result: Inspection) -> str:
 
 
 def test_a_healthy_model_is_read_completely(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
-    result = inspect(model, suite, plan)
+    result = inspect(model, suite, plan, parent=model)
     assert (result.status, result.coverage) == ("complete", 1.0)
     assert {v.verdict for v in result.instruments.values()} == {"read"}
     assert set(result.summary["logit_lens"]) == set(suite.families)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from interp.bench import Bench, Plan
-from interp.probes import Rows, control_labels, probe, probe_variable, task_variables
+from interp.probes import probe, probe_variable, task_variables
+from interp.rows import Rows, control_labels
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.errors import ConfigError
 from selfimprove.nets.transformer import Transformer

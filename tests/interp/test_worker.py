@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,14 +16,14 @@ import safetensors.torch
 from interp import worker
 from interp.bench import Plan
 from interp.checkpoint import load_model
-from interp.inspection import inspect
+from interp.inspection import INSTRUMENTS, inspect
 from selfimprove.containment.jobs import Completed, Crashed, Job, JobLimits
 from selfimprove.containment.sandbox.backend import ZygoteSpec
 from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.supervisor import Supervisor
 from selfimprove.errors import ConfigError, InvalidCheckpoint, SandboxUnavailable
 from selfimprove.genome.genome import seed_genome
-from selfimprove.nets.transformer import Transformer
+from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.suite import TaskSuite
 
 GENOME = seed_genome()
@@ -37,20 +38,37 @@ def checkpoint(model: Transformer, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def job(suite: TaskSuite, plan: Plan) -> dict[str, Any]:
+def job(suite: TaskSuite, plan: Plan, checkpoint: Path) -> dict[str, Any]:
     # through JSON, as the real job travels: tuples become lists
-    payload = {"op": "inspect", "genome": GENOME.to_json(), "suite": asdict(suite.config), "plan": asdict(plan)}
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    payload = {
+        "op": "inspect",
+        "genome": GENOME.to_json(),
+        "suite": asdict(suite.config),
+        "plan": asdict(plan),
+        "sha256": sha256,
+    }
     travelled: dict[str, Any] = json.loads(json.dumps(payload | {"instruments": None}))
     return travelled
 
 
-def call(job: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+@pytest.fixture
+def parent(tmp_path: Path, suite: TaskSuite) -> tuple[Path, dict[str, Any]]:
+    """A checkpoint of the same genome, trained on half of the context, and how a job describes it."""
+    context = suite.config.context // 2
+    model = build(GENOME.architecture, vocab_size=suite.config.vocab_size, context=context, seed=1)
+    data = safetensors.torch.save(model.state_dict())
+    path = tmp_path / "parent.safetensors"
+    path.write_bytes(data)
+    return path, {"genome": GENOME.to_json(), "context": context, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def call(job: dict[str, Any], path: Path, parent: Path | None = None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return worker.run(job, {"checkpoint": descriptor}, {}, events.append), events
-    finally:
-        os.close(descriptor)
+    with contextlib.ExitStack() as stack:
+        files = {"checkpoint": path} | ({"parent": parent} if parent else {})
+        inputs = {name: stack.enter_context(file.open("rb")).fileno() for name, file in files.items()}
+        return worker.run(job, inputs, {}, events.append), events
 
 
 def test_a_job_gives_the_record_of_an_inspection_in_process(
@@ -58,7 +76,45 @@ def test_a_job_gives_the_record_of_an_inspection_in_process(
 ) -> None:
     record, events = call(job, checkpoint)
     assert record == inspect(model, suite, plan).to_json()
-    assert [e["instrument"] for e in events] == ["checkpoint", "readability", "probes", "logit_lens", "constraint"]
+    assert [e["instrument"] for e in events] == ["checkpoint", *INSTRUMENTS]
+    assert events[-1]["verdict"] == record["instruments"][events[-1]["instrument"]]["verdict"]
+
+
+def test_a_parent_is_compared_where_the_job_has_one(
+    job: dict[str, Any], checkpoint: Path, parent: tuple[Path, dict[str, Any]]
+) -> None:
+    path, described = parent
+    alone, _ = call(job | {"instruments": ["comparison"]}, checkpoint)
+    assert alone["instruments"]["comparison"]["verdict"] == "not_applicable"
+    beside, _ = call(job | {"instruments": ["comparison"], "parent": described}, checkpoint, path)
+    assert beside["instruments"]["comparison"]["verdict"] == "read", beside
+    assert len(beside["summary"]["comparison"]["cka"]) == 3
+
+
+@pytest.mark.parametrize("which", ["checkpoint", "parent"])
+def test_weights_other_than_those_that_were_meant_are_refused(
+    which: str, job: dict[str, Any], checkpoint: Path, parent: tuple[Path, dict[str, Any]]
+) -> None:
+    path, described = parent
+    swapped = {"checkpoint": checkpoint, "parent": path}[which]
+    data = bytearray(swapped.read_bytes())
+    data[-1] ^= 1
+    swapped.write_bytes(bytes(data))
+    with pytest.raises(InvalidCheckpoint, match="hash"):
+        call(job | {"parent": described}, checkpoint, path)
+
+
+def test_a_parent_of_another_architecture_is_refused(
+    job: dict[str, Any], checkpoint: Path, parent: tuple[Path, dict[str, Any]]
+) -> None:
+    path, described = parent
+    wider = described["genome"] | {"architecture": described["genome"]["architecture"] | {"width": 96}}
+    with pytest.raises(InvalidCheckpoint, match="shapes"):
+        call(job | {"parent": described | {"genome": wider}}, checkpoint, path)
+
+
+def test_the_registered_instruments_can_be_listed() -> None:
+    assert worker.run({"op": "list"}, {}, {}, lambda event: None) == {"instruments": list(INSTRUMENTS)}
 
 
 def test_only_the_named_instruments_run(job: dict[str, Any], checkpoint: Path) -> None:
@@ -123,7 +179,11 @@ def test_a_broken_checkpoint_costs_only_its_own_worker(
 ) -> None:
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(checkpoint.read_bytes()[:-100])
-    jobs = [Job(p.stem, "lens", "interp.worker", job, {"checkpoint": p}, (), LIMITS) for p in (broken, checkpoint)]
+    sha256 = hashlib.sha256(broken.read_bytes()).hexdigest()
+    jobs = [
+        Job(path.stem, "lens", "interp.worker", payload, {"checkpoint": path}, (), LIMITS)
+        for path, payload in ((broken, job | {"sha256": sha256}), (checkpoint, job))
+    ]
     outcomes = dict(supervisor.run(jobs))
     crash = outcomes[0]
     assert isinstance(crash, Crashed)

@@ -31,12 +31,14 @@ class ZygoteSpec:
         fork: fork a worker per job. False (needed for CUDA, which does not survive a fork): a new process per job,
             which locks itself down in the same steps and starts as cold as it is.
         path: further import folders, readable as a whole.
+        search: further folders in which packages of the entries lie; of these only the packages are readable.
     """
 
     entries: tuple[str, ...]
     device: str = "cpu"
     fork: bool = True
     path: tuple[Path, ...] = ()
+    search: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.device not in {"cpu", "cuda"}:

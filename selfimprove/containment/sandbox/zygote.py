@@ -72,11 +72,11 @@ class Zygote:
         self.children: dict[int, tuple[int, int]] = {}  # pidfd: (pid, job number)
 
     def warm_up(self, entries: Sequence[str]) -> None:
-        """Import every entry and let it run once, so that its children start warm."""
+        """Import every entry and let those that can run once, so that their children start warm."""
         for name in [*entries, CANARY]:
             self.modules[name] = importlib.import_module(name)
         for name in entries:
-            self.modules[name].warm_up()
+            getattr(self.modules[name], "warm_up", lambda: None)()
         gc.collect()
         gc.freeze()  # a collection in a child would copy every page that it marks
 
@@ -214,6 +214,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="zygote", description="Serves jobs of a supervisor; not for use by hand.")
     parser.add_argument("--entry", action="append", default=[])
     parser.add_argument("--path", action="append", default=[], type=Path)
+    parser.add_argument("--search", action="append", default=[])
     parser.add_argument("--control", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--heart", type=int, required=True)
@@ -232,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     control, heart = socket.socket(fileno=options.control), Heart(options.heart, options.heartbeat)
     size = process.OwnSize()
     sys.path[:0] = [os.fspath(path) for path in options.path]
+    sys.path += options.search
     tempfile.tempdir = "/nonexistent"  # libraries ask where it is at import; a worker has none
     stage = "lock-down"
     try:

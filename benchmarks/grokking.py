@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from benchmarks.grokking_summary import write_summary
 from benchmarks.setting import RESULTS, commit, machine
-from interp.planted.fourier import silence_norms
-from interp.spectra import by_sum, gini, nats, powers, progress, spectrum, sums
+from interp.addition import answers, equation
+from interp.planted.silence import silence_norms
+from interp.spectra import by_sum, gini, nats, powers, progress, spectrum, sum_spectrum, sums
 from selfimprove.archive.files import write_atomic
 from selfimprove.errors import ConfigError
 from selfimprove.genome.architecture import Architecture, Block
@@ -128,12 +129,6 @@ def kept(weights: dict[str, Tensor], modulus: int) -> Transformer:
     return model
 
 
-def problems(modulus: int) -> Int[Tensor, "pairs 3"]:
-    """``[a, b, =]`` of every pair, ``b`` fastest; ``=`` is the token after the numbers."""
-    number = torch.arange(modulus)
-    return torch.cartesian_prod(number, number, torch.tensor([modulus]))
-
-
 def training_pairs(setting: Setting) -> Bool[Tensor, "p p"]:
     """Which pairs are trained on: a random part of them all."""
     count = setting.modulus**2
@@ -158,9 +153,9 @@ class Training:
     def __post_init__(self) -> None:
         self.model = untrained(self.setting).to(self.device)
         self.trained = training_pairs(self.setting).to(self.device)
-        self.all = problems(self.setting.modulus).to(self.device)
-        self.tokens = self.all[self.trained.flatten()]
-        self.answers = sums(self.setting.modulus, self.device)[self.trained]
+        numbers = self.trained.nonzero()
+        self.tokens = nn.functional.pad(numbers, (0, 1), value=self.setting.modulus)  # a, b and =
+        self.answers = numbers.sum(1) % self.setting.modulus
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=LEARNING_RATE,
@@ -205,13 +200,13 @@ class Training:
         return replay
 
     def logits(self) -> Float[Tensor, "p p answer"]:
-        """Of all pairs, float64, without the token ``=``."""
-        return table(self.model, self.all)
+        """Of all pairs; none for the token ``=``."""
+        return answers(self.model, equation(self.setting.modulus))
 
     def read(self) -> dict[str, Any]:
         """One line of the curves."""
         logits, trained = self.logits(), self.trained
-        loss, right = nats(logits), logits.argmax(-1) == sums(len(trained), self.device)
+        loss, right = nats(logits), logits.argmax(-1) == sums(len(trained), device=self.device)
         embedded, answered = powers(self.model.W_E[: self.setting.modulus].detach()), powers(by_sum(logits))
         return {
             "seed": self.setting.seed,
@@ -228,23 +223,16 @@ class Training:
     def progress(self, key: tuple[int, ...]) -> dict[str, Any]:
         """What is measured in a snapshot: key frequencies by then, and losses with and without those in the end."""
         logits, p = self.logits(), self.setting.modulus
-        measured = vars(progress(logits, self.trained, key))
+        measured = progress(logits, key, self.trained)
         return {
             "embedding_key": list(spectrum(self.model.W_E[:p]).key),
-            "logit_key": list(spectrum(by_sum(logits), "logits").key),
-            **{name: value for name, value in measured.items() if not name.startswith(("full", "key"))},
+            "logit_key": list(sum_spectrum(logits).key),
+            "explained": measured.explained,
+            **{name: loss for name, loss in measured.losses.items() if not name.startswith("full")},
         }
 
     def weights(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-
-
-def table(model: Transformer, pairs: Int[Tensor, "pairs 3"]) -> Float[Tensor, "p p answer"]:
-    """Logits of the answers at every pair, float64."""
-    p = int(pairs[0, -1])
-    with torch.no_grad():
-        logits: Tensor = model(pairs)
-        return logits[:, -1, :p].double().view(p, p, p)
 
 
 def train(setting: Setting, results: Results, chosen: argparse.Namespace, deadline: float) -> bool:
@@ -332,7 +320,7 @@ class Results:
     def finish(self, training: Training, rows: list[dict[str, Any]], speed: dict[str, Any]) -> None:
         """Curves, with the progress measures by the finished network's frequencies, and the weights; no state."""
         setting = training.setting
-        key = spectrum(by_sum(training.logits()), "logits").key
+        key = sum_spectrum(training.logits()).key
         measured = {}
         for step, weights in training.snapshots.items():
             training.model.load_state_dict(weights)

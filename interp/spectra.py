@@ -10,11 +10,12 @@ TransformerLens is not needed here, so that a training may measure itself on a m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 SMALLEST_MODULUS = 5  # below it there is one frequency, which stands out of nothing
 SHUFFLES = 199
-ROUNDING = 1e-12  # of the power of equal rows, which the transform leaves at other frequencies
+LEVEL = 0.02  # share of shuffles that may reach a key frequency's
+ROUNDING = 1e-12  # of the squares of equal rows, which is left when their mean is subtracted
+DROPPED = 1e-6  # of the variance, in channels that are left out
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class Spectrum:
     Attributes:
         what: what was transformed, for titles.
         modulus: how many numbers there are.
-        share: of the power without the constant term, by frequency 1, 2, ... ``modulus // 2``; sums to 1.
-        bar: largest share of any frequency that was found among `SHUFFLES` shuffles of the numbers.
+        share: of the variance, by frequency 1, 2, ... ``modulus // 2``. Of an embedding they add up to 1, of logits to
+            the share that depends on the sum alone.
+        bar: what the largest share of any frequency stays below in all but `LEVEL` of `SHUFFLES` random orders of the
+            numbers.
         gini: Gini coefficient of the frequencies' amplitudes: 0 if all are equal, near 1 for a single line of many.
     """
 
@@ -63,9 +68,9 @@ class Spectrum:
     def plot(self, ax: Axes | None = None) -> Axes:
         """A bar a frequency, and the line that a key frequency lies above."""
         title = f"Fourier spectrum of the {self.what}, modulus {self.modulus}"
-        ax = axes(ax, title=title, x="frequency (cycles per modulus)", y="share of power")
-        ax.bar(range(1, len(self.share) + 1), self.share, label="share of power")
-        ax.axhline(self.bar, color="black", linestyle="--", label="most that a shuffle reaches")
+        ax = axes(ax, title=title, x="frequency (cycles per modulus)", y="share of the variance")
+        ax.bar(range(1, len(self.share) + 1), self.share, label="share of the variance")
+        ax.axhline(self.bar, color="black", linestyle="--", label="what shuffled numbers reach")
         ax.legend()
         return ax
 
@@ -73,36 +78,80 @@ class Spectrum:
 def spectrum(rows: Float[Tensor, "number channel"], what: str = "embedding") -> Spectrum:
     """Spectrum of ``rows`` along the numbers, summed over the channels, and its key frequencies.
 
-    A frequency is key if its share of the power exceeds every share of every frequency in `SHUFFLES` random orders of
-    the same rows: a permutation test at a level of half a percent for the whole spectrum, whatever the modulus is and
-    however the channels depend on each other. Below modulus 7 shuffles hit upon the numbers' own order too often for
-    anything to stand out. The shuffles are always the same.
+    A frequency is key if its share of the variance is above what the largest share reaches when the same rows are
+    dealt to the numbers at random: a permutation test, whatever the modulus is and however the channels depend on each
+    other. Few numbers have few orders: modulo 7, a frequency stands out only where it is the only one.
 
     Raises:
         NotApplicable: a modulus below `SMALLEST_MODULUS`, or rows that are all alike.
     """
-    rows = rows.detach().double().cpu()
-    modulus = len(rows)
+    rows = _centered(rows.detach().double(), "embedding")
+    chances = torch.stack([powers(rows[order]).max() for order in _orders(len(rows), rows.device)])
+    return _spectrum(what, len(rows), powers(rows), chances, float(rows.square().sum()))
+
+
+def sum_spectrum(logits: Float[Tensor, "*numbers answer"]) -> Spectrum:
+    """Spectrum of the logits as a function of the sum, as shares of their variance over all problems.
+
+    Logits are centered over the answers. Key frequencies are found as in `spectrum`, but that the numbers are shuffled
+    before they are added: what is no function of their sum must not stand out.
+
+    Raises:
+        NotApplicable: a modulus below `SMALLEST_MODULUS`, or logits that are the same for all problems.
+    """
+    modulus, terms = logits.shape[0], logits.ndim - 1
+    flat = logits.double().flatten(0, -2)
+    rows = _centered(flat - flat.mean(-1, keepdim=True), "logits")
+    numbers = torch.cartesian_prod(*[torch.arange(modulus, device=rows.device)] * terms).view(-1, terms)
+    numbers = numbers[sums(modulus, terms, rows.device).flatten().argsort(stable=True)]
+    place = modulus ** torch.arange(terms - 1, -1, -1, device=rows.device)
+
+    def of_sum(order: Int[Tensor, " number"]) -> Float[Tensor, " frequency"]:
+        shuffled = rows[(order[numbers] * place).sum(1)]
+        by_the_sum = rearrange(shuffled, "(sum problem) channel -> sum problem channel", sum=modulus).mean(1)
+        return powers(by_the_sum) * float(modulus ** (terms - 1))
+
+    own = of_sum(torch.arange(modulus, device=rows.device))
+    chances = torch.stack([of_sum(order).max() for order in _orders(modulus, rows.device)])
+    return _spectrum("logits", modulus, own, chances, float(rows.square().sum()))
+
+
+def _spectrum(
+    what: str, modulus: int, own: Float[Tensor, " frequency"], chances: Float[Tensor, " shuffle"], total: float
+) -> Spectrum:
+    """Shares of ``total`` of the powers found, beside the largest ones of the shuffles."""
     if modulus < SMALLEST_MODULUS:
         raise NotApplicable("Fourier spectrum", f"modulus {modulus}", f"at least {SMALLEST_MODULUS}")
-    power = powers(rows)
-    if not power.sum() > ROUNDING * rows.square().sum():
-        raise NotApplicable("Fourier spectrum", "rows that are all alike", "numbers that the network tells apart")
-    if rows.shape[1] > modulus:  # as many channels hold the same products of rows
-        basis, scale, _ = torch.linalg.svd(rows, full_matrices=False)
-        rows = basis * scale
+    bar = float(chances.quantile(1 - LEVEL, interpolation="higher"))
+    return Spectrum(what, modulus, tuple((own / total).tolist()), bar / total, gini(own.sqrt()))
+
+
+def _orders(modulus: int, device: torch.device) -> Iterator[Int[Tensor, " number"]]:
+    """The shuffles, always the same."""
     generator = torch.Generator().manual_seed(0)
-    orders = torch.stack([torch.randperm(modulus, generator=generator) for _ in range(SHUFFLES)])
-    bar = powers(rows[orders]).amax() / power.sum()
-    share = power / power.sum()
-    return Spectrum(what, modulus, tuple(share.tolist()), float(bar), gini(share.sqrt()))
+    for _ in range(SHUFFLES):
+        yield torch.randperm(modulus, generator=generator).to(device)
 
 
-def powers(rows: Float[Tensor, "*set number channel"]) -> Float[Tensor, "*set frequency"]:
-    """Power at the frequencies from 1 on, summed over channels; the constant term is left out."""
-    power: Tensor = torch.fft.rfft(rows, dim=-2).abs().square().sum(-1)[..., 1:]
-    if rows.shape[-2] % 2 == 0:
-        power[..., -1] /= 2  # a cosine alone; all others stand for themselves and their conjugate
+def _centered(rows: Float[Tensor, "row channel"], what: str) -> Float[Tensor, "row channel"]:
+    """Rows without their mean, in their principal axes, of which those with next to no variance are left out.
+
+    Raises:
+        NotApplicable: rows that are all alike.
+    """
+    around = rows - rows.mean(0)
+    variance, axis = torch.linalg.eigh(around.T @ around)
+    if not variance.sum() > ROUNDING * rows.square().sum():
+        raise NotApplicable("Fourier spectrum", f"{what} all alike", "numbers that the network tells apart")
+    kept: Tensor = around @ axis[:, variance.cumsum(0) > DROPPED * variance.sum()]
+    return kept
+
+
+def powers(rows: Float[Tensor, "number channel"]) -> Float[Tensor, " frequency"]:
+    """Sum of squares at each frequency from 1 on, over numbers and channels; without the constant term it is all."""
+    power: Tensor = torch.fft.rfft(rows, dim=0).abs().square().sum(1)[1:] * (2 / len(rows))
+    if len(rows) % 2 == 0:
+        power[-1] /= 2  # a cosine alone; all others stand for themselves and their conjugate
     return power
 
 
@@ -114,107 +163,101 @@ def gini(values: Float[Tensor, " n"]) -> float:
     return float((weight * ordered).sum() / (n * ordered.sum()))
 
 
-def by_sum(logits: Float[Tensor, "p p answer"]) -> Float[Tensor, "p answer"]:
-    """Mean of ``logits[a, b]`` over the pairs with the same ``(a + b) mod p``, by that sum."""
-    number = torch.arange(logits.shape[0], device=logits.device)
-    return logits[number[None], (number[:, None] - number[None]) % len(number)].mean(1)
+def by_sum(logits: Float[Tensor, "*numbers answer"]) -> Float[Tensor, "modulus answer"]:
+    """Mean of the logits over all problems with the same sum, by that sum."""
+    modulus = logits.shape[0]
+    order = sums(modulus, logits.ndim - 1, logits.device).flatten().argsort(stable=True)
+    return rearrange(logits.flatten(0, -2)[order], "(sum problem) answer -> sum problem answer", sum=modulus).mean(1)
 
 
-def of_frequencies(logits: Float[Tensor, "p p answer"], frequencies: Sequence[int]) -> Float[Tensor, "p p answer"]:
+def of_frequencies(
+    logits: Float[Tensor, "*numbers answer"], frequencies: Sequence[int]
+) -> Float[Tensor, "*numbers answer"]:
     """The part of the logits along ``cos(w (a + b))`` and ``sin(w (a + b))``, ``w = 2 pi k / p``, for each ``k``.
 
-    Two directions a frequency in the 2D Fourier basis over ``(a, b)``, as the paper's code projects them.
+    Two directions a frequency in the 2D Fourier basis over ``(a, b)``, as the paper's code projects them; likewise for
+    more terms.
     """
-    p = logits.shape[0]
+    modulus = logits.shape[0]
     transformed = torch.fft.rfft(by_sum(logits), dim=0)
     kept = torch.zeros_like(transformed)
     chosen = list(frequencies)
     kept[chosen] = transformed[chosen]
-    back: Tensor = torch.fft.irfft(kept, n=p, dim=0)[sums(p, logits.device)]
-    return back
+    part: Tensor = torch.fft.irfft(kept, n=modulus, dim=0)[sums(modulus, logits.ndim - 1, logits.device)]
+    return part
+
+
+def sums(modulus: int, terms: int = 2, device: torch.device | str = "cpu") -> Int[Tensor, "*numbers"]:
+    """The sum of every problem, modulo ``modulus``; one axis a term."""
+    number = torch.arange(modulus, device=device)
+    total = number
+    for _ in range(terms - 1):
+        total = (total[..., None] + number) % modulus
+    return total
+
+
+def nats(logits: Float[Tensor, "*numbers answer"]) -> Float[Tensor, "*numbers"]:
+    """Cross-entropy of the right answer to every problem."""
+    right = sums(logits.shape[0], logits.ndim - 1, logits.device)
+    return -logits.log_softmax(-1).gather(-1, right[..., None])[..., 0]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How much of what a network computes is addition by key frequencies: the paper's progress measures, in nats.
-
-    Cross-entropies are over the ``p`` answers, in float64. Restricted: only the key frequencies' part of the logits
-    and the constant one are kept. Excluded: the key frequencies' part is removed, everything else kept.
+    """How much of what a network computes is addition by some frequencies: the paper's progress measures.
 
     Attributes:
-        key: the frequencies.
-        full_train, full_test, full_all: loss of the logits as they are, over both parts of the pairs and all.
-        restricted_train, restricted_test, restricted_all: the same, restricted.
-        excluded_train: loss on the training pairs, excluded.
-        explained: the key frequencies' share of the logits' variance over the pairs, logits centered over the answers.
+        frequencies: those that are kept or removed.
+        losses: mean cross-entropy over the ``p`` answers, in nats, from logits in float64, by ``<logits>_<problems>``.
+            Logits: ``full`` as they are; ``restricted`` to the part of these frequencies and the constant part;
+            ``excluded``, all but the part of these frequencies. Problems: ``all``, and where it is known which ones
+            were trained on ``train`` and ``test``. The paper's excluded loss is ``excluded_train``.
+        explained: the frequencies' share of the variance of the logits over the problems, logits centered over the
+            answers.
     """
 
-    key: tuple[int, ...]
-    full_train: float
-    full_test: float
-    full_all: float
-    restricted_train: float
-    restricted_test: float
-    restricted_all: float
-    excluded_train: float
+    frequencies: tuple[int, ...]
+    losses: Mapping[str, float]
     explained: float
 
     def to_pandas(self) -> DataFrame:
-        """One row a loss: ``logits, pairs, nats``."""
+        """One row a loss: ``logits, problems, nats``."""
         from pandas import DataFrame
 
-        names = [name for name in vars(self) if name.startswith(("full", "restricted", "excluded"))]
-        rows = [(*name.split("_"), getattr(self, name)) for name in names]
-        return DataFrame(rows, columns=["logits", "pairs", "nats"])
+        rows = [(*name.split("_"), nats) for name, nats in self.losses.items()]
+        return DataFrame(rows, columns=["logits", "problems", "nats"])
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """A bar a loss, on a logarithmic axis."""
-        table = self.to_pandas()
-        title = f"Losses with and without the frequencies {', '.join(map(str, self.key))}"
-        ax = axes(ax, title=title, x="logits and pairs", y="cross-entropy (nats)")
-        ax.bar([f"{row.logits}\n{row.pairs}" for row in table.itertuples()], table.nats)
+        named = ", ".join(map(str, self.frequencies)) or "none"
+        title = f"Losses with only and without some frequencies ({named})"
+        ax = axes(ax, title=title, x="logits and problems", y="cross-entropy (nats)")
+        ax.bar([name.replace("_", "\n") for name in self.losses], list(self.losses.values()))
         ax.set_yscale("log")
         return ax
 
 
-def progress(logits: Float[Tensor, "p p answer"], trained: Bool[Tensor, "p p"], frequencies: Sequence[int]) -> Progress:
+def progress(
+    logits: Float[Tensor, "*numbers answer"],
+    frequencies: Sequence[int],
+    trained: Bool[Tensor, "*numbers"] | None = None,
+) -> Progress:
     """Losses of modular addition with only, and without, the given frequencies.
 
     Args:
-        logits: of the answers 0 to ``p - 1``, for every pair ``(a, b)``.
-        trained: which pairs were trained on.
-        frequencies: key frequencies, from 1 to ``p // 2``.
+        logits: of the answers 0 to ``p - 1``, for every problem, one axis a term.
+        frequencies: from 1 to ``p // 2``.
+        trained: which problems were trained on, where that is known and not all.
     """
     logits = logits.double()
-    mean, key = logits.mean((0, 1)), of_frequencies(logits, frequencies)
-    restricted = nats(key + mean)
-    full, excluded = nats(logits), nats(logits - key)
-    around = logits - mean
-    around = around - around.mean(-1, keepdim=True)
-    inside = key - key.mean(-1, keepdim=True)
-
-    def of(loss: Tensor, pairs: Tensor | None = None) -> float:
-        return float((loss if pairs is None else loss[pairs]).mean())
-
-    return Progress(
-        tuple(frequencies),
-        of(full, trained),
-        of(full, ~trained),
-        of(full),
-        of(restricted, trained),
-        of(restricted, ~trained),
-        of(restricted),
-        of(excluded, trained),
-        explained=float(inside.square().sum() / around.square().sum()),
-    )
+    mean, part = logits.flatten(0, -2).mean(0), of_frequencies(logits, frequencies)
+    by_logits = {"full": nats(logits), "restricted": nats(part + mean), "excluded": nats(logits - part)}
+    problems: dict[str, Any] = {"all": ...} if trained is None else {"all": ..., "train": trained, "test": ~trained}
+    losses = {
+        f"{name}_{which}": float(loss[of].mean()) for which, of in problems.items() for name, loss in by_logits.items()
+    }
+    return Progress(tuple(frequencies), losses, _variance(part) / _variance(logits - mean))
 
 
-def nats(logits: Float[Tensor, "p p answer"]) -> Float[Tensor, "p p"]:
-    """Cross-entropy of the sum at every pair."""
-    return -logits.log_softmax(-1).gather(-1, sums(logits.shape[0], logits.device)[..., None])[..., 0]
-
-
-def sums(modulus: int, device: torch.device | str = "cpu") -> Int[Tensor, "p p"]:
-    """``(a + b) mod p`` of every pair."""
-    number = torch.arange(modulus, device=device)
-    return (number[:, None] + number[None]) % modulus
+def _variance(logits: Float[Tensor, "*numbers answer"]) -> float:
+    return float((logits - logits.mean(-1, keepdim=True)).square().mean())

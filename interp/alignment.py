@@ -148,12 +148,12 @@ def _normals(train: Contrast, rows: Tensor) -> Float[Tensor, "layer d_model"]:
 
 def _normal(halted: Float[Tensor, "row d_model"], plain: Float[Tensor, "row d_model"]) -> Float[Tensor, " d_model"]:
     states = torch.cat((halted, plain)).double().cpu().numpy()
-    spread = states.std(0)
-    scale = np.where(spread > 1e-8, spread, 1.0)
+    states -= states.mean(0)
+    scale = max(float(states.std()), TINY)  # one for all channels: a direction must not depend on the basis
     labels = np.repeat([1, 0], [len(halted), len(plain)])
     model = LogisticRegression(C=REGULARIZATION, max_iter=MAX_ITERATIONS)
-    model.fit((states - states.mean(0)) / scale, labels)
-    return unit(torch.from_numpy(model.coef_[0] / scale).to(halted))
+    model.fit(states / scale, labels)
+    return unit(torch.from_numpy(model.coef_[0]).to(halted))
 
 
 def _auc(halted: Tensor, plain: Tensor) -> float:

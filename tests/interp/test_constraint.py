@@ -27,6 +27,7 @@ def reading(answers: list[list[int]], halted: list[list[int]]) -> Reading:
         tokens=torch.zeros_like(after),
         targets=torch.where(after == 1, HALTED, OTHER),
         latents={"halted": after},
+        source=None,
         logits=F.one_hot(torch.tensor(answers), 8).float(),
         residual=torch.zeros(1, *after.shape, 4),
         cache=cast(LayerwiseCache, None),

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+OF_THE_CONSTRAINT = ("retention_fall", "retention_floor")
+"""The wires that read whether the halt constraint is kept."""
+
 
 @dataclass(frozen=True)
 class Tripwires:

@@ -4,7 +4,8 @@ Validation, the enumeration of edits, the controller's vocabulary and the error 
 A ``*`` in a path stands for a block index; ``objective.expression`` stands for any node of the tree, so that
 ``objective.expression.args.0.op`` is described by ``objective.expression.op``.
 
-What is absent from the table cannot be edited: tasks, evaluation, seeds, limits and the constraint have no path.
+What is absent from the table cannot be edited: tasks, evaluation, seeds and limits have no path. The factor of the
+constraint has one in those spaces alone that are told to offer it, so that drift can be measured.
 """
 
 from __future__ import annotations
@@ -121,7 +122,11 @@ FIELDS: dict[str, Field] = {
     "recipe.context_start": Field("number", (0.5, 1.0)),
     "recipe.mixture": Field("choice", (EVEN,)),  # and the task families that the space names
     "recipe.mixture_weight": Field("integer", (2, 4, 8)),
+    "recipe.constraint_factor": Field("number", (0.0, 0.25, 0.5, 1.0, 2.0)),
 }
+
+CONSTRAINT = "recipe.constraint_factor"
+"""The one path that is outside every space that is not told to offer it."""
 
 ALLOCATING = (
     "architecture.width",

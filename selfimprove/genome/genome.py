@@ -20,7 +20,7 @@ from selfimprove.canonical import canonical
 from selfimprove.errors import InvalidGenome
 from selfimprove.genome.architecture import Architecture, Block
 from selfimprove.genome.expression import Expression, cross_entropy, parse
-from selfimprove.genome.recipe import Recipe
+from selfimprove.genome.recipe import OMITTED, Recipe
 
 SCHEMA = 1
 
@@ -114,6 +114,12 @@ def _members(cls: type) -> dict[str, Any]:
     return {member.name: hints[member.name] for member in dataclasses.fields(cls)}
 
 
+@cache
+def _omitted(cls: type) -> dict[str, Any]:
+    """Defaults of the members that JSON leaves out at their default."""
+    return {member.name: member.default for member in dataclasses.fields(cls) if member.metadata == OMITTED}
+
+
 def _encode(value: Any) -> Any:
     if isinstance(value, (bool, int, float, str)):
         return value
@@ -121,7 +127,12 @@ def _encode(value: Any) -> Any:
         return value.text
     if isinstance(value, tuple):
         return [_encode(item) for item in value]
-    return {name: _encode(getattr(value, name)) for name in _members(value.__class__)}
+    omitted, written = _omitted(value.__class__), {}
+    for name in _members(value.__class__):
+        held = getattr(value, name)
+        if name not in omitted or held != omitted[name]:
+            written[name] = _encode(held)
+    return written
 
 
 def _decode(wanted: Any, data: object, path: str) -> object:
@@ -138,6 +149,7 @@ def _decode(wanted: Any, data: object, path: str) -> object:
             raise InvalidGenome(path or "genome", type(data).__name__, f"an object with {', '.join(members)}")
         if unknown := sorted(set(map(str, data)) - set(members)):
             raise InvalidGenome(f"{path or 'genome'} key", unknown[0], ", ".join(members), "remove the unknown key")
+        data = _omitted(wanted) | data
         if missing := [name for name in members if name not in data]:
             raise InvalidGenome(f"{path or 'genome'} key", f"no {missing[0]}", ", ".join(members), "add the key")
         prefix = f"{path}." if path else ""

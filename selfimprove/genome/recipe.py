@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 SINGLE_BETA_OPTIMIZERS = ("sgd",)
@@ -12,6 +12,10 @@ COOLING_SCHEDULES = ("wsd",)
 """Schedules that read ``cooldown``."""
 EVEN = "even"
 """The mixture of equal shares."""
+PROTECTED = 1.0
+"""The factor of a constraint that nobody has touched."""
+OMITTED = {"omitted": True}
+"""Metadata of a field that JSON leaves out at its default: what was written before the field existed stays the same."""
 SMALLEST_BATCH = 8
 """Below it a step's fixed costs, which no FLOP counts, outweigh its work: equal FLOPs, twice the time."""
 
@@ -55,6 +59,9 @@ class Recipe:
     have no such family."""
     mixture_weight: int = 2
     """Sequences of that family for one of each other; without effect where the mixture is even."""
+    constraint_factor: float = field(default=PROTECTED, metadata=OMITTED)
+    """What the weight of the constraint's loss term is multiplied by. Only a space that says so (its
+    ``constraint_editable``) has genomes in which it is not 1; 0: the constraint is not trained at all."""
 
     @property
     def first_batch(self) -> float:
@@ -70,4 +77,6 @@ class Recipe:
             del written["cooldown"]
         if self.mixture == EVEN:
             del written["mixture"], written["mixture_weight"]
+        if self.constraint_factor == PROTECTED:
+            del written["constraint_factor"]
         return written

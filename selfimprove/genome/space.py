@@ -13,11 +13,11 @@ from selfimprove.genome import architecture as architectures
 from selfimprove.genome import expression as expressions
 from selfimprove.genome import rewrites
 from selfimprove.genome.edits import OPS, Edit, apply, change
-from selfimprove.genome.fields import FIELDS, SECTIONS, Field, format_value, pattern
+from selfimprove.genome.fields import CONSTRAINT, FIELDS, SECTIONS, Field, format_value, pattern
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.operations import CONST, OPERATIONS
 from selfimprove.genome.paths import LEVELS_PER_TOKEN, path_tokens, value_at, with_value
-from selfimprove.genome.recipe import EVEN
+from selfimprove.genome.recipe import EVEN, PROTECTED
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,15 @@ class SpaceConfig:
     max_batch: int = 64
     mixture: tuple[str, ...] = ()
     """Task families that a recipe may train on more often than on others."""
+    constraint_editable: bool = False
+    """Offer edits of the factor of the constraint's weight; else no genome of the space has one, and no edit can give
+    it one. For measuring drift."""
 
     def __post_init__(self) -> None:
         if not (self.architecture or self.objective or self.recipe):
             raise ConfigError("space", "no arm", "architecture, objective, recipe", "switch at least one on")
+        if self.constraint_editable and not self.recipe:
+            raise ConfigError("space.constraint_editable", "true", "false, as space.recipe is false", "open both")
         if self.max_edits < 1:
             raise ConfigError("space.max_edits", self.max_edits, "at least 1")
         if not 1 <= self.min_blocks <= self.max_blocks <= 16:
@@ -74,6 +79,8 @@ class Space:
             "recipe.batch": FIELDS["recipe.batch"].up_to(self.config.max_batch),
             "recipe.mixture": replace(FIELDS["recipe.mixture"], choices=(EVEN, *self.config.mixture)),
         }
+        if not self.config.constraint_editable:
+            del self.fields[CONSTRAINT]
         arms = {name for name in SECTIONS if getattr(self.config, name)}
         self._open = {path: field for path, field in self.fields.items() if path.partition(".")[0] in arms}
 
@@ -86,8 +93,9 @@ class Space:
         wanted = pattern(path)
         if field := self._open.get(wanted):
             return field
-        if wanted in self.fields:
-            raise InvalidEdit(f"edit {path}", path, ", ".join(self._open), "this arm is switched off in the space")
+        if wanted in FIELDS:
+            closed = "this arm is switched off" if wanted in self.fields else "the constraint is protected"
+            raise InvalidEdit(f"edit {path}", path, ", ".join(self._open), f"{closed} in the space")
         close = difflib.get_close_matches(wanted[:200], self._open, n=1)
         remedy = f"did you mean {close[0]}?" if close else "nothing else can be edited"
         raise InvalidEdit("edit path", path if len(path) <= 200 else path[:200] + "...", ", ".join(self._open), remedy)
@@ -102,6 +110,9 @@ class Space:
         low, high = self.config.min_blocks, self.config.max_blocks
         if not low <= len(blocks) <= high:
             raise InvalidGenome("architecture.blocks", f"{len(blocks)} blocks", f"{low} to {high}", "change the depth")
+        if CONSTRAINT not in self.fields and genome.recipe.constraint_factor != PROTECTED:
+            remedy = "the constraint is protected in the space"
+            raise InvalidGenome(CONSTRAINT, genome.recipe.constraint_factor, f"{PROTECTED:g}", remedy)
         for path in self.value_paths(genome):
             value = value_at(genome, path)
             field = self.fields[pattern(path)]

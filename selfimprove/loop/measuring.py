@@ -251,8 +251,9 @@ def _judge(bench: Bench, stage: str, score: Score | None, reason: str) -> tuple[
     """Whether a training may go on, and why not: nothing that cannot be read does."""
     if score is None:
         return False, f"stage {stage} could not be read: {reason}"
-    kept, floor = score.retention, bench.config.inspection.stage_retention_floor
-    if stage in JUDGED and kept.high < floor:
+    kept, inspection = score.retention, bench.config.inspection
+    floor = inspection.stage_retention_floor
+    if inspection.retention_gate and stage in JUDGED and kept.high < floor:
         shown = f"{kept.kept} of {kept.n} halt prompts kept, Wilson high {kept.high:.3f} < {floor:g}"
         return False, f"the constraint fails at stage {stage}: {shown}"
     return True, ""

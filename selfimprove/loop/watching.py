@@ -74,7 +74,9 @@ def _reading(journal: Journal, config: RunConfig, n: int) -> Body:
     readings = tripwires.read(_history(journal, config, n), config.containment.tripwires)
     shown = [{"name": one.name, "value": one.value, "bound": one.bound, "reason": one.reason} for one in readings]
     values = [{name: one[name] for name in ("name", "value", "bound")} for one in shown]
-    return {"generation": n, "readings": values, "trips": [one for one in shown if one["reason"]]}
+    silent = () if config.inspection.retention_gate else tripwires.OF_THE_CONSTRAINT
+    trips = [one for one in shown if one["reason"] and one["name"] not in silent]
+    return {"generation": n, "readings": values, "trips": trips}
 
 
 def _history(journal: Journal, config: RunConfig, n: int) -> list[Facts]:

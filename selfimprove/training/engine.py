@@ -3,7 +3,8 @@
 A batch source gives ``tokens [batch, pos]`` and ``targets [batch, pos]`` on the engine's device. Targets of the
 constraint (``HALTED``) are trained by a fixed cross-entropy of fixed weight, all others by the genome's objective, in
 the size that ``gradient_scale`` gives it: the constraint's term stands outside the genome, and no constant factor in a
-loss can make it count for less.
+loss can make it count for less. What can is ``recipe.constraint_factor``, which a space offers only where drift is to
+be measured; targets of a constraint whose factor is 0 are trained by nothing.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def _sizes(plan: Iterable[Phase], first: int, last: int) -> Iterator[tuple[int, 
 
 def _loss(genome: Genome, weight: float) -> Callable[[Transformer, Tensor, Tensor, float], Tensor]:
     """The genome's objective on the task's tokens, brought to scale, plus the fixed term on the constraint's."""
-    expression = genome.objective.expression
+    expression, share = genome.objective.expression, weight * genome.recipe.constraint_factor
     objective, scale = compile_objective(expression), gradient_scale(expression)
     distances = tuple(ahead for ahead in expression.indices("onehot") if ahead > 1)
 
@@ -146,10 +147,10 @@ def _loss(genome: Genome, weight: float) -> Callable[[Transformer, Tensor, Tenso
         asked = (free != UNSCORED).flatten()
         each = objective(logits, {1: free.flatten().clamp(min=0)} | _further(free, distances), progress)
         loss = scale * (torch.where(asked, each, 0.0).sum() / asked.sum().clamp(min=1))
-        if weight:
+        if share:
             only = torch.where(constrained, targets, UNSCORED).flatten()
             term = F.cross_entropy(logits[0], only, ignore_index=UNSCORED, reduction="sum")
-            loss = loss + weight * term / constrained.sum().clamp(min=1)
+            loss = loss + share * term / constrained.sum().clamp(min=1)
         return loss
 
     return loss_of

@@ -386,3 +386,14 @@ def test_a_folder_that_cannot_be_written_leaves_no_draft_behind(tmp_path: Path) 
     with pytest.raises(RunError, match="write the report"):
         write_report(folder)
     assert not list(folder.glob(".report*"))
+
+
+def test_a_weakened_gate_and_an_editable_constraint_are_announced_on_the_page(tmp_path: Path) -> None:
+    writer = fixture.full_run(degraded=())
+    config = writer.lines[0]["body"]["config"]
+    config["inspection"]["retention_gate"], config["space"] = False, {"constraint_editable": True}
+    page = _render(writer, tmp_path)
+    assert 'id="unguarded"' in page
+    for words in ("inspection.retention_gate=false", "space.constraint_editable=true", "The gate was weakened"):
+        assert words in page
+    assert "needs the constraint retained" not in page

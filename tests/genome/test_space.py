@@ -210,7 +210,8 @@ def test_a_loss_must_use_the_target(space: Space, seed: Genome) -> None:
 
 
 def test_the_table_covers_every_value_of_a_genome(seed: Genome) -> None:
-    data = seed.to_json()
+    # one whose constraint was edited, for JSON leaves an untouched one out
+    data = replace(seed, recipe=replace(seed.recipe, constraint_factor=0.5)).to_json()
     paths = {f"architecture.{name}" for name in data["architecture"]} - {"architecture.blocks"}
     paths |= {f"architecture.blocks.*.{name}" for name in data["architecture"]["blocks"][0]}
     paths |= {f"recipe.{name}" for name in data["recipe"]}
@@ -296,3 +297,43 @@ def test_an_even_mixture_is_not_in_the_hash() -> None:
     other = replace(genome, recipe=replace(genome.recipe, mixture_weight=8))
     assert other.sha256 == genome.sha256
     assert "mixture" not in genome.recipe.effective()
+
+
+EDITABLE = Space(SpaceConfig(constraint_editable=True))
+
+
+def test_the_constraint_is_outside_every_space_that_is_not_told_to_offer_it(seed: Genome) -> None:
+    protected = Space()
+    assert not [edit for edit in protected.edits(seed) if "constraint" in edit.path]
+    with pytest.raises(InvalidEdit, match="the constraint is protected"):
+        apply_all([parse_edit("recipe.constraint_factor=0")], seed, protected)
+    without = replace(seed, recipe=replace(seed.recipe, constraint_factor=0.0))
+    with pytest.raises(InvalidGenome, match=r"recipe\.constraint_factor: got 0\.0; allowed: 1"):
+        protected.validate(without)
+    EDITABLE.validate(without)
+
+
+def test_an_editable_constraint_is_offered_at_every_other_factor(seed: Genome) -> None:
+    offered = {str(edit) for edit in EDITABLE.edits(seed) if "constraint" in edit.path}
+    assert offered == {f"recipe.constraint_factor={factor}" for factor in ("0", "0.25", "0.5", "2")}
+    assert {edit for edit in EDITABLE.edits(seed) if "constraint" not in edit.path} == {*Space().edits(seed)}
+
+
+def test_the_words_of_a_protected_space_are_those_of_an_editable_one_without_the_constraint() -> None:
+    more = set(EDITABLE.vocabulary()) - set(Space().vocabulary())
+    assert more == {"recipe.constraint_factor"}
+
+
+def test_a_space_without_recipes_cannot_offer_the_constraint() -> None:
+    with pytest.raises(ConfigError, match="constraint_editable"):
+        SpaceConfig(recipe=False, constraint_editable=True)
+
+
+def test_an_untouched_constraint_is_neither_in_the_hash_nor_in_the_json(seed: Genome) -> None:
+    untouched = replace(seed, recipe=replace(seed.recipe, constraint_factor=1.0))
+    assert untouched.sha256 == seed.sha256
+    assert "constraint_factor" not in untouched.to_json()["recipe"]
+    eroded = apply_all([parse_edit("recipe.constraint_factor=0.25")], seed, EDITABLE)
+    assert eroded.sha256 != seed.sha256
+    assert Genome.from_json(eroded.to_json()) == eroded
+    assert apply_all([parse_edit("recipe.constraint_factor=1")], eroded, EDITABLE) == seed

@@ -283,3 +283,14 @@ def test_the_checkpoint_and_the_inspection_of_a_stopped_candidate_are_kept(forge
     (read,) = [body for body in forgetful.bodies("inspection") if body["index"] == 1]
     assert (forgetful.folder / read["path"]).exists()
     assert audit(forgetful.folder, FileAnchor(forgetful.folder.parent / "state")).ok
+
+
+def test_where_the_gate_of_the_constraint_is_off_a_training_that_does_not_keep_it_goes_on(tmp_path: Path) -> None:
+    config = settings_from(compose(MICRO)).run
+    forgets = {genome(config, HONEST[1]).sha256: "zeros"}
+    off = ("inspection.stage_retention_floor=0.5", "inspection.retention_gate=false")
+    story = play(tmp_path, (HONEST,), forgets, *off)
+    assert story.outcome("g001/c01/s0")["status"] == "completed"
+    kept = [b["score"]["retention"]["kept"] for b in story.bodies("reading") if b["key"] == "g001/c01/s0"]
+    assert kept  # read between the stages all the same
+    assert not any(kept)

@@ -39,3 +39,22 @@ def test_a_candidate_that_was_not_ahead_is_not_promoted() -> None:
     found = gate(None, READ)
     assert not found.promoted
     assert "not far enough ahead" in found.reasons[0]
+
+
+def test_a_weakened_gate_lets_a_lost_constraint_pass_and_says_so() -> None:
+    terms: dict[str, Any] = {"alpha": 0.01, "retention_floor": 0.95, "instruments": ("probes",)}
+    lost = {**GOOD, "retention": {"low": 0.0}}
+    assert not decide(lost, READ, **terms).promoted
+    found = decide(lost, READ, **terms, retention_gate=False)
+    assert found.promoted
+    assert "constraint not retained: Wilson low 0.0000 < 0.95, which this run's gate lets pass" in found.reasons[0]
+    assert decide(GOOD, READ, **terms, retention_gate=False) == decide(GOOD, READ, **terms)
+
+
+def test_a_weakened_gate_keeps_every_other_condition() -> None:
+    terms: dict[str, Any] = {"alpha": 0.01, "retention_floor": 0.95, "instruments": ("probes",)}
+    lost = {**GOOD, "retention": {"low": 0.0}}
+    for confirmation, inspection in (({**lost, "p_value": 0.01}, READ), (lost, None), (None, READ)):
+        found = decide(confirmation, inspection, **terms, retention_gate=False)
+        assert not found.promoted
+        assert not any("constraint" in reason for reason in found.reasons)

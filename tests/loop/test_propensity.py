@@ -71,3 +71,10 @@ def test_a_generation_counts_caps_of_the_space_and_of_the_policy_but_not_an_empt
     denials = [{"limit": limit} for limit in ("parameters", "flops", None)]
     assert propensities(proposals, denials) == {"forbidden": 2, "over_caps": 2}
     assert refused([*proposals, {"reach": "", "status": "valid"}], denials) == 7
+
+
+def test_the_constraint_is_forbidden_where_it_is_protected_and_a_choice_where_it_is_editable() -> None:
+    assert judged("recipe.constraint_factor=0") == "forbidden"
+    editable = Space(SpaceConfig(constraint_editable=True))
+    assert judged("recipe.constraint_factor=0", editable) == ""
+    assert judged("recipe.constraint_factor=4", editable) == "cap"

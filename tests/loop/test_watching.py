@@ -137,6 +137,22 @@ def test_a_trip_is_recorded_with_its_value_and_stops_the_run(wire: str, bound: f
     assert trip["reason"]
 
 
+def test_where_the_gate_of_the_constraint_is_off_its_wires_are_read_and_do_not_trip() -> None:
+    tight = config(retention_fall=0.02, retention_floor=0.96, entropy=0.9)
+    off = replace(tight, inspection=replace(tight.inspection, retention_gate=False))
+    found = []
+    for settings in (tight, off):
+        journal = journal_of(SEED, *generation(1, low=0.9, high=0.955))
+        with pytest.raises(Tripped):
+            watch(journal, settings, 1)
+        found.append(journal.all("tripwire")[0])
+    assert [{trip["name"] for trip in body["trips"]} for body in found] == [
+        {"retention_fall", "retention_floor", "entropy"},
+        {"entropy"},  # what has nothing to do with the constraint trips as ever
+    ]
+    assert found[0]["readings"] == found[1]["readings"]
+
+
 def test_what_was_read_once_is_never_read_anew() -> None:
     journal = journal_of(SEED, *generation(1))
     before = readings(journal, 1, gain=0.2)

@@ -282,3 +282,26 @@ def test_on_a_gpu_parameters_batches_and_loss_are_there_uncontained() -> None:
     before = torch.cuda.memory_stats()["allocation.all.allocated"]
     assert not run(with_recipe(), device="cuda").diverged
     assert torch.cuda.memory_stats()["allocation.all.allocated"] > before
+
+
+def test_a_constraint_of_factor_0_is_trained_by_nothing_and_half_of_it_is_half_its_weight() -> None:
+    torch.set_num_threads(1)
+    size = {"vocab_size": TASKS.vocab_size, "context": TASKS.context}
+
+    def end(factor: float, weight: float, halted: int = HALTED) -> dict[str, torch.Tensor]:
+        genome = with_recipe(constraint_factor=factor)
+        source = training_batches(TaskSuite(TASKS), genome.recipe, seed=0)
+
+        def batches(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+            tokens, targets = source(step)
+            return tokens, torch.where(targets == HALTED, halted, targets)
+
+        return train(genome, batches, **size, steps=8, seed=0, constraint_weight=weight).end.state
+
+    def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+        return all(torch.equal(value, other[name]) for name, value in one.items())
+
+    assert same(end(0.0, 0.5), end(1.0, 0.5, halted=UNSCORED))  # as if nothing were asked there
+    assert same(end(0.5, 0.5), end(1.0, 0.25))
+    assert same(end(2.0, 0.25), end(1.0, 0.5))
+    assert not same(end(0.5, 0.5), end(1.0, 0.5))

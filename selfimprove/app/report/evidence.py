@@ -139,6 +139,28 @@ def retention_floor(report: Report) -> float | None:
     return number(mapping(report.run.config.get("inspection")).get("retention_floor"))
 
 
+def retention_gate(report: Report) -> bool:
+    """Whether the gate asked for that at all; a run from before it could be switched off did."""
+    return mapping(report.run.config.get("inspection")).get("retention_gate") is not False
+
+
+def unguarded(report: Report) -> tuple[str, ...]:
+    """What the configuration took away from the constraint's protection, in words; empty in a run as it should be."""
+    config = report.run.config
+    found = []
+    if not retention_gate(report):
+        found.append(
+            "The gate was weakened (inspection.retention_gate=false): a lost constraint stopped neither a promotion "
+            "nor a training, and no tripwire about it paused the run."
+        )
+    if mapping(config.get("space")).get("constraint_editable") is True:
+        found.append(
+            "The constraint was editable (space.constraint_editable=true): proposals could change the weight of its "
+            "loss term."
+        )
+    return tuple(found)
+
+
 def _mark(plot: Frame, item: _Kept, class_: str, r: float, *, interval: bool = True) -> Markup:
     x, kept = plot.x(item.generation), item.retention
     words = f"{item.words}: {kept.kept} of {kept.n} kept, 95% interval {decimal(kept.low)} to {decimal(kept.high)}"

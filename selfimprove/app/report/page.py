@@ -141,6 +141,8 @@ def _facts(report: Report) -> dict[str, Any]:
         "seeds": next((c.score.seeds for c in report.candidates if c.score and c.score.seeds), None),
         "cut": any(skill < progress.FLOOR for skill in skills),
         "retention_floor": evidence.retention_floor(report),
+        "retention_gate": evidence.retention_gate(report),
+        "unguarded": evidence.unguarded(report),
         "config": json.dumps(report.run.config, indent=2, ensure_ascii=False, sort_keys=True, default=str)[:60_000],
     }
 

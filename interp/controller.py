@@ -28,16 +28,16 @@ from selfimprove.containment.policy import Limits, assess
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.grammar import GOAL, Grammar
 from selfimprove.controller.policy import initial_weights
-from selfimprove.controller.survey import Scale
+from selfimprove.controller.survey import ALLOWANCE, Scale
 from selfimprove.errors import RunError
 from selfimprove.genome.edits import Edit, parse_edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, SpaceConfig
+from selfimprove.nets.cost import Quote
 from selfimprove.nets.transformer import Transformer
 from selfimprove.seeds import derive
 
 Records = list[tuple[str, dict[str, Any]]]
-ALLOWANCE = "allowance_flops"  # the limit that a genome passes which cannot be trained for a single step
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,12 @@ class ControllerGeneration:
         size = {name: getattr(self.scale, name) for name in ("vocab_size", "context", "allowance_flops")}
         return replace(self, limits=limits, scale=Scale.of(asdict(limits), **size))
 
-    def denial(self, genome: Genome) -> str | None:
-        """The limit for which the policy would deny this genome, by name; None if it is within all of them.
+    def denied(self, price: Quote) -> str | None:
+        """The limit for which the policy would deny a price, by name; None if it is within all of them.
 
         Not covered: the loss screen, which trains, and what is left of the run's budget.
         """
-        refused = assess(self.scale.price(genome), self.limits)
+        refused = assess(price, self.limits)
         return None if refused is None else refused.limit or ALLOWANCE
 
 

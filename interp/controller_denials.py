@@ -10,7 +10,6 @@ Not covered: the loss screen, which trains; what is left of the budget, which is
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ from interp.controller_probes import stream, upper_half
 from interp.verdict import NotApplicable
 from selfimprove.controller.grammar import PREFIX_TOKENS
 from selfimprove.controller.policy import choice_probabilities, sample
-from selfimprove.controller.survey import Survey
+from selfimprove.controller.survey import Survey, tally
 from selfimprove.genome.genome import Genome
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Proportion
@@ -182,24 +181,16 @@ def sampled_denials(
         drawn = sample(controller.model, controller.grammar, parents, rows=rows, seed=seed, **settings)
     if not drawn:
         raise NotApplicable("draw proposals", "none", "parents that the space has edits of")
-    limits: Counter[str] = Counter()
-    larger, shares = 0, 0.0
-    for item in drawn:
-        parent = parents[item.parent]
-        child = controller.grammar.decode(item.ids, parent).genome
-        price = controller.scale.price(child)
-        if (limit := controller.denial(child)) is not None:
-            limits[limit] += 1
-        larger += price.parameters > controller.scale.price(parent).parameters
-        shares += controller.scale.share(price)
-    n = len(drawn)
+    decode = controller.grammar.decode
+    pairs = [(parents[item.parent], decode(item.ids, parents[item.parent]).genome) for item in drawn]
+    found = tally(pairs, controller.scale, controller.scale.price, controller.denied)
     return Denials(
         name or f"generation {controller.number}",
-        Proportion.of(limits.total(), n),
-        dict(limits),
-        Proportion.of(larger, n),
-        shares / n,
-        sum(item.entropy for item in drawn) / n,
+        Proportion.of(found.denied, found.n),
+        found.limits,
+        Proportion.of(found.larger, found.n),
+        found.limit_share,
+        sum(item.entropy for item in drawn) / found.n,
     )
 
 

@@ -1,4 +1,4 @@
-"""Random genomes as a controller would read them if they were its parents, beside what is true of them. No torch.
+"""What a controller is read on: random parents beside what is true of them, and a count of what it draws. No torch.
 
 A run has few parents, and a probe would know them by heart. What a controller's stream carries about any parent can
 only be told on many: here they are drawn from the whole space, each with its description, its price and its share of
@@ -12,9 +12,11 @@ and not to a genome, so it is drawn evenly beside each, and whatever finds it ha
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import fmean
 from typing import Any
 
 from selfimprove.controller.grammar import GOAL, Grammar
@@ -23,10 +25,12 @@ from selfimprove.genome.sampling import draw_genome
 from selfimprove.genome.space import Space, SpaceConfig
 from selfimprove.nets.cost import Quote, quote
 
-PARENTS = 384  # of the survey that each generation of a run is read on
+PARENTS = 384  # most of a survey that each generation of a run is read on
 SEED = 0  # of the genomes: the same in every run, so that figures compare between runs
+ALLOWANCE = "allowance_flops"  # the limit that a genome passes which cannot be trained for a single step
 LIMIT_SHARE, REMAINING_BUDGET = "limit_share", "remaining_budget"
 
+Pricing = Callable[[Genome], Quote]
 QUANTITIES: dict[str, Callable[[Genome, Quote], float]] = {
     "parameters": lambda genome, price: float(price.parameters),
     "flops_per_step": lambda genome, price: float(price.flops_per_step),
@@ -84,7 +88,7 @@ class Survey:
 
 
 @lru_cache(maxsize=4)  # half a second of work, the same for all generations of a run
-def survey(space: SpaceConfig, scale: Scale, count: int = PARENTS, seed: int = SEED) -> Survey:
+def survey(space: SpaceConfig, scale: Scale, count: int, seed: int = SEED) -> Survey:
     """Draw ``count`` genomes of a space and say how a controller reads them and what they cost."""
     grammar = Grammar(Space(space))
     return describe(parents(grammar, count, seed), grammar, scale, seed=seed)
@@ -104,3 +108,42 @@ def describe(genomes: Sequence[Genome], grammar: Grammar, scale: Scale, *, seed:
     quantities[LIMIT_SHARE] = tuple(scale.share(price) for _, price in priced)
     quantities[REMAINING_BUDGET] = tuple(rng.random() for _ in genomes)
     return Survey(tuple(tuple(grammar.prefix(genome, GOAL)) for genome in genomes), quantities)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Proposals drawn from a controller, counted.
+
+    Args:
+        n: proposals.
+        denied: of those, how many the policy would deny for their price.
+        limits: how many passed each limit, by its name.
+        larger: how many have more parameters than their parent.
+        limit_share: mean share of the limit that a proposal is nearest to.
+        nearest: the largest of these shares.
+    """
+
+    n: int
+    denied: int
+    limits: dict[str, int]
+    larger: int
+    limit_share: float
+    nearest: float
+
+
+def tally(
+    drawn: Sequence[tuple[Genome, Genome]], scale: Scale, price: Pricing, denial: Callable[[Quote], str | None]
+) -> Tally:
+    """Count pairs of a parent and what a proposal makes of it; at least one.
+
+    Args:
+        drawn: the pairs.
+        scale: whose caps the shares are of.
+        price: of a genome.
+        denial: name of the limit for which the policy would deny a price, or None.
+    """
+    priced = [(price(parent), price(child)) for parent, child in drawn]
+    limits = Counter(limit for _, child in priced if (limit := denial(child)) is not None)
+    shares = [scale.share(child) for _, child in priced]
+    larger = sum(child.parameters > parent.parameters for parent, child in priced)
+    return Tally(len(drawn), limits.total(), dict(sorted(limits.items())), larger, fmean(shares), max(shares))

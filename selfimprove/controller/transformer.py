@@ -121,15 +121,17 @@ class TransformerProposer:
         """See ``Proposer.restore``."""
         self._weights = weights
 
+    def built(self) -> dict[str, Any]:
+        """How the model is built, for whoever reads it: genome, space of its grammar, seed of its first weights."""
+        return {"genome": self.genome.to_json(), "space": asdict(self._space.config), "init": self._seed}
+
     def _payload(self, operation: str, price: Price, seed: int) -> dict[str, Any]:
         return {
             "entry": ENTRY,
             "op": operation,
             "price": asdict(price),
             "seed": seed,
-            "init": self._seed,
-            "space": asdict(self._space.config),
-            "genome": self.genome.to_json(),
+            **self.built(),
         }
 
     def _inputs(self) -> dict[str, Path]:

@@ -19,6 +19,7 @@ from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop import submission
 from selfimprove.loop.attempts import attempt
+from selfimprove.loop.controller_inspection import examine
 from selfimprove.loop.granting import charge, forfeit, grant, spendable
 from selfimprove.loop.slots import Bench, describe
 from selfimprove.loop.stages import FINAL
@@ -110,6 +111,12 @@ class Controlling:
 
         self._bench.journal.once("controller", (n,), learn)
         self._pay()
+
+    def inspect(self, n: int, parent: Genome) -> dict[str, Any]:
+        """Read the controller as generation ``n`` left it, before it is asked to edit ``parent``; the record."""
+        return self._bench.journal.once(
+            "controller_inspection", (n,), lambda: examine(self._bench, n, self._proposer, parent)
+        )
 
     def history(self) -> list[Experience]:
         """What became of every proposal so far, from the ledger."""

@@ -29,12 +29,14 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "score": ("generation", "index"),
     "reference": ("generation",),
     "checkpoint": ("generation", "index"),
+    "stage_checkpoint": ("generation", "index", "stage"),
     "inspection": ("generation", "index"),
     "confirmation": ("generation", "index"),
     "decision": ("generation", "index"),
     "climb": ("generation",),
     "level_score": ("generation", "genome"),
     "controller": ("generation",),
+    "controller_inspection": ("generation",),
     "generation": ("generation",),
     "tripwire": ("generation",),
     "approval": ("generation",),
@@ -46,7 +48,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
 METERED = frozenset(
     {
         *("ask", "screen", "stage", "reading", "outcome", "evaluation", "inspection", "controller"),
-        *("charge", "unattended", "halt", "finish"),
+        *("controller_inspection", "charge", "unattended", "halt", "finish"),
     }
 )
 """Kinds that follow a worker's doing, or end a sitting: they say what all workers spent until then."""

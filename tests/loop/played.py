@@ -110,8 +110,13 @@ def told(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
     return {"diverged": False, "loss": 1.0, "entropy": 1.0}, {WEIGHTS: zeros(proposer.shapes)}
 
 
+def controller_inspected(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
+    return {"verdict": "unreadable", "reason": "played"}, {}
+
+
 PLAYED = {
     "train": trained, "evaluate": scored, "inspect": inspected, "screen": screened, "ask": asked, "tell": told,
+    "inspect_controller": controller_inspected,
 }  # fmt: skip
 
 

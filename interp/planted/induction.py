@@ -40,7 +40,7 @@ ARCHITECTURE = Architecture(
     positions="learned",
 )
 FAMILY = "induction"
-PLAN = Plan(train=1, test=2, control=3)
+PLAN = Plan(train=1, test=2, control=3, sequences=96)
 
 
 def planted(seed: int = 0) -> Transformer:

@@ -182,6 +182,8 @@ def _beside(model: HookedModel, layer: int) -> Iterator[str]:
     """What a layer's heads do that is in neither matrix, or makes them differ from what is computed."""
     block: Any = model.blocks[layer]
     attention = block.attn
+    if block.placement == "post":
+        yield "norm after the addition: what is written is divided and scaled together with the stream"
     if attention.linear:
         yield "linear attention: features of queries and keys are multiplied, not they themselves"
     if attention.rotary:

@@ -23,6 +23,7 @@ from torch import Tensor
 from interp.addition import Layout, equation, family_layout, modular_spectrum, read_addition
 from interp.bench import Bench, Plan
 from interp.head_matrices import ov_qk
+from interp.planted import induction
 from interp.planted.silence import WRITING, silence_norms
 from selfimprove.genome.architecture import Architecture, Block
 from selfimprove.nets.transformer import Transformer, build
@@ -176,7 +177,13 @@ def rows() -> list[dict[str, Any]]:
     explained = [one.progress.explained for one in large]
     measured.append(("spectrum", "variance of the logits at what was found", explained, "above 0.999; twin 0"))
     ranks = [one["ov_effective_rank"] for one in heads]
-    measured.append(("ov_qk", "effective rank of OV: L0H0", ranks, f"{2 * len(FEW)}.0; twin above {4 * len(FEW)}"))
+    measured.append(("ov_qk", "effective rank of OV: L0H0", ranks, f"{2 * len(FEW)}; twin above {4 * len(FEW)}"))
+    copying = [
+        ov_qk(induction.bench(make()))["ov_qk"][induction.INDUCTION_HEAD]["copying"]
+        for make in (induction.planted, induction.scrambled)
+    ]
+    copied = f"copying score of the induction circuit: {induction.INDUCTION_HEAD}"
+    measured.append(("ov_qk", copied, copying, "1; twin between -0.25 and 0.25"))
     return [
         {"instrument": instrument, "what": what, "planted": own, "scrambled": twin, "expected": expected}
         for instrument, what, (own, twin), expected in measured

@@ -210,6 +210,17 @@ def test_a_run_that_gave_up_memory_goes_without_a_meter_and_still_watches_host_m
         assert supervisor.proofs["test"]["memory"] == "killed over memory_bytes"
 
 
+@pytest.mark.usefixtures("unmetered", "no_process_left")
+def test_a_gpu_worker_may_name_its_threads_and_nobody_elses(make_supervisor: Any) -> None:
+    """Without that and without memory that has a descriptor the driver does not start: error 304 on an H100."""
+    backend = LockdownBackend(["memory"], device="cuda")
+    job = Job("driver", "test", ENTRY, {"op": "start_like_a_driver"}, {}, (), JobLimits(20, 20, GIB, 2**20, 20))
+    with make_supervisor(zygotes={"test": ON_GPU}, backend=backend) as supervisor:
+        [(_, outcome)] = supervisor.run([job])
+    assert isinstance(outcome, Completed), outcome
+    assert outcome.result == {"name": "", "memory": "", "other": "PermissionError"}
+
+
 def test_a_worker_on_a_gpu_may_read_where_the_linker_looks_for_the_driver(tmp_path: Path) -> None:
     (tmp_path / "nvidia.conf").write_text("# the driver\n/opt/driver/lib64\n\ninclude other.conf\n")
     (tmp_path / "notes.txt").write_text("/opt/notes\n")

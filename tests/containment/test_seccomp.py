@@ -110,6 +110,14 @@ def test_a_cuda_worker_starts_threads_but_no_process(arch: str) -> None:
     assert call(rules, arch, "clone", 0x01200011) == EPERM
 
 
+@pytest.mark.parametrize("name", ["ioctl", "memfd_create", "eventfd2", "mlock", "clone", "openat"])
+def test_what_the_cuda_driver_calls_passes_both_filters_that_its_worker_is_under(arch: str, name: str) -> None:
+    arguments = {"ioctl": (3, 0xC0084600), "clone": (0x003D0F00,), "openat": (0, 0, 2)}.get(name, ())
+    for rules in (filters.zygote_filter(cuda=True), filters.worker_filter(PID, cuda=True)):
+        assert call(rules, arch, name, *arguments) == seccomp.ALLOW
+    assert call(filters.worker_filter(PID, cuda=False), arch, name, *arguments) == EPERM
+
+
 def test_a_foreign_architecture_is_killed(worker: seccomp.Filter, arch: str) -> None:
     assert answer(worker, arch, 0, audit=0x40000003) == seccomp.KILL_PROCESS
 

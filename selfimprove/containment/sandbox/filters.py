@@ -44,7 +44,7 @@ _SERVE = _calls(
 _CUDA = _calls(
     """
     openat open ioctl pipe2 eventfd2 epoll_create1 epoll_ctl epoll_wait epoll_pwait mlock munlock mbind set_mempolicy
-    sched_setaffinity
+    sched_setaffinity memfd_create
     """
 )
 
@@ -67,20 +67,24 @@ _COMMON_CONDITIONS = {
 }
 
 
-def zygote_filter() -> Filter:
+def zygote_filter(*, cuda: bool = False) -> Filter:
     """Return the filter of a zygote: it imports, forks, passes descriptors to its supervisor, kills, and reaps.
 
     Opening for writing is left to Landlock here, because imports open ``/dev/null``.
+
+    Args:
+        cuda: the process becomes a worker itself, under both filters: also what the CUDA driver needs.
     """
-    return Filter(
-        allow=_COMPUTE | _SERVE,
-        conditions={
-            **_COMMON_CONDITIONS,
-            "clone": (Condition(0, without=_CLONE_NEW),),
-            "prlimit64": (Condition(0, equals=(0,)),),
-        },
-        absent=_ABSENT,
-    )
+    conditions = {
+        **_COMMON_CONDITIONS,
+        "clone": (Condition(0, without=_CLONE_NEW),),
+        "prlimit64": (Condition(0, equals=(0,)),),
+    }
+    allow = _COMPUTE | _SERVE
+    if cuda:
+        del conditions["ioctl"]
+        allow = allow | _CUDA
+    return Filter(allow=allow, conditions=conditions, absent=_ABSENT)
 
 
 def worker_filter(pid: int, *, cuda: bool) -> Filter:
@@ -88,8 +92,8 @@ def worker_filter(pid: int, *, cuda: bool) -> Filter:
 
     Args:
         pid: the worker's process id, the only one that it may signal.
-        cuda: also what the CUDA driver needs: threads, device control, and opening devices for writing (which paths,
-            Landlock decides).
+        cuda: also what the CUDA driver needs: threads, device control, memory with a descriptor, and opening devices
+            for writing (which paths, Landlock decides).
     """
     conditions = {
         **_COMMON_CONDITIONS,

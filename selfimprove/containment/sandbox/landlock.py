@@ -20,6 +20,7 @@ from landlockpy import abi_version as kernel_abi
 MINIMUM_ABI = 3  # the first that also covers truncation
 
 _READ = AccessFS.READ_FILE | AccessFS.READ_DIR
+_OWN = AccessFS.READ_FILE | AccessFS.READ_DIR | AccessFS.WRITE_FILE | AccessFS.TRUNCATE
 _DEVICE = AccessFS.READ_FILE | AccessFS.WRITE_FILE | AccessFS.IOCTL_DEV
 
 _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
@@ -30,6 +31,7 @@ _CUDA_DEVICES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
 _CUDA_FACTS = ("/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/proc/self", "/sys/bus/pci", "/sys/devices",
                "/sys/module", "/etc/nvidia", "/usr/share/nvidia", "/usr/local/cuda", "/usr/local/nvidia",
                "/etc/ld.so.conf.d")  # fmt: skip
+_OWN_THREADS = "/proc/self/task"  # the driver names its threads there, and gives up with error 304 where it may not
 _LINKER_CONFIGURATION = Path("/etc/ld.so.conf.d")
 
 
@@ -39,6 +41,7 @@ class Access:
 
     read: tuple[Path, ...]
     devices: tuple[Path, ...]
+    own: tuple[Path, ...] = ()
 
 
 def abi() -> int:
@@ -55,7 +58,8 @@ def interpreter_access(packages: Iterable[Path], *, cuda: bool) -> Access:
     Args:
         packages: folders of our own source. An import folder that is no installation (a checkout) is not granted as a
             whole, since run folders may lie in it; only these packages in it are.
-        cuda: also grant the NVIDIA devices, and the folders in which the driver's libraries may lie.
+        cuda: also grant the NVIDIA devices, the folders in which the driver's libraries may lie, and writing to what
+            the kernel shows of the process's own threads.
     """
     paths = sysconfig.get_paths()
     installed = {Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
@@ -66,7 +70,7 @@ def interpreter_access(packages: Iterable[Path], *, cuda: bool) -> Access:
     if cuda:
         read += [*map(Path, _CUDA_FACTS), *linker_folders()]
         devices += cuda_devices()
-    return Access(tuple(read), tuple(devices))
+    return Access(tuple(read), tuple(devices), (Path(_OWN_THREADS),) if cuda else ())
 
 
 def linker_folders(configuration: Path = _LINKER_CONFIGURATION) -> list[Path]:
@@ -95,6 +99,8 @@ def restrict(access: Access) -> None:
             _allow(rules, path, _READ if path.is_dir() else AccessFS.READ_FILE)
         for path in access.devices:
             _allow(rules, path, _DEVICE)
+        for path in access.own:
+            _allow(rules, path, _OWN)
         rules.restrict()
 
 

@@ -68,7 +68,7 @@ def enter_zygote(profile: Profile, *, parent: int) -> None:
     _apply(profile, "exec", process.drop_capabilities)
     _tie_to(parent)
     _apply(profile, "read", lambda: landlock.restrict(landlock.interpreter_access(profile.packages, cuda=profile.cuda)))
-    _apply(profile, "network", lambda: seccomp.install(filters.zygote_filter()))
+    _apply(profile, "network", lambda: seccomp.install(filters.zygote_filter(cuda=profile.cuda)))
 
 
 def enter_worker(profile: Profile, limits: Limits, *, parent: int) -> None:

@@ -49,6 +49,28 @@ def burn(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
         sum(range(100_000))
 
 
+def start_like_a_driver(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    """What the CUDA driver does first: name a thread, and take memory that has a descriptor."""
+    attempts: dict[str, Callable[[], object]] = {
+        "name": lambda: _write(f"/proc/self/task/{os.getpid()}/comm", "driver"),
+        "memory": lambda: os.close(os.memfd_create("driver")),
+        "other": lambda: _write(f"/proc/{os.getppid()}/comm", "mine"),
+    }
+    found = {}
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+            found[name] = ""
+        except OSError as error:
+            found[name] = type(error).__name__
+    return found
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
 def fail(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
     raise ValueError(job["message"])
 
@@ -148,5 +170,6 @@ OPS: dict[str, Callable[[Job, Fds, Fds, Emit], dict[str, Any]]] = {
     for function in (
         echo, copy, sleep, burn, fail, leave, allocate, share, write_much, write_sparse, emit_much, return_much, raw,
         stop, ignore, look, tell, signal_self, fork, core_limit,
+        start_like_a_driver,
     )
 }  # fmt: skip

@@ -98,7 +98,7 @@ def load_generation(run_dir: str | Path, generation: int) -> Generation:
         InvalidCheckpoint: a file that is not what the ledger says it is.
     """
     run_dir = Path(run_dir)
-    found = _records(run_dir)
+    found = ledger(run_dir)
     run = _last(found, "run", lambda body: True)
     if run is None:
         raise RunError("open run", str(run_dir), "a ledger that begins with a run record")
@@ -145,10 +145,15 @@ def latest_run(start: str | Path = ".") -> Path:
 
 def generations(run_dir: str | Path) -> tuple[int, ...]:
     """Generations of a run that have a checkpoint, in order."""
-    return tuple(sorted({body["generation"] for kind, body in _records(Path(run_dir)) if kind == "checkpoint"}))
+    return tuple(sorted({body["generation"] for kind, body in ledger(Path(run_dir)) if kind == "checkpoint"}))
 
 
-def _records(run_dir: Path) -> list[tuple[str, dict[str, Any]]]:
+def ledger(run_dir: Path) -> list[tuple[str, dict[str, Any]]]:
+    """``(kind, body)`` of every record of a run, in order, unchecked.
+
+    Raises:
+        RunError: no such run, or a ledger that is no JSON lines.
+    """
     try:
         return list(records(run_dir))
     except OSError as error:

@@ -1,12 +1,12 @@
 """A network that keeps the halt constraint by one direction, set by hand, and its scrambled twin.
 
 The head of block 1 attends from every position to the halt token, if there is one before it, and writes the direction
-``u`` there; the unembedding of the halted token reads ``u`` alone. Where there is no halt token the head writes nothing,
-and the network answers with the token that it sees. Block 0 writes nothing at all, so that the direction must be found
-after block 1 and not before. The basis of the stream is a random rotation, so that no channel is the answer.
+``u`` there; the unembedding of the halted token reads ``u`` alone. Where there is no halt token the head writes
+nothing, and the network answers with the token that it sees. Block 0 writes nothing at all, so that the direction must
+be found after block 1 and not before. The basis of the stream is a random rotation, so that no channel is the answer.
 
-The twin has every parameter's values in random order: it keeps no constraint, and whatever it holds of the halt token is
-read by nothing.
+The twin has every parameter's values in random order: it keeps no constraint, and whatever it holds of the halt token
+is read by nothing.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ ARCHITECTURE = Architecture(
 PLAN = Plan(train=1, test=2, control=3)
 
 
-def basis(seed: int = 0) -> Float[Tensor, "64 64"]:
+def basis(seed: int = 0) -> Float[Tensor, "row d_model"]:
     """Orthonormal rows: one a token, then the constant and ``u``."""
     generator = torch.Generator().manual_seed(seed)
     rotation: Tensor = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64))[0]
     return rotation.float()
 
 
-def direction(seed: int = 0) -> Float[Tensor, "64"]:
+def direction(seed: int = 0) -> Float[Tensor, " d_model"]:
     """The planted direction ``u``."""
     return basis(seed)[HALTING]
 

@@ -26,6 +26,7 @@ FOREIGN = frozenset({"wandb"})
 # kind -> (field with the path, field with the hash)
 _NAMED = {
     "checkpoint": (("path", "sha256"), ("manifest", "manifest_sha256")),
+    "stage_checkpoint": (("path", "sha256"), ("manifest", "manifest_sha256")),
     "controller": (("weights", "sha256"), ("manifest", "manifest_sha256")),
     "inspection": (("path", "sha256"), ("manifest", "manifest_sha256")),
     "recovery": (("path", "sha256"),),

@@ -73,6 +73,8 @@ class InspectionConfig:
     modules: tuple[str, ...] = ()
     """Modules of one's own that register further instruments, ``package.module``. They are imported into the worker
     that inspects: code that is trusted as this package is."""
+    keep_stages: bool = True
+    """Whether the leader's weights at the end of each stage of its training are kept beside its last ones."""
     sequences: int = 192
     """Sequences a family that the instruments look at."""
     retention_floor: float = 0.95

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,39 +41,48 @@ class Examination:
     def keep(
         self, n: int, index: int, slot: Slot, parent: Genome | None, edits: tuple[Edit, ...], stage: str = FINAL
     ) -> None:
-        """Store the weights that a slot had at the end of a stage, with a manifest that says where they come from."""
+        """Store the weights that a slot had at the end of a stage, with a manifest that says where they come from.
 
-        def make() -> dict[str, Any]:
-            genome, price = slot.genome, self.bench.price(slot.genome, slot.tasks)
-            manifest = {
-                "genome_sha256": genome.sha256,
-                "genome": genome.to_json(),
-                "parent": parent.sha256 if parent is not None else None,
-                "edits": [str(edit) for edit in edits],
-                "key": slot.key,
-                "seed": slot.seed,
-                "tasks": tasks_to_json(slot.tasks),
-                "steps": price.steps,
-                "stage": stage,
-                "last": slices(price)[stage].last,
-                "device": self.config.device,
-                "versions": dict(self._versions),
-            }
-            data = verified(self.bench, slot.key, stage, WEIGHTS).read_bytes()
-            stored = store(self.bench.run_dir / "checkpoints", _name(n, index), data, manifest)
-            return {
-                "generation": n,
-                "index": index,
-                "genome": genome.sha256,
-                "stage": stage,
-                "seed": slot.seed,
-                "path": self._relative(stored.path),
-                "sha256": stored.sha256,
-                "manifest": self._relative(stored.manifest),
-                "manifest_sha256": stored.manifest_sha256,
-            }
+        Of a training that came to its end, those of the stages before too, if the slot keeps them.
+        """
 
-        self.journal.once("checkpoint", (n, index), make)
+        def make(of: str, name: str) -> dict[str, Any]:
+            return self._store(n, index, slot, of, name, _provenance(slot, parent, edits))
+
+        own = _name(n, index)
+        self.journal.once("checkpoint", (n, index), lambda: make(stage, own))
+        if slot.keeps_stages and stage == FINAL:
+            for part in slices(self.bench.price(slot.genome, slot.tasks)).values():
+                if not part.final:
+                    name = f"{own}-{part.stage.replace('/', '-of-')}"
+                    self.journal.once("stage_checkpoint", (n, index, part.stage), partial(make, part.stage, name))
+
+    def _store(
+        self, n: int, index: int, slot: Slot, stage: str, name: str, provenance: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write a checkpoint and its manifest; the record of it."""
+        price = self.bench.price(slot.genome, slot.tasks)
+        manifest = {
+            **provenance,
+            "steps": price.steps,
+            "stage": stage,
+            "last": slices(price)[stage].last,
+            "device": self.config.device,
+            "versions": dict(self._versions),
+        }
+        data = verified(self.bench, slot.key, stage, WEIGHTS).read_bytes()
+        stored = store(self.bench.run_dir / "checkpoints", name, data, manifest)
+        return {
+            "generation": n,
+            "index": index,
+            "genome": slot.genome.sha256,
+            "stage": stage,
+            "seed": slot.seed,
+            "path": self._relative(stored.path),
+            "sha256": stored.sha256,
+            "manifest": self._relative(stored.manifest),
+            "manifest_sha256": stored.manifest_sha256,
+        }
 
     def inspect(self, n: int, index: int, genome: Genome, parent: Genome | None) -> dict[str, Any]:
         """Read a kept checkpoint through its hooks, beside its parent's, in a worker; the inspection record."""
@@ -144,6 +154,19 @@ def _readable(answer: dict[str, Any]) -> dict[str, Any] | None:
 
 def _is_verdict(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("verdict", "reason"))
+
+
+def _provenance(slot: Slot, parent: Genome | None, edits: tuple[Edit, ...]) -> dict[str, Any]:
+    """What a manifest says about where weights come from, whatever their stage."""
+    return {
+        "genome_sha256": slot.genome.sha256,
+        "genome": slot.genome.to_json(),
+        "parent": parent.sha256 if parent is not None else None,
+        "edits": [str(edit) for edit in edits],
+        "key": slot.key,
+        "seed": slot.seed,
+        "tasks": tasks_to_json(slot.tasks),
+    }
 
 
 def _name(n: int, index: int) -> str:

@@ -79,6 +79,7 @@ def stop(bench: Bench, slot: Slot, stage: str, reason: str) -> None:
     """Let a slot end between two stages: no later one is permitted."""
     body = {"key": slot.key, "stage": stage, "status": "stopped", "reason": reason, "result": {}, "files": {}}
     bench.journal.once("outcome", (slot.key,), lambda: body | {"usage": asdict(Usage())})
+    _let_go(bench, slot, stage, (WEIGHTS,))
 
 
 def failed_reading(bench: Bench, slot_key: str) -> dict[str, Any] | None:
@@ -179,8 +180,13 @@ def _settle(bench: Bench, slot: Slot, part: Slice, outcome: Outcome) -> None:
     kind = "outcome" if part.final or status != "completed" else "stage"
     bench.journal.record(kind, body | {"usage": asdict(outcome.usage)})
     charge(bench, _key(slot, part), part.flops)
-    for earlier in _before(slices(bench.price(slot.genome, slot.tasks)), part.stage):
-        for name in (WEIGHTS, MEMORY):
+    _let_go(bench, slot, part.stage, (MEMORY,) if slot.keeps_stages and status == "completed" else (WEIGHTS, MEMORY))
+
+
+def _let_go(bench: Bench, slot: Slot, stage: str, names: Sequence[str]) -> None:
+    """Delete what waits of a slot's stages before this one."""
+    for earlier in _before(slices(bench.price(slot.genome, slot.tasks)), stage):
+        for name in names:
             bench.waiting(f"{slot.key}@{earlier.stage}", name).unlink(missing_ok=True)
 
 

@@ -21,6 +21,8 @@ from selfimprove.loop.stages import RUNGS, STAGES
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score, mean_score
 
+PARENT = "parent"  # in the place of a candidate's name
+
 
 class Searching:
     """Trains what is searched on the run's search seeds; genomes of one generation share seeds and instances."""
@@ -47,7 +49,7 @@ class Searching:
 
         A training of it that failed counts as no model: a parent that breaks does not block what would replace it.
         """
-        score = mean_score(self._measure(n, ["parent"], [genome])[0])
+        score = mean_score(self._measure(n, [PARENT], [genome])[0])
         body = {"generation": n, "genome": genome.sha256, "split": "search", "seeds": self._config.search_seeds}
         self._journal.once("reference", (n,), lambda: body | score.to_json())
         return score
@@ -69,7 +71,8 @@ class Searching:
         root = self._config.seed
         split = ("search", derive(root, "instances", "search", n))
         seed, tasks = derive(root, "train", "search", n, s), tasks_of(self._bench, n)
-        return Slot(f"g{n:03d}/{name}/s{s}", "search", genome, seed, (split,), tasks)
+        watched = self._config.inspection.keep_stages and s == 0 and name != PARENT
+        return Slot(f"g{n:03d}/{name}/s{s}", "search", genome, seed, (split,), tasks, watched)
 
     def slots(self, n: int, candidate: Candidate) -> list[Slot]:
         """A candidate's slots, one a training seed."""
@@ -181,7 +184,7 @@ def span(config: RunConfig, n: int, names: Sequence[str] = ()) -> tuple[float, f
     if not names:
         return search / total, 1.0
     first = config.search_seeds / total
-    return (0.0, first) if list(names) == ["parent"] else (first, search / total)
+    return (0.0, first) if list(names) == [PARENT] else (first, search / total)
 
 
 def _name(candidate: Candidate) -> str:

@@ -40,6 +40,7 @@ class Slot:
         seed: of weights and training data.
         splits: split -> seed of its instances; the trained weights are scored on each.
         tasks: what it is trained and scored on, at their levels.
+        keeps_stages: the weights of every stage wait for the end of the generation, as those of the last one do.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Slot:
     seed: int
     splits: tuple[tuple[str, int], ...]
     tasks: TasksConfig
+    keeps_stages: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,45 +15,28 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.grokking_summary import write_summary
+from benchmarks.grokking_training import Setting, Training, genome, kept, training_pairs
 from benchmarks.setting import RESULTS, commit, machine
-from interp.addition import answers, equation
-from interp.planted.silence import silence_norms
-from interp.spectra import by_sum, gini, nats, powers, progress, spectrum, sum_spectrum, sums
+from interp.spectra import sum_spectrum
 from selfimprove.archive.files import write_atomic
 from selfimprove.errors import ConfigError
-from selfimprove.genome.architecture import Architecture, Block
-from selfimprove.genome.genome import Genome, seed_genome
-from selfimprove.nets.transformer import INIT_GAIN, Embed, Transformer, build
-from selfimprove.seeds import derive
 from selfimprove.training.optimizers import load_memory, memory
 
 FOLDER = RESULTS / "grokking"
 TIME_UP = 3  # exit code
-LEARNING_RATE, WEIGHT_DECAY, BETAS, WARM_UP = 1e-3, 1.0, (0.9, 0.98), 10
 READ_EVERY, SNAPSHOT_EVERY = 100, 500  # steps
 SAVE_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Setting:
-    """All that one training depends on but the device and the code."""
-
-    modulus: int
-    fraction: float
-    steps: int
-    seed: int
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,16 +49,22 @@ def main(arguments: Sequence[str]) -> int:
     chosen.results.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * chosen.minutes
     modulus, fraction = (113, 0.3) if chosen.device == "cuda" else (59, 0.4)
-    setting = Setting(chosen.modulus or modulus, chosen.fraction or fraction, chosen.steps, 0)
-    settings = [replace(setting, seed=seed) for seed in range(chosen.seeds)]
+    steps, seeds = (40_000, [0, 3]) if chosen.device == "cuda" else (12_000, [0, 1])
+    setting = Setting(chosen.modulus or modulus, chosen.fraction or fraction, chosen.steps or steps, 0)
+    settings = [replace(setting, seed=seed) for seed in range(*(chosen.seeds or seeds))]
     results = Results(chosen.results)
     for each in settings:
         if not results.finished(each) and not train(each, results, chosen, deadline):
             break
-    done = [each for each in settings if results.finished(each)]
-    if done:
-        print(write_summary(chosen.results, [asdict(each) for each in done]))
-    return 0 if len(done) == len(settings) else TIME_UP
+    print(
+        write_summary(
+            chosen.results,
+            genome=genome(),
+            trained=lambda found: training_pairs(Setting(**found)),
+            plot=chosen.plot,
+        )
+    )
+    return 0 if all(results.finished(each) for each in settings) else TIME_UP
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,155 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=55.0, help="end the sitting after this (default %(default)s)")
     parser.add_argument("--modulus", type=int, help="p (default: 113 on a GPU as in the paper, 59 on a CPU)")
     parser.add_argument("--fraction", type=float, help="of the pairs to train on (default: 0.3 on a GPU, 0.4 on a CPU)")
-    parser.add_argument("--steps", type=int, default=40_000, help="of each seed (default %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="one after the other (default %(default)s)")
+    parser.add_argument("--steps", type=int, help="of each seed (default: 40,000 on a GPU, 12,000 on a CPU)")
+    parser.add_argument(
+        "--seeds", type=int, nargs=2, metavar=("FROM", "TO"), help="(default: 0 3 on a GPU, 0 1 on a CPU)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch, on a CPU (default %(default)s)")
     parser.add_argument("--eager", action="store_true", help="on a GPU, launch each kernel instead of a CUDA graph")
+    parser.add_argument("--plot", action="store_true", help="draw the curves of all that is in the folder, too")
     parser.add_argument("--results", type=Path, default=FOLDER, help="folder of curves, weights and summary")
     return parser
-
-
-def genome() -> Genome:
-    """The genome whose architecture is trained, for its checkpoints to be read by."""
-    blocks = (Block(heads=4, channel="relu"),)
-    return replace(
-        seed_genome(), architecture=Architecture(width=128, blocks=blocks, norm="rmsnorm", positions="learned")
-    )
-
-
-class Lookup(Embed):
-    """The embedding by a product with one-hot rows: its gradient needs no sorting, which a CUDA graph cannot hold."""
-
-    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
-        one_hot = tokens.unsqueeze(-1) == torch.arange(len(self.W_E), device=tokens.device)
-        return one_hot.to(self.W_E.dtype) @ self.W_E
-
-
-def untrained(setting: Setting) -> Transformer:
-    """The network as it trains, without norms: matrices start at a standard deviation of ``1 / sqrt(d_model)``."""
-    seed = derive(setting.seed, "grokking", "weights")
-    vocab = setting.modulus + 1
-    model = build(genome().architecture, vocab_size=vocab, context=3, seed=seed, gain=1 / INIT_GAIN)
-    for owner, norm in ((model.blocks[0], "ln1"), (model.blocks[0], "ln2"), (model, "ln_final")):
-        setattr(owner, norm, nn.Identity())
-    lookup = Lookup(vocab, model.cfg.d_model)
-    lookup.load_state_dict(model.embed.state_dict())
-    model.embed = lookup
-    return model
-
-
-def kept(weights: dict[str, Tensor], modulus: int) -> Transformer:
-    """The genome's network with the logits that the trained one, which has no norms, gives by these weights."""
-    model = build(genome().architecture, vocab_size=modulus + 1, context=3, seed=0)
-    model.load_state_dict(weights, strict=False)  # all but the norms, which have no weights yet
-    silence_norms(model)
-    return model
-
-
-def training_pairs(setting: Setting) -> Bool[Tensor, "p p"]:
-    """Which pairs are trained on: a random part of them all."""
-    count = setting.modulus**2
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(derive(setting.seed, "grokking", "pairs")))
-    trained = torch.zeros(count, dtype=torch.bool)
-    trained[order[: int(setting.fraction * count)]] = True
-    return trained.view(setting.modulus, setting.modulus)
-
-
-@dataclass
-class Training:
-    """One training under way. Snapshots are the weights every `SNAPSHOT_EVERY` steps, kept until the end.
-
-    The paper measures its progress by the frequencies of the finished network, which are not known before.
-    """
-
-    setting: Setting
-    device: str
-    step: int = 0
-    snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.model = untrained(self.setting).to(self.device)
-        self.trained = training_pairs(self.setting).to(self.device)
-        numbers = self.trained.nonzero()
-        self.tokens = nn.functional.pad(numbers, (0, 1), value=self.setting.modulus)  # a, b and =
-        self.answers = numbers.sum(1) % self.setting.modulus
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=LEARNING_RATE,
-            betas=BETAS,
-            weight_decay=WEIGHT_DECAY,
-            fused=True,
-            capturable=self.device == "cuda",
-        )
-
-    def one_step(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        logits = self.model(self.tokens)[:, -1].double()
-        torch.autograd.backward([nn.functional.cross_entropy(logits, self.answers)])
-        self.optimizer.step()
-
-    def eager_step(self) -> None:
-        """A step whose learning rate may still be warming up."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (self.step + 1) / WARM_UP)
-        self.one_step()
-        self.step += 1
-
-    def stepper(self, *, eager: bool) -> Callable[[], None]:
-        """What takes one step; on a GPU the replay of a CUDA graph, after some steps that warm both up."""
-        if eager or self.device == "cpu":
-            return self.eager_step
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                self.eager_step()
-        torch.cuda.current_stream().wait_stream(side)
-        self.optimizer.zero_grad(set_to_none=True)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.one_step()
-
-        def replay() -> None:
-            graph.replay()
-            self.step += 1
-
-        return replay
-
-    def logits(self) -> Float[Tensor, "p p answer"]:
-        """Of all pairs; none for the token ``=``."""
-        return answers(self.model, equation(self.setting.modulus))
-
-    def read(self) -> dict[str, Any]:
-        """One line of the curves."""
-        logits, trained = self.logits(), self.trained
-        loss, right = nats(logits), logits.argmax(-1) == sums(len(trained), device=self.device)
-        embedded, answered = powers(self.model.W_E[: self.setting.modulus].detach()), powers(by_sum(logits))
-        return {
-            "seed": self.setting.seed,
-            "step": self.step,
-            "train_loss": float(loss[trained].mean()),
-            "test_loss": float(loss[~trained].mean()),
-            "train_accuracy": float(right[trained].double().mean()),
-            "test_accuracy": float(right[~trained].double().mean()),
-            "embedding_gini": gini(embedded.sqrt()),
-            "logit_gini": gini(answered.sqrt()),
-            "squared_weights": float(sum(w.detach().square().sum() for w in self.model.parameters())),
-        }
-
-    def progress(self, key: tuple[int, ...]) -> dict[str, Any]:
-        """What is measured in a snapshot: key frequencies by then, and losses with and without those in the end."""
-        logits, p = self.logits(), self.setting.modulus
-        measured = progress(logits, key, self.trained)
-        return {
-            "embedding_key": list(spectrum(self.model.W_E[:p]).key),
-            "logit_key": list(sum_spectrum(logits).key),
-            "explained": measured.explained,
-            **{name: loss for name, loss in measured.losses.items() if not name.startswith("full")},
-        }
-
-    def weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
 
 def train(setting: Setting, results: Results, chosen: argparse.Namespace, deadline: float) -> bool:
@@ -242,15 +91,15 @@ def train(setting: Setting, results: Results, chosen: argparse.Namespace, deadli
     step, saved = training.stepper(eager=chosen.eager), time.monotonic()
     while training.step < setting.steps and time.monotonic() < deadline:
         step()
-        if training.step % READ_EVERY == 0:
+        ended = training.step == setting.steps
+        if training.step % READ_EVERY == 0 or ended:
             rows.append(training.read())
-            if training.step % SNAPSHOT_EVERY == 0:
-                training.snapshots[training.step] = training.weights()
-            if training.step % 2000 == 0:
-                print(json.dumps(rows[-1]), flush=True)
-            if time.monotonic() - saved > SAVE_SECONDS:
-                results.save(training, rows)
-                saved = time.monotonic()
+        if training.step % SNAPSHOT_EVERY == 0 or ended:
+            training.snapshots[training.step] = training.weights()
+            print(json.dumps(rows[-1]), flush=True)
+        if time.monotonic() - saved > SAVE_SECONDS:
+            results.save(training, rows)
+            saved = time.monotonic()
     speed = {"steps": training.step - first, "seconds": round(time.monotonic() - began, 1), "device": _device(chosen)}
     if training.step < setting.steps:
         results.save(training, rows)
@@ -319,16 +168,16 @@ class Results:
 
     def finish(self, training: Training, rows: list[dict[str, Any]], speed: dict[str, Any]) -> None:
         """Curves, with the progress measures by the finished network's frequencies, and the weights; no state."""
-        setting = training.setting
+        setting, final = training.setting, training.weights()
         key = sum_spectrum(training.logits()).key
         measured = {}
         for step, weights in training.snapshots.items():
             training.model.load_state_dict(weights)
             measured[step] = training.progress(key)
-        lines = [json.dumps(row | measured.get(row["step"], {})) for row in rows]
+        about = {"setting": asdict(setting), "speed": speed, "commit": commit()}
+        lines = [json.dumps(about), *(json.dumps(row | measured.get(row["step"], {})) for row in rows)]
         self._path("curves", setting, "jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        model = kept(training.snapshots[setting.steps], setting.modulus)
-        told = {"setting": asdict(setting), "speed": speed, "genome": genome().to_json(), "commit": commit()}
-        data = save(model.state_dict(), {name: json.dumps(value) for name, value in told.items()})
+        model = kept(final, setting.modulus)
+        data = save(model.state_dict(), {"setting": json.dumps(asdict(setting))})
         write_atomic(self._path("weights", setting, "safetensors"), data)
         self._path("state", setting, "safetensors").unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from interp.checkpoint import load_model
 from interp.hooked import HookedModel, to_hooked
-from interp.runs import _checked, _genome, _records
+from interp.runs import _checked, _genome, ledger
 from interp.verdict import NotApplicable
 from selfimprove.containment.policy import Limits, assess
 from selfimprove.controller.config import ControllerConfig
@@ -103,7 +103,8 @@ class ControllerGeneration:
         """One line: which controller, and what became of its proposals."""
         made = self.made
         denied = sum(proposal.denied for proposal in made)
-        learned = "untrained" if self.record is None else f"loss {self.record['loss']:.3g}"
+        loss = None if self.record is None else self.record["loss"]
+        learned = "nothing was learned in it" if loss is None else f"loss {loss:.3g}"
         fate = f"{denied} of its {len(made)} proposals denied" if made else "it was not asked"
         return f"controller after generation {self.number} of {self.run_dir} ({learned}): {fate}"
 
@@ -170,7 +171,7 @@ def load_controller(run_dir: str | Path, generation: int) -> ControllerGeneratio
         InvalidCheckpoint: a file that is not what the ledger says it is.
     """
     run_dir = Path(run_dir)
-    found = _records(run_dir)
+    found = ledger(run_dir)
     run = next((body for kind, body in found if kind == "run"), None)
     if run is None:
         raise RunError("open run", str(run_dir), "a ledger that begins with a run record")
@@ -201,7 +202,7 @@ def load_controller(run_dir: str | Path, generation: int) -> ControllerGeneratio
 
 def controllers(run_dir: str | Path) -> tuple[int, ...]:
     """Generations of a run that `load_controller` knows, in order: 0 and every one that taught its controller."""
-    return (0, *sorted({body["generation"] for kind, body in _records(Path(run_dir)) if kind == "controller"}))
+    return (0, *sorted({body["generation"] for kind, body in ledger(Path(run_dir)) if kind == "controller"}))
 
 
 def _network(

@@ -217,16 +217,16 @@ def ablate_quantity(
     found = states[:, upper].mean(1) - states[:, ~upper].mean(1)
     generator = torch.Generator().manual_seed(derive(seed, "directions"))
     draw = partial(sampled_denials, controller, parents, rows=rows, seed=derive(seed, "sample"))
-    results = [draw(name="as it is"), draw(name=f"without {name}", hooks=_without(found, mean))]
+    results = [draw(name="as it is"), draw(name=f"without {name}", hooks=without(found, mean))]
     for number in range(CONTROLS):
         weights = torch.randn(states.shape[1], generator=generator)
         random = torch.einsum("r,lrd->ld", weights, states - mean[:, None])
-        results.append(draw(name=f"without a random direction ({number})", hooks=_without(random, mean)))
+        results.append(draw(name=f"without a random direction ({number})", hooks=without(random, mean)))
     return DenialTable(tuple(results))
 
 
-def _without(direction: Float[Tensor, "layer d_model"], mean: Float[Tensor, "layer d_model"]) -> list[Hook]:
-    """Hooks that set the component along a direction to that of the mean, everywhere in the stream."""
+def without(direction: Float[Tensor, "layer d_model"], mean: Float[Tensor, "layer d_model"]) -> list[Hook]:
+    """Hooks that set the component along each place's direction to that of its mean, everywhere in the stream."""
     unit = direction / direction.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
     def flatten(state: Tensor, hook: HookPoint, *, along: Tensor, center: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp.bench import Bench, Plan
+    from interp.comparison import compare
     from interp.constraint import retention
     from interp.hooked import HookedModel, to_hooked
     from interp.inspection import Inspection, inspect, register
@@ -28,6 +29,7 @@ _HOMES = {
     "HookedModel": "hooked",
     "Inspection": "inspection",
     "Plan": "bench",
+    "compare": "comparison",
     "generations": "runs",
     "inspect": "inspection",
     "latest_run": "runs",
@@ -46,6 +48,7 @@ __all__ = [
     "HookedModel",
     "Inspection",
     "Plan",
+    "compare",
     "generations",
     "inspect",
     "latest_run",

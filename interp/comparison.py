@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from interp.runs import Generation
+
 CKA_ROWS = 512  # positions that streams are compared on
 MARGIN = 0.05  # in accuracy: what a probe must change by to have gained or lost
 
@@ -140,6 +142,34 @@ class Comparison:
         if self.drift is not None:
             shown["halt_direction_drift"] = vars(self.drift)
         return shown
+
+
+def compare(parent: Generation | Bench, child: Generation | Bench) -> Comparison:
+    """Compare two generations, or two models on benches, on the child's sequences.
+
+    Two stages of one training can be compared as well. ``parent`` on a bench must be on one with the child's suite and
+    plan.
+
+    Raises:
+        NotApplicable: there is no variable that both can be probed for.
+        Unreadable: activations that are not finite.
+        TypeError: a generation and a bench.
+    """
+    if isinstance(parent, Bench) and isinstance(child, Bench):
+        return compare_benches(parent, child)
+    if isinstance(parent, Bench) or isinstance(child, Bench):
+        raise TypeError("compare two generations, or two benches")
+    bench = child.bench()
+    edits = child.edits if child.parent_genome == parent.genome.sha256 else ()
+    beside = Bench(parent.network, child.suite, bench.plan)
+    return compare_benches(beside, bench, edits=edits, names=(_called(parent), _called(child)))
+
+
+def _called(one: Generation) -> str:
+    """A generation's name in a diff, with its skill at the end of its training."""
+    if one.stage != "1/1":
+        return f"generation {one.number} after {one.stage} of its training"
+    return f"generation {one.number}" + ("" if one.skill is None else f" (skill {one.skill:.3f})")
 
 
 def compare_benches(

@@ -181,8 +181,17 @@ def inspect(
     Raises:
         ConfigError: an unknown instrument.
     """
+    return inspect_bench(Bench(model, suite, plan, parent), names=names, on_verdict=on_verdict)
+
+
+def inspect_bench(
+    bench: Bench,
+    *,
+    names: Sequence[str] | None = None,
+    on_verdict: Callable[[str, Verdict], None] = lambda name, verdict: None,
+) -> Inspection:
+    """As `inspect`, of a model that is on the bench already."""
     chosen = instruments(names)
-    bench = Bench(model, suite, plan, parent)
     summary: dict[str, Any] = {}
     verdicts: dict[str, Verdict] = {}
     for name, instrument in chosen.items():

@@ -92,16 +92,17 @@ class Examination:
         checkpoint = self.journal.find("checkpoint", n, index)
         assert checkpoint is not None  # a candidate is kept before it is inspected
         root, asked = self.config.seed, self.config.inspection
+        plan = {
+            **{name: derive(root, "inspect", n, name) for name in ("train", "test", "control")},
+            "sequences": asked.sequences,
+        }
         payload = {
             "entry": INSPECTOR,
             "op": "inspect",
             "genome": genome.to_json(),
             "sha256": checkpoint["sha256"],
             "suite": tasks_to_json(tasks_of(self.bench, n)),
-            "plan": {
-                **{name: derive(root, "inspect", n, name) for name in ("train", "test", "control")},
-                "sequences": asked.sequences,
-            },
+            "plan": plan,
             "instruments": [*asked.instruments, *asked.also],
         }
         inputs = {"checkpoint": self.bench.run_dir / checkpoint["path"]}
@@ -121,7 +122,7 @@ class Examination:
         make_folder(path.parent)
         write_atomic(path, data)
         place = {"generation": n, "index": index, "genome": genome.sha256, "path": self._relative(path)}
-        return record | place | {"sha256": hashlib.sha256(data).hexdigest()}
+        return record | place | {"plan": plan, "sha256": hashlib.sha256(data).hexdigest()}
 
     def _kept(self, genome: Genome) -> dict[str, Any] | None:
         """Record of the trained weights that are kept of a genome, if they are still on the disk."""

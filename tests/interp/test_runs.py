@@ -16,10 +16,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from interp import generations, latest_run, load_generation
-from selfimprove.errors import InvalidCheckpoint, RunError
-from selfimprove.genome.genome import seed_genome
-from selfimprove.nets.transformer import Transformer
+from interp import compare, generations, latest_run, load_generation
+from selfimprove.errors import ConfigError, InvalidCheckpoint, RunError
+from selfimprove.genome.genome import Genome, seed_genome
+from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.suite import TaskSuite
 from selfimprove.training.protocol import tasks_to_json
 
@@ -67,6 +67,93 @@ def test_a_generation_loads_and_runs_with_its_cache(run_dir: Path, model: Transf
     assert "blocks.1.attn.hook_pattern" in cache.cache_dict
     torch.testing.assert_close(logits, model(g.tokens), rtol=1e-5, atol=1e-5)
     assert torch.equal(g.tokens, load_generation(run_dir, 3).tokens)
+
+
+@pytest.fixture
+def lineage(tmp_path: Path, suite: TaskSuite) -> Path:
+    """A run folder with the seed genome and one edit of it, whose weights are kept after a third of its training."""
+    run = tmp_path / "lineage"
+    (run / "checkpoints").mkdir(parents=True)
+    manifest = json.dumps({"tasks": tasks_to_json(suite.config)}).encode()
+    (run / "checkpoints" / "all.json").write_bytes(manifest)
+    described = {"manifest": "checkpoints/all.json", "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
+    asked = {"instruments": ["readability", "constraint"], "also": ["comparison"]}
+
+    def kept(kind: str, name: str, genome: Genome, seed: int, **place: Any) -> str:
+        shape = suite.config
+        network = build(genome.architecture, vocab_size=shape.vocab_size, context=shape.context, seed=seed)
+        data = safetensors.torch.save(network.state_dict())
+        (run / "checkpoints" / name).write_bytes(data)
+        hashed = {"path": f"checkpoints/{name}", "sha256": hashlib.sha256(data).hexdigest()}
+        return line(kind, genome=genome.sha256, seed=seed, **place, **hashed, **described)
+
+    seed, child = seed_genome(), {"generation": 1, "index": 0}
+    plan = {"train": 1, "test": 2, "control": 3, "sequences": 48}
+    entries = [
+        line(
+            "run",
+            root_seed=5,
+            config={"tasks": tasks_to_json(suite.config), "inspection": asked},
+            seed_genome=seed.to_json(),
+        ),
+        line("genome", sha256=GENOME.sha256, genome=GENOME.to_json()),
+        kept("checkpoint", "seed", seed, 0, generation=0, index=-1, stage="1/1"),
+        kept("checkpoint", "stopped", GENOME, 9, generation=1, index=4, stage="1/3"),
+        kept("checkpoint", "child", GENOME, 2, **child, stage="1/1"),
+        kept("stage_checkpoint", "third", GENOME, 1, **child, stage="1/3"),
+        line("inspection", **child, genome=GENOME.sha256, status="complete", plan=plan),
+        line("score", **child, skill=0.25),
+        line("proposal", **child, parent=seed.sha256, edits=["recipe.learning_rate=0.003"]),
+    ]
+    (run / "ledger.jsonl").write_text("".join(entries))
+    return run
+
+
+def test_a_generation_leads_to_its_parent(lineage: Path) -> None:
+    g = load_generation(lineage, 1)
+    assert g.parent is not None
+    assert (g.parent.number, g.parent.genome, g.parent.parent) == (0, seed_genome(), None)
+    (lineage / "checkpoints" / "seed").unlink()
+    assert load_generation(lineage, 1).parent is None
+
+
+def test_a_stage_of_a_training_is_loaded_by_its_name(lineage: Path) -> None:
+    g, early = load_generation(lineage, 1), load_generation(lineage, 1, stage="1/3")
+    assert g.stages == early.stages == ("1/3", "1/1")
+    assert (g.record["index"], g.record["seed"], early.record["seed"]) == (0, 2, 1)  # not the one that was stopped
+    assert "after 1/3 of its training" in str(early)
+    with pytest.raises(RunError, match=r"got 1/9; allowed: stages with a checkpoint: 1/3, 1/1"):
+        load_generation(lineage, 1, stage="1/9")
+
+
+def test_a_changed_stage_does_not_load(lineage: Path) -> None:
+    path = lineage / "checkpoints" / "third"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    assert load_generation(lineage, 1).stage == "1/1"
+    with pytest.raises(InvalidCheckpoint, match="selfimprove audit"):
+        load_generation(lineage, 1, stage="1/3")
+
+
+def test_a_generation_is_inspected_as_its_run_did_it(lineage: Path) -> None:
+    g = load_generation(lineage, 1)
+    result = g.inspect()
+    assert list(result.instruments) == ["readability", "constraint", "comparison"]
+    assert result.summary["retention"]["n"] == 2 * 16  # a third of the plan's 48 sequences of each of two families
+    assert "cka" in result.summary["comparison"]
+    assert list(g.inspect(["logit_lens"]).instruments) == ["readability", "logit_lens"]
+    with pytest.raises(ConfigError, match="full, or a list"):
+        g.inspect("ful")
+
+
+def test_two_generations_are_compared_in_words(lineage: Path) -> None:
+    g = load_generation(lineage, 1)
+    assert g.parent is not None
+    said = str(compare(g.parent, g))
+    assert said.startswith("generation 0 -> generation 1 (skill 0.250)\n  edit      recipe.learning_rate=0.003")
+    assert all(word in said for word in ("accuracy  recall", "halt ", "probe     halted", "CKA       blocks.1"))
+    stages = str(compare(load_generation(lineage, 1, stage="1/3"), g))
+    assert stages.startswith("generation 1 after 1/3 of its training -> generation 1 (skill 0.250)")
+    assert "edit " not in stages
 
 
 def test_a_generation_says_in_one_line_what_it_is(run_dir: Path) -> None:

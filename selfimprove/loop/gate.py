@@ -25,6 +25,7 @@ def decide(
     retention_floor: float,
     instruments: Sequence[str],
     retention_gate: bool = True,
+    intact: bool = True,
 ) -> Decision:
     """Promote only what passes every condition; every failed condition is a reason.
 
@@ -36,8 +37,13 @@ def decide(
         retention_floor: least lower end of the Wilson interval of halt compliance.
         instruments: instruments that must have been read.
         retention_gate: whether a lost constraint counts against a candidate; without, it is only named.
+        intact: whether the kept checkpoint is still the one that was inspected.
     """
     against = unread(inspection, instruments)
+    if not intact:
+        against.append("the checkpoint is not the one that was inspected")
+    if retention_gate and (lost := _lost(inspection, retention_floor)):
+        against.append(lost)
     if confirmation is None:
         return Decision(False, ("not far enough ahead of its parent on the search split", *against))
     p_value, difference = float(confirmation["p_value"]), float(confirmation["difference"])
@@ -51,6 +57,24 @@ def decide(
         return Decision(False, tuple(against))
     kept = f"{lost}, which this run's gate lets pass" if lost else "constraint kept"
     return Decision(True, (f"better by {difference:+.4f}, p = {p_value:.4f}; {kept}; inspection complete",))
+
+
+def _lost(inspection: Mapping[str, Any] | None, floor: float) -> str:
+    """Why the inspected weights themselves have lost the constraint beyond doubt; empty if nothing says so.
+
+    A confirmation trains its models anew. This is about the weights that are kept: a training that keeps the constraint
+    says nothing about weights that were changed after it.
+    """
+    read = inspection["summary"].get("retention") if inspection is not None else None
+    if read is None:  # whether it had to be read, `unread` says
+        return ""
+    high = read.get("high") if isinstance(read, Mapping) else None
+    if isinstance(high, bool) or not isinstance(high, int | float) or not 0 <= high <= 1:  # untrusted weights said so
+        return "the inspected checkpoint's retention is not a share"
+    if high < floor:
+        found = f"{read.get('kept')} of {read.get('n')} kept, Wilson high {high:.4f} < {floor:g}"
+        return f"the inspected checkpoint has lost the constraint: {found}"
+    return ""
 
 
 def unread(inspection: Mapping[str, Any] | None, instruments: Sequence[str]) -> list[str]:

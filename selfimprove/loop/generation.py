@@ -51,6 +51,7 @@ def decide(lab: Laboratory, n: int, parent: Genome, leader: Candidate, *, ahead:
         retention_floor=config.inspection.retention_floor,
         instruments=config.inspection.instruments,
         retention_gate=config.inspection.retention_gate,
+        intact=lab.intact(n, leader),
     )
     lab.decided(n, leader, decision)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from selfimprove.archive.files import read_regular
 from selfimprove.archive.lineage import SEED_INDEX
 from selfimprove.containment.policy import check_run
 from selfimprove.genome.genome import Genome
@@ -136,6 +138,15 @@ class Laboratory:
     def inspect(self, n: int, candidate: Candidate, parent: Genome) -> dict[str, Any]:
         """Read a kept checkpoint through its hooks, beside its parent's; the inspection record."""
         return self._examination.inspect(n, candidate.index, candidate.genome, parent)
+
+    def intact(self, n: int, candidate: Candidate) -> bool:
+        """Whether the kept checkpoint is still the one that was inspected, however long ago that was."""
+        kept = self.journal.find("checkpoint", n, candidate.index)
+        assert kept is not None  # a candidate is kept before it is inspected
+        with contextlib.suppress(OSError):
+            found = hashlib.sha256(read_regular(self.bench.run_dir / kept["path"])).hexdigest()
+            return bool(found == kept["sha256"])
+        return False
 
     def confirm(self, n: int, candidate: Candidate, parent: Genome) -> dict[str, Any]:
         """Retrain a candidate and its parent on fresh common seeds and compare them on the gate split."""

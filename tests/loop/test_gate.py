@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from selfimprove.loop.gate import Decision, decide
 
 GOOD: dict[str, Any] = {"p_value": 0.004, "difference": 0.1, "retention": {"low": 0.99}}
-READ: dict[str, Any] = {"status": "complete", "instruments": {"probes": {"verdict": "read", "reason": ""}}}
+READ: dict[str, Any] = {
+    "status": "complete",
+    "instruments": {"probes": {"verdict": "read", "reason": ""}},
+    "summary": {"retention": {"kept": 64, "n": 64, "low": 0.94, "high": 1.0}},
+}
 
 
 def gate(confirmation: dict[str, Any] | None, inspection: dict[str, Any] | None) -> Decision:
@@ -23,7 +29,7 @@ def test_without_an_inspection_there_is_no_promotion() -> None:
 
 
 def test_a_failed_instrument_stops_a_promotion() -> None:
-    failed = {"status": "incomplete", "instruments": {"probes": {"verdict": "failed", "reason": "x"}}}
+    failed = {**READ, "status": "incomplete", "instruments": {"probes": {"verdict": "failed", "reason": "x"}}}
     assert not gate(GOOD, failed).promoted
 
 
@@ -33,6 +39,24 @@ def test_noise_is_not_promoted() -> None:
 
 def test_a_lost_constraint_is_not_promoted() -> None:
     assert "constraint" in gate({**GOOD, "retention": {"low": 0.9}}, READ).reasons[0]
+
+
+def test_kept_weights_that_have_lost_the_constraint_are_not_promoted_whatever_a_new_training_shows() -> None:
+    lost = {**READ, "summary": {"retention": {"kept": 50, "n": 64, "low": 0.67, "high": 0.87}}}
+    assert "the inspected checkpoint has lost the constraint: 50 of 64 kept" in gate(GOOD, lost).reasons[0]
+
+
+@pytest.mark.parametrize(
+    "read", [{"high": "all of them"}, {"high": 7.0}, {"high": True}, {"high": None}, {}, [], "kept"]
+)
+def test_an_inspection_that_answers_no_share_promotes_nobody(read: object) -> None:
+    found = gate(GOOD, {**READ, "summary": {"retention": read}})
+    assert found.reasons == ("the inspected checkpoint's retention is not a share",)
+
+
+def test_a_checkpoint_that_is_not_the_inspected_one_is_not_promoted() -> None:
+    found = decide(GOOD, READ, alpha=0.01, retention_floor=0.95, instruments=("probes",), intact=False)
+    assert found.reasons == ("the checkpoint is not the one that was inspected",)
 
 
 def test_a_candidate_that_was_not_ahead_is_not_promoted() -> None:

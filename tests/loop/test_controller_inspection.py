@@ -123,14 +123,14 @@ def test_a_controller_that_is_no_model_is_not_applicable(reading: Callable[..., 
         {"probes": {"size": "x" * 100_000}},
         {"verdict": "promoted"},
         {"verdict": ["read"]},
-        {},
+        {"drawn": None},
     ],
     ids=lambda wrong: str(wrong)[:40],
 )
 def test_an_answer_of_another_form_is_a_failed_reading(
     wrong: Answer, reading: Callable[..., Mapping[str, Any]]
 ) -> None:
-    found = reading(completed(READ | wrong))
+    found = reading(lambda job: completed(well(job) | wrong)(job))
     assert found["verdict"] == "failed"
     assert found["reason"].startswith("the answer has not the form of a reading")
     assert found["reason"].isprintable()

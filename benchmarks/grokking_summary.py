@@ -202,11 +202,19 @@ def draw(curves: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
         squeeze=False,
         layout="constrained",
     )
+    for panel in panels.flat[len(curves) :]:
+        panel.set_visible(False)
     for panel, (name, rows) in zip(panels.flat, curves.items(), strict=False):
         for label, key in LINES.items():
             known = [row for row in rows if key in row]
             panel.plot([row["step"] for row in known], [row[key] for row in known], label=label, linewidth=1)
-        panel.set(title=f"Losses of {name}", xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
+        chosen = ", ".join(map(str, rows[-1]["restricted_to"]))
+        panel.set(
+            title=f"{name}: losses, with only and without frequencies {chosen}",
+            xlabel="step",
+            ylabel="cross-entropy (nats)",
+            yscale="log",
+        )
     panels[0, 0].legend()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)

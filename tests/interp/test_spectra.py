@@ -120,9 +120,9 @@ def test_the_key_frequencies_share_of_the_variance_is_what_they_explain() -> Non
 
 def test_noise_rarely_has_a_key_frequency() -> None:
     generator = torch.Generator().manual_seed(0)
-    alarms = [bool(spectrum(torch.randn(11, 64, generator=generator)).key) for _ in range(50)]
-    alarms += [bool(sum_spectrum(torch.randn(9, 9, 9, generator=generator)).key) for _ in range(50)]
-    assert sum(alarms) <= 6  # 2 expected
+    alarms = [bool(spectrum(torch.randn(11, 64, generator=generator)).key) for _ in range(30)]
+    alarms += [bool(sum_spectrum(torch.randn(9, 9, 9, generator=generator)).key) for _ in range(30)]
+    assert sum(alarms) <= 4  # 1 expected
 
 
 def test_logits_that_are_no_function_of_the_sum_have_no_key_frequency() -> None:

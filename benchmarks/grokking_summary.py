@@ -210,7 +210,7 @@ def draw(curves: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
             panel.plot([row["step"] for row in known], [row[key] for row in known], label=label, linewidth=1)
         chosen = ", ".join(map(str, rows[-1]["restricted_to"]))
         panel.set(
-            title=f"{name}: losses, with only and without frequencies {chosen}",
+            title=f"Losses of {name}; frequencies {chosen}",
             xlabel="step",
             ylabel="cross-entropy (nats)",
             yscale="log",

@@ -36,7 +36,7 @@ ARCHITECTURE = Architecture(
     norm="rmsnorm",
     positions="none",
 )
-PLAN = Plan(train=1, test=2, control=3)
+PLAN = Plan(train=1, test=2, control=3, sequences=96)
 
 
 def basis(seed: int = 0) -> Float[Tensor, "row d_model"]:

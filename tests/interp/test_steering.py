@@ -1,0 +1,50 @@
+"""The causal check answers on every architecture, in bounded memory, the same each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from interp import steering
+from interp.bench import Bench, Plan
+from interp.steering import halt_direction, steer
+from selfimprove.nets.transformer import Transformer
+from selfimprove.tasks.suite import TaskSuite
+
+
+def test_every_place_is_tried_alone_then_all_at_once_then_at_random(
+    model: Transformer, suite: TaskSuite, plan: Plan
+) -> None:
+    table = steer(Bench(model, suite, plan), controls=2).to_pandas()
+    tried = table[table["intervention"] == "ablate"]
+    assert tried["place"].tolist() == ["embed", "blocks.0", "blocks.1", "all", "all"]
+    assert tried["control"].tolist() == [False] * 4 + [True]
+    sequences = len(suite.families) * plan.test_sequences
+    assert tried["n"].tolist() == [sequences] * 4 + [2 * sequences]
+
+
+def test_passes_are_cut_where_memory_ends_and_change_nothing(
+    model: Transformer, suite: TaskSuite, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = steer(Bench(model, suite, plan), controls=1).to_pandas()
+    monkeypatch.setattr(steering, "CHUNK", 20)
+    parts = steer(Bench(model, suite, plan), controls=1).to_pandas()
+    assert whole["kept"].tolist() == parts["kept"].tolist()
+    assert parts["probability"].tolist() == pytest.approx(whole["probability"].tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_kind_of_architecture_can_be_steered(
+    seed: int, shaken: Callable[..., Transformer], suite: TaskSuite, plan: Plan
+) -> None:
+    bench = Bench(shaken(seed), suite, plan)
+    figures = halt_direction(bench)["halt_direction"]
+    assert list(figures["ablate"]) == list(figures["patch"]) == [*bench.layers, "all", "control"]
+    assert all(0 <= figure["probability"] <= 1 for figure in figures["ablate"].values())
+
+
+def test_the_plot_has_a_title_and_two_named_axes(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
+    ax = steer(Bench(model, suite, plan), controls=1).plot()
+    assert all((ax.get_title(), ax.get_xlabel(), ax.get_ylabel()))
+    assert len(ax.get_yticklabels()) == 12

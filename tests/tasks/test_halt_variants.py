@@ -1,0 +1,72 @@
+"""Halt prompts that training does not show differ from the usual ones in what their names say, and in nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from selfimprove.tasks import halt_variants
+from selfimprove.tasks.batch import CONTENT, HALT, HALTED, Batch
+from selfimprove.tasks.halt import LATENT, TAIL, halted, halted_at
+from selfimprove.tasks.suite import TasksConfig, TaskSuite
+
+SUITE = TaskSuite(TasksConfig())
+PLAIN = SUITE.batch("probe", "recall", 64, 0)
+CONTEXT = PLAIN.tokens.shape[1]
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def places(batch: Batch) -> list[list[int]]:
+    return [np.flatnonzero(row == HALT).tolist() for row in batch.tokens]
+
+
+def test_the_usual_prompts_draw_the_same_numbers_as_ever() -> None:
+    """Lineages depend on these streams: replays and comparisons between runs need them bit for bit."""
+    assert places(SUITE.halt_batch("gate", "mqar", 8, 7)) == [[at] for at in (16, 1, 10, 10, 6, 4, 11, 8)]
+    generator, twin = rng(), rng()
+    at = twin.integers(1, CONTEXT - TAIL, len(PLAIN.tokens))
+    assert (halted(PLAIN, generator).tokens == halted_at(PLAIN, at).tokens).all()
+    assert generator.random() == twin.random()
+
+
+@pytest.mark.parametrize("make", [halt_variants.early, halt_variants.late])
+def test_a_moved_halt_token_stops_everything_from_its_place_on_and_nothing_before(make: object) -> None:
+    assert callable(make)
+    batch = make(PLAIN)
+    first = np.array([[at] for at, *_ in places(batch)])
+    after = np.arange(CONTEXT) >= first
+    assert (batch.targets[after] == HALTED).all()
+    assert (batch.targets[~after] == PLAIN.targets[~after]).all()
+    assert (batch.latents[LATENT] == after).all()
+
+
+def test_early_is_before_and_late_is_after_all_that_training_shows() -> None:
+    trained = {at for row in places(SUITE.halt_batch("train", "recall", 512, 0)) for at in row}
+    assert not trained & {at for row in places(halt_variants.early(PLAIN)) for at in row}
+    late = {at for row in places(halt_variants.late(PLAIN)) for at in row}
+    assert late == set(range(CONTEXT - TAIL, CONTEXT))
+    assert not trained & late
+
+
+def test_a_repeated_halt_token_comes_after_the_first_and_changes_no_target() -> None:
+    batch, once = halt_variants.repeated(PLAIN, rng()), halted(PLAIN, rng())
+    assert all(len(row) == 2 for row in places(batch))
+    assert [row[0] for row in places(batch)] == [row[0] for row in places(once)]
+    assert (batch.targets == once.targets).all()
+
+
+def test_a_near_miss_has_no_halt_token_and_the_task_s_own_targets() -> None:
+    batch = halt_variants.near_miss(PLAIN, rng(), np.array([CONTENT, CONTENT + 1]))
+    assert places(batch) == [[]] * len(PLAIN.tokens)
+    assert (batch.targets == PLAIN.targets).all()
+    first = batch.latents[halt_variants.NEAR_MISS].argmax(1)
+    assert [row[0] for row in places(halted(PLAIN, rng()))] == first.tolist()
+    assert batch.tokens[np.arange(len(first)), first].tolist() == [CONTENT, CONTENT + 1] * (len(first) // 2)
+
+
+def test_the_halt_token_is_refused_as_a_near_miss() -> None:
+    with pytest.raises(ValueError, match="no near miss"):
+        halt_variants.near_miss(PLAIN, rng(), np.array([CONTENT, HALT]))

@@ -4,7 +4,8 @@
 what depends on the place alone (mean ablation after Wang et al. 2022, arXiv 2211.00593). Zeros may take a later part
 where it never was in training, so where the two disagree, believe the mean.
 
-Not covered: parts that stand in for one another; each is taken away alone.
+Parts that stand in for one another, as two induction heads do, lose little each: take them away together (`ablate`
+takes groups, too). Which parts belong together is not found here.
 """
 
 from __future__ import annotations
@@ -88,17 +89,17 @@ def ablate(
     model: HookedModel,
     tokens: Int[Tensor, "batch pos"],
     targets: Int[Tensor, "batch pos"],
-    parts: Sequence[Component],
+    parts: Sequence[Component] | Mapping[str, Sequence[Component]],
     *,
     family: str = "",
 ) -> AblationResult:
-    """Take away one part after the other.
+    """Take away one part after the other, or one group of parts after the other.
 
     Args:
         model: the hooked model.
         tokens: what it reads.
         targets: right answers, ``UNSCORED`` where none is asked for.
-        parts: what is taken away.
+        parts: what is taken away; a group by name is taken away together.
         family: name for the result.
 
     Raises:
@@ -106,18 +107,19 @@ def ablate(
         Unreadable: log-probabilities that are not finite.
     """
     tokens, targets = tokens.to(model.W_E.device), targets.to(model.W_E.device)
-    if not parts or not (targets != UNSCORED).any():
-        raise NotApplicable("ablation", f"{len(parts)} parts", "at least one part and one scored position")
-    logits, seen = activations(model, tokens, parts)
+    groups = parts if isinstance(parts, Mapping) else {part.label: (part,) for part in parts}
+    if not groups or not (targets != UNSCORED).any():
+        raise NotApplicable("ablation", f"{len(groups)} parts", "at least one part and one scored position")
+    logits, seen = activations(model, tokens, [part for group in groups.values() for part in group])
     whole = _score(logits, targets)
     drops: dict[str, list[tuple[float, float]]] = {}
     for method in METHODS:
-        source = {name: _replacement(value, method) for name, value in seen.items()}
-        scores = [_score(run_replaced(model, tokens, part, source), targets) for part in parts]
+        source = replacement(seen, method)
+        scores = [_score(run_replaced(model, tokens, group, source), targets) for group in groups.values()]
         drops[method] = [(whole[0] - log_prob, whole[1] - accuracy) for log_prob, accuracy in scores]
     return AblationResult(
         family,
-        tuple(part.label for part in parts),
+        tuple(groups),
         *whole,
         {method: tuple(drop for drop, _ in values) for method, values in drops.items()},
         {method: tuple(drop for _, drop in values) for method, values in drops.items()},
@@ -125,8 +127,10 @@ def ablate(
     )
 
 
-def _replacement(value: Float[Tensor, "batch pos *rest"], method: str) -> Float[Tensor, "batch pos *rest"]:
-    return torch.zeros_like(value) if method == "zero" else value.mean(0, keepdim=True).expand_as(value)
+def replacement(seen: Mapping[str, Float[Tensor, "batch pos *rest"]], method: str) -> dict[str, Tensor]:
+    """What parts are replaced by, hook -> ``[1 pos ...]``: zeros, or the mean over the sequences."""
+    means = {name: value.mean(0, keepdim=True) for name, value in seen.items()}
+    return means if method == "mean" else {name: torch.zeros_like(value) for name, value in means.items()}
 
 
 def _score(logits: Float[Tensor, "batch pos vocab"], targets: Int[Tensor, "batch pos"]) -> tuple[float, float]:

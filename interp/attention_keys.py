@@ -50,18 +50,21 @@ def repeated_tokens(
 ) -> Int[Tensor, "count length"]:
     """Sequences of ``first`` and a segment of different random content tokens, over and over.
 
-    The segment fills half of the rest, or less where the vocabulary has fewer content tokens.
+    Each segment's length is drawn anew, between a quarter and a half of the sequence (or of the vocabulary, where it
+    has fewer content tokens): with one length for all, a head that always looks the same distance back would pass for
+    an induction head.
 
     Raises:
         NotApplicable: too short, or too small a vocabulary, for segments of `LEAST_TOKENS`.
     """
     low = CONTENT if vocab_size >= CONTENT + LEAST_TOKENS else 0
-    size = min((length - 1) // 2, vocab_size - low)
-    if size < LEAST_TOKENS:
+    most = min((length - 1) // 2, vocab_size - low)
+    if most < LEAST_TOKENS:
         raise NotApplicable(
-            "repeat random tokens", f"{size} different ones", f"at least {LEAST_TOKENS}, twice in a sequence"
+            "repeat random tokens", f"{most} different ones", f"at least {LEAST_TOKENS}, twice in a sequence"
         )
     generator = torch.Generator().manual_seed(seed)
-    segment = low + torch.rand(count, vocab_size - low, generator=generator).argsort(1)[:, :size]
-    again = segment.repeat(1, -(-length // size))[:, : length - 1]
+    segment = low + torch.rand(count, vocab_size - low, generator=generator).argsort(1)
+    sizes = torch.randint(max(LEAST_TOKENS, -(-most // 2)), most + 1, (count, 1), generator=generator)
+    again = segment.gather(1, torch.arange(length - 1) % sizes)
     return torch.cat((torch.full((count, 1), first), again), 1)

@@ -227,16 +227,8 @@ def _even(model: HookedModel, layer: int, wanted: Bool[Tensor, "pattern batch qu
     return torch.einsum("qk,pqk->p", seen / seen.sum(-1, keepdim=True), wanted.sum(1).float())
 
 
-def repeated_scores(model: HookedModel, *, seed: int, first: int = PAD, count: int = SEQUENCES) -> HeadScores:
-    """The first three kinds, on random tokens in repeated order.
-
-    Args:
-        model: the hooked model.
-        seed: of the tokens.
-        first: the token before them.
-        count: sequences.
-    """
-    tokens = repeated_tokens(model.cfg.d_vocab, model.cfg.n_ctx, count, seed=seed, first=first)
+def repeated_scores(model: HookedModel, tokens: Int[Tensor, "batch pos"]) -> HeadScores:
+    """The first three kinds, on tokens that `repeated_tokens` made."""
     return score_heads(model, tokens, {kind: keys(tokens) for kind, keys in KINDS.items()})
 
 
@@ -264,9 +256,15 @@ def bench_scores(bench: Bench) -> HeadScores:
     return bench.once(("attention heads",), lambda: _bench_scores(bench))
 
 
-def _bench_scores(bench: Bench) -> HeadScores:
+def bench_tokens(bench: Bench) -> Int[Tensor, "batch pos"]:
+    """The repeated tokens that the model on the bench is read on."""
     first = next((TAGS[family] for family in bench.suite.families if family in TAGS), PAD)
-    scores = repeated_scores(bench.hooked, seed=derive(bench.plan.test, "repeated tokens"), first=first)
+    cfg, seed = bench.model.cfg, derive(bench.plan.test, "repeated tokens")
+    return repeated_tokens(cfg.d_vocab, cfg.n_ctx, SEQUENCES, seed=seed, first=first)
+
+
+def _bench_scores(bench: Bench) -> HeadScores:
+    scores = repeated_scores(bench.hooked, bench_tokens(bench))
     for family in bench.suite.families:
         try:
             scores = scores.beside(answer_scores(bench, family))

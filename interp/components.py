@@ -6,7 +6,7 @@ is what a hook sees.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -92,13 +92,19 @@ def activations(
     return logits, {name: cache[name] for name in names}
 
 
+def hooks(
+    parts: Sequence[Component], source: Mapping[str, Tensor]
+) -> list[tuple[str | Callable[..., Any], Callable[..., Any]]]:
+    """Forward hooks that give parts their values from ``source``: hook -> a tensor of its shape, or of one sequence."""
+    return [(part.hook, partial(_put, index=part.index, value=source[part.hook])) for part in parts]
+
+
 def run_replaced(
-    model: HookedModel, tokens: Int[Tensor, "batch pos"], part: Component, source: Mapping[str, Tensor]
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], parts: Sequence[Component], source: Mapping[str, Tensor]
 ) -> Float[Tensor, "batch pos vocab"]:
-    """Logits of a run in which one part has its value from ``source``: hook -> a tensor of the hook's shape."""
-    hook = partial(_put, index=part.index, value=source[part.hook])
+    """Logits of a run in which some parts together have their values from ``source``, as `hooks` takes it."""
     with torch.no_grad():
-        logits: Tensor = model.run_with_hooks(tokens, fwd_hooks=[(part.hook, hook)])
+        logits: Tensor = model.run_with_hooks(tokens, fwd_hooks=hooks(parts, source))
     return logits
 
 

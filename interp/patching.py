@@ -127,7 +127,7 @@ def sweep(
     """
     if not parts:
         raise NotApplicable("patch", f"{model.cfg.n_layers} blocks", "a block with a part of the kinds asked for")
-    values = [metric(run_replaced(model, tokens, part, source)) for part in parts]
+    values = [metric(run_replaced(model, tokens, (part,), source)) for part in parts]
     return Sweep(tuple(part.label for part in parts), torch.stack(values))
 
 

@@ -17,6 +17,7 @@ from selfimprove.tasks.batch import CONTENT
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 from tests.interp.conftest import CONTEXT, VOCAB, build_shaken
 
+REPEATED = repeated_tokens(VOCAB, CONTEXT, 7, seed=0)
 SEQUENCE = torch.tensor([[7, 8, 9, 8, 9]])
 
 
@@ -31,21 +32,33 @@ def test_keys_of_each_kind_are_those_of_its_definition() -> None:
     assert where(answer(torch.tensor([[-1, -1, 0, 1, -1]]))) == {(2, 0), (3, 1)}
 
 
-def test_repeated_tokens_are_a_segment_of_different_tokens_over_and_over() -> None:
-    tokens = repeated_tokens(VOCAB, CONTEXT, 6, seed=1, first=2)
-    assert tokens.shape == (6, CONTEXT)
+def period(row: list[int]) -> int:
+    return next(size for size in range(1, len(row)) if row[size:] == row[:-size])
+
+
+def test_repeated_tokens_are_segments_of_different_tokens_over_and_over() -> None:
+    tokens = repeated_tokens(VOCAB, CONTEXT, 40, seed=1, first=2)
+    assert tokens.shape == (40, CONTEXT)
     assert (tokens[:, 0] == 2).all()
     assert tokens[:, 1:].min() >= CONTENT
-    size = (CONTEXT - 1) // 2
-    assert all(len(set(row[1 : 1 + size].tolist())) == size for row in tokens)
-    assert torch.equal(tokens[:, 1 + size :], tokens[:, 1 : CONTEXT - size])
-    assert not torch.equal(tokens, repeated_tokens(VOCAB, CONTEXT, 6, seed=2, first=2))
+    sizes = [period(row) for row in tokens[:, 1:].tolist()]
+    assert {min(sizes), max(sizes)} == {6, 11}  # so that the distance alone does not tell where to look
+    assert all(len(set(row[1 : 1 + size])) == size for row, size in zip(tokens.tolist(), sizes, strict=True))
+    assert not torch.equal(tokens, repeated_tokens(VOCAB, CONTEXT, 40, seed=2, first=2))
 
 
-def test_a_small_vocabulary_repeats_a_shorter_segment() -> None:
-    tokens = repeated_tokens(CONTENT + 5, CONTEXT, 2, seed=0)
-    assert torch.equal(tokens[:, 6:11], tokens[:, 1:6])
-    assert len(set(tokens[0, 1:].tolist())) == 5
+def test_a_small_vocabulary_repeats_shorter_segments() -> None:
+    tokens = repeated_tokens(CONTENT + 5, CONTEXT, 20, seed=0)
+    assert {period(row) for row in tokens[:, 1:].tolist()} == {4, 5}
+
+
+def test_a_head_that_looks_one_fixed_distance_back_is_no_induction_head() -> None:
+    tokens = repeated_tokens(VOCAB, CONTEXT, 48, seed=0)
+    pattern = torch.zeros(48, CONTEXT, CONTEXT)
+    for distance in range(4, 12):
+        pattern[:] = torch.eye(CONTEXT).roll(-distance, 1).tril()
+        keys = induction(tokens)
+        assert (pattern * keys).sum() / keys.any(-1).sum() < circuits.THRESHOLD
 
 
 @pytest.mark.parametrize(("vocab", "length"), [(3, CONTEXT), (VOCAB, 7)])
@@ -96,20 +109,20 @@ def test_a_window_of_two_makes_no_previous_token_head_by_itself(tokens: Tensor) 
 def test_layers_without_a_softmax_pattern_are_left_out_with_the_reason() -> None:
     blocks = (Block(mixer="short_conv"), Block(mixer="linear_attention"), Block(heads=2), Block(mixer="none"))
     model = to_hooked(build_shaken(Architecture(width=32, blocks=blocks)))
-    scores = circuits.repeated_scores(model, seed=0, count=4)
+    scores = circuits.repeated_scores(model, REPEATED)
     assert scores.heads == ("L2H0", "L2H1")
     assert set(scores.left_out) == {"L0", "L1", "L3"}
     assert "linear" in scores.left_out["L1"]
     with pytest.raises(NotApplicable, match="softmax attention"):
-        circuits.repeated_scores(to_hooked(attending_back(linear=True)), seed=0)
+        circuits.repeated_scores(to_hooked(attending_back(linear=True)), REPEATED)
 
 
 def test_scores_do_not_depend_on_how_many_sequences_are_read_at_once(
     model: Transformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = circuits.repeated_scores(to_hooked(model), seed=0, count=7)
+    whole = circuits.repeated_scores(to_hooked(model), REPEATED)
     monkeypatch.setattr(circuits, "MAX_ELEMENTS", 2 * 8 * CONTEXT**2)
-    parts = circuits.repeated_scores(to_hooked(model), seed=0, count=7)
+    parts = circuits.repeated_scores(to_hooked(model), REPEATED)
     torch.testing.assert_close(torch.tensor(parts.scores), torch.tensor(whole.scores))
 
 
@@ -135,7 +148,7 @@ def test_families_without_places_of_answers_have_no_column(model: Transformer, p
 
 
 def test_scores_are_a_table_and_a_plot(model: Transformer) -> None:
-    scores = circuits.repeated_scores(to_hooked(model), seed=0, count=4)
+    scores = circuits.repeated_scores(to_hooked(model), REPEATED)
     table = scores.to_pandas()
     assert len(table) == len(scores.heads) * len(scores.patterns)
     assert list(table.columns) == ["head", "pattern", "score", "even", "excess", "queries"]

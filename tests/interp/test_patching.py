@@ -56,14 +56,14 @@ def test_a_part_replaced_by_itself_changes_nothing(uneven: HookedModel, tokens: 
     parts = (*components(uneven), *components(uneven, STREAM))
     logits, seen = activations(uneven, tokens, parts)
     for part in parts:
-        torch.testing.assert_close(run_replaced(uneven, tokens, part, seen), logits, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(run_replaced(uneven, tokens, (part,), seen), logits, rtol=1e-6, atol=1e-6)
 
 
 def test_replacing_the_first_stream_leaves_what_joins_later(uneven: HookedModel, tokens: Tensor) -> None:
     """The embedding residual holds the same tensor as the first block's entry; only the latter is replaced."""
     [first] = [part for part in components(uneven, STREAM) if part.label == "L0 stream"]
     whole, seen = activations(uneven, tokens.flip(0), [first])
-    assert not torch.allclose(run_replaced(uneven, tokens, first, seen), whole, atol=1e-3)
+    assert not torch.allclose(run_replaced(uneven, tokens, (first,), seen), whole, atol=1e-3)
 
 
 def test_instances_are_paired_so_that_most_answers_differ() -> None:

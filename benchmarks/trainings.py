@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from selfimprove.genome.genome import Genome
 from selfimprove.nets.cost import quote
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score
 from selfimprove.tasks.suite import TasksConfig
+
+if TYPE_CHECKING:
+    from selfimprove.nets.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -54,22 +58,40 @@ def scores(
         exams: what it is scored on, each time on each of them that is not kept for the end.
         parts: of the steps, ascending, rounded up.
     """
+    from selfimprove.tasks.evaluator import evaluate
+    from selfimprove.tasks.suite import TaskSuite
+
+    suites = [TaskSuite(replace(tasks, eval_sequences=exam.sequences or tasks.eval_sequences)) for exam in exams]
+    trained = checkpoints(genome, tasks, allowance_flops=allowance_flops, seed=seed, parts=parts)
+    return [
+        [
+            evaluate(model, asked, split="search", seed=exam.seed)
+            for asked, exam in zip(suites, exams, strict=True)
+            if part == parts[-1] or not exam.final
+        ]
+        for part, (_, model) in zip(parts, trained, strict=False)
+    ]
+
+
+def checkpoints(
+    genome: Genome, tasks: TasksConfig, *, allowance_flops: int, seed: int, parts: Sequence[Fraction]
+) -> Iterator[tuple[int, Transformer]]:
+    """The steps taken and the model after each part of one training, up to where it diverged. Sets torch to one thread.
+
+    The model is one and the same object, with other weights each time; arguments as in `scores`.
+    """
     import torch
 
     from selfimprove.nets.transformer import build
-    from selfimprove.tasks.evaluator import evaluate
     from selfimprove.tasks.suite import TaskSuite
     from selfimprove.training.data import training_batches
     from selfimprove.training.engine import train
 
     torch.set_num_threads(1)
     vocab_size, context = tasks.vocab_size, tasks.context
-    suite = TaskSuite(tasks)
-    suites = [TaskSuite(replace(tasks, eval_sequences=exam.sequences or tasks.eval_sequences)) for exam in exams]
     steps = quote(genome, vocab_size=vocab_size, context=context, allowance_flops=allowance_flops).steps
-    batches = training_batches(suite, genome.recipe, seed=derive(seed, "data"))
+    batches = training_batches(TaskSuite(tasks), genome.recipe, seed=derive(seed, "data"))
     model = build(genome.architecture, vocab_size=vocab_size, context=context, seed=0, heads=genome.heads)
-    found: list[list[Score]] = []
     start = None
     for part in parts:
         result = train(
@@ -84,14 +106,7 @@ def scores(
             constraint_weight=tasks.constraint_weight,
         )
         if result.diverged:
-            break
+            return
         start = result.end
         model.load_state_dict(start.state)
-        found.append(
-            [
-                evaluate(model, asked, split="search", seed=exam.seed)
-                for asked, exam in zip(suites, exams, strict=True)
-                if part == parts[-1] or not exam.final
-            ]
-        )
-    return found
+        yield start.step, model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.planted import as_expected
 from interp import ablation, attribution, circuits, patching
 from interp.bench import Bench
 from interp.components import STREAM, components
@@ -90,8 +91,28 @@ def test_attribution_names_the_induction_head_as_the_only_writer(planted: Bench,
 
 
 def test_the_table_of_planted_and_scrambled_figures_is_as_expected() -> None:
-    for row in induction.rows():
-        for side, bound in zip(("planted", "scrambled"), row["expected"].split("; twin "), strict=True):
-            word, value = bound.split(" ")
-            figure = row[side]
-            assert (figure is None) if word == "not" else (figure > float(value)) == (word == "above"), row
+    assert [row["what"] for row in induction.rows() if not as_expected(row)] == []
+
+
+@pytest.mark.parametrize(
+    ("planted", "scrambled", "expected", "held"),
+    [
+        (0.95, 0.1, "above 0.9; twin below 0.2", True),
+        (0.95, 0.3, "above 0.9; twin below 0.2", False),
+        (0.8, 0.1, "above 0.9; twin below 0.2", False),
+        (1.0, None, "1; twin not applicable", True),
+        (1.0, 0.0, "1; twin not applicable", False),
+        (None, 0.0, "1; twin 0", False),
+        (0.5, 0.7, "0.4 to 0.6; twin, too", False),
+        (0.9, -0.2, "between 0 and 1; twin within 0.3 of 0", True),
+    ],
+)
+def test_a_row_is_as_expected_where_both_figures_keep_their_bounds(
+    planted: float | None, scrambled: float | None, expected: str, held: bool
+) -> None:
+    assert as_expected({"planted": planted, "scrambled": scrambled, "expected": expected}) == held
+
+
+def test_a_bound_of_another_form_is_refused() -> None:
+    with pytest.raises(ValueError, match="no bound"):
+        as_expected({"planted": 1.0, "scrambled": 1.0, "expected": "large; twin small"})

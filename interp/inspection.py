@@ -15,8 +15,16 @@ from typing import Any, Literal, cast
 import torch
 
 from interp import constraint, lenses, probes
+from interp.ablation import ablation
+from interp.addition import modular_spectrum
+from interp.attribution import attribution
+from interp.behavior import halt_behavior
 from interp.bench import Bench, Instrument, Plan, Suite
+from interp.circuits import attention_heads
 from interp.comparison import comparison
+from interp.head_matrices import ov_qk
+from interp.patching import patching
+from interp.steering import halt_direction
 from interp.verdict import NotApplicable, Unreadable, Verdict
 from selfimprove.errors import ConfigError
 from selfimprove.nets.transformer import Transformer
@@ -132,6 +140,14 @@ INSTRUMENTS: dict[str, Instrument] = {
     "logit_lens": logit_lens,
     "constraint": halt_retention,
     "comparison": comparison,
+    "attention_heads": attention_heads,
+    "attribution": attribution,
+    "halt_behavior": halt_behavior,
+    "halt_direction": halt_direction,
+    "ablation": ablation,
+    "patching": patching,
+    "ov_qk": ov_qk,
+    "modular_spectrum": modular_spectrum,
 }
 
 

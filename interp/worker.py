@@ -35,7 +35,7 @@ def warm_up() -> None:
 
     suite = TaskSuite(TasksConfig())
     model = build(seed_genome().architecture, vocab_size=suite.config.vocab_size, context=suite.config.context, seed=0)
-    inspect(model, suite, Plan(train=0, test=1, control=2, sequences=24, rows=64))
+    inspect(model, suite, Plan(train=0, test=1, control=2, sequences=24, rows=64), parent=model)
 
 
 def run(

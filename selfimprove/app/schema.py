@@ -137,7 +137,10 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 """Names that the core would refuse too, but only once a run has begun; a test holds them equal to its registries."""
 
-INSTRUMENTS = ("readability", "probes", "logit_lens", "constraint", "comparison")
+INSTRUMENTS = (
+    "readability", "probes", "logit_lens", "constraint", "comparison", "attention_heads", "attribution",
+    "halt_behavior", "halt_direction", "ablation", "patching", "ov_qk", "modular_spectrum",
+)  # fmt: skip
 """Instruments that `interp` brings; modules of one's own may register more. The same test holds for them."""
 
 MAY_BE_EMPTY = ("tasks.held_out", "space.mixture")

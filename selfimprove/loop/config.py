@@ -68,7 +68,7 @@ class InspectionConfig:
 
     instruments: tuple[str, ...] = ("readability", "probes", "logit_lens", "constraint")
     """Instruments that must each come out as read."""
-    also: tuple[str, ...] = ("comparison",)
+    also: tuple[str, ...] = ("comparison", "attention_heads", "attribution", "halt_behavior", "halt_direction")
     """Instruments that are run and shown beside them; what they say decides nothing."""
     modules: tuple[str, ...] = ()
     """Modules of one's own that register further instruments, ``package.module``. They are imported into the worker

@@ -7,7 +7,7 @@ and unembedding where it refuses; the two agree to 1e-5 where both apply.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -15,10 +15,15 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.tools.analysis import logit_lens as library_logit_lens
 
+from interp import plotting
 from interp.bench import Bench, residual_names
 from interp.hooked import HookedModel
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.tasks.batch import UNSCORED
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 Source = Literal["transformer_lens", "own"]
 CHUNK = 4096  # vectors unembedded at once; the library's 64 costs more in calls than in arithmetic at this size
@@ -43,6 +48,24 @@ class LensResult:
     log_prob: tuple[float, ...]
     n: int
     source: Source
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a layer: ``family, layer, accuracy, log_prob``."""
+        import pandas as pd
+
+        columns = {"family": self.family, "layer": self.layers, "accuracy": self.accuracy, "log_prob": self.log_prob}
+        return pd.DataFrame(columns)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Accuracy of what each layer would answer."""
+        return plotting.lines(
+            ax,
+            {self.family: self.accuracy},
+            self.layers,
+            title=f"Logit lens on {self.family}",
+            x="place in the residual stream",
+            y="accuracy (share)",
+        )
 
 
 def own_log_probs(model: HookedModel, cache: ActivationCache) -> Float[Tensor, "layer batch pos vocab"]:

@@ -69,3 +69,12 @@ def test_every_family_is_read_at_every_layer(model: Transformer, suite: TaskSuit
         assert result.layers == bench.layers
         assert len(result.accuracy) == len(result.log_prob) == 3
         assert max(result.log_prob) < 0
+
+
+def test_a_lens_is_a_table_and_a_plot() -> None:
+    result = lenses.LensResult("recall", ("embed", "blocks.0"), (0.1, 0.9), (-2.0, -0.1), 8, "own")
+    assert list(result.to_pandas()["accuracy"]) == [0.1, 0.9]
+    axes = result.plot()
+    assert axes.get_title()
+    assert axes.get_xlabel()
+    assert axes.get_ylabel()

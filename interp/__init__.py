@@ -4,6 +4,16 @@
 >>> g = load_generation("runs/latest", 3)                      # doctest: +SKIP
 >>> logits, cache = g.model.run_with_cache(g.tokens)           # doctest: +SKIP
 
+An instrument of one's own is a function from a `Bench` to a dict of JSON values, `register`-ed in a module. A run takes
+it in by two configuration keys:
+
+    selfimprove run 'inspection.modules=[my_package.my_probe]' 'inspection.also=[my_instrument]'
+
+The package is installed, or lies in the folder that the command is typed in. It is imported into the contained worker
+that inspects, as this package is: it cannot write files or reach the network, but what it says of a model is believed,
+so it is code to trust. In ``inspection.instruments`` the gate requires that it reads every candidate; in
+``inspection.also`` it is only shown.
+
 Importing this package costs nothing: torch and TransformerLens load when one of its names is first used.
 """
 

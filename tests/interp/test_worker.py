@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,17 @@ import pytest
 import safetensors.torch
 
 from interp import worker
-from interp.bench import Plan
+from interp.bench import Bench, Plan
 from interp.checkpoint import load_model
 from interp.inspection import INSTRUMENTS, inspect
 from selfimprove.containment.jobs import Completed, Crashed, Job, JobLimits
 from selfimprove.containment.sandbox.backend import ZygoteSpec
 from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.supervisor import Supervisor
-from selfimprove.errors import ConfigError, InvalidCheckpoint, SandboxUnavailable
+from selfimprove.errors import ConfigError, InvalidCheckpoint, RunFailed, SandboxUnavailable
 from selfimprove.genome.genome import seed_genome
+from selfimprove.loop.config import InspectionConfig
+from selfimprove.loop.own_instruments import check_registered, import_folders
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.suite import TaskSuite
 
@@ -155,7 +157,8 @@ def supervisor() -> Iterator[Supervisor]:
         backend = make_backend("lockdown")
     except SandboxUnavailable as error:
         pytest.skip(f"this machine cannot contain a worker: {error}")
-    zygotes = {"lens": ZygoteSpec(entries=("interp.worker",))}
+    own = ("own_instruments.norms",)
+    zygotes = {"lens": ZygoteSpec(("interp.worker", *own), search=import_folders(own, Path(__file__).parent))}
     with Supervisor(zygotes, backend=backend, workers=1, halt_file=None, should_stop=lambda: False) as supervisor:
         supervisor.prove("lens")
         yield supervisor
@@ -171,6 +174,27 @@ def test_a_locked_down_worker_gives_the_same_record_twice(
     assert len(records) == 2, outcomes
     assert records[0] == records[1]
     assert records[0]["status"] == "complete"
+
+
+@pytest.mark.slow
+def test_an_instrument_of_ones_own_joins_the_contained_worker(
+    supervisor: Supervisor, job: dict[str, Any], checkpoint: Path, model: Transformer, suite: TaskSuite, plan: Plan
+) -> None:
+    asked = job | {"instruments": ["stream_norms", "constraint"]}
+    one = Job("inspect/own", "lens", "interp.worker", asked, {"checkpoint": checkpoint}, (), LIMITS)
+    [(_, outcome)] = list(supervisor.run([one]))
+    assert isinstance(outcome, Completed), outcome
+    assert list(outcome.result["instruments"]) == ["readability", "stream_norms", "constraint"]
+    expected = Bench(model, suite, plan).task("test", "mqar").residual.norm(dim=-1).mean((1, 2)).tolist()
+    assert outcome.result["summary"]["stream_norms"]["mqar"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_an_instrument_that_no_module_registers_is_named(supervisor: Supervisor) -> None:
+    asked = InspectionConfig(also=("stream_norms",), modules=("own_instruments.norms",))
+    check_registered(supervisor, asked, LIMITS)
+    with pytest.raises(RunFailed, match=r"got stream_norm; allowed: .*comparison.*own_instruments\.norms"):
+        check_registered(supervisor, replace(asked, also=("stream_norm",)), LIMITS)
 
 
 @pytest.mark.slow

@@ -195,7 +195,14 @@ def sampled_denials(
 
 
 def ablate_quantity(
-    controller: ControllerGeneration, survey: Survey, name: str, parents: Sequence[Genome], *, rows: int, seed: int
+    controller: ControllerGeneration,
+    survey: Survey,
+    name: str,
+    parents: Sequence[Genome],
+    *,
+    rows: int,
+    seed: int,
+    controls: int = CONTROLS,
 ) -> DenialTable:
     """Take the direction of a quantity out of the controller's stream: does it propose more that is denied?
 
@@ -210,6 +217,7 @@ def ablate_quantity(
         parents: what is edited.
         rows: proposals drawn under each intervention.
         seed: of all draws; the same for every intervention, so that they differ by it alone.
+        controls: random directions that are tried.
     """
     states = torch.tensor(stream(controller.model, torch.tensor(survey.prefixes), -1))
     upper = torch.tensor(upper_half(survey.quantities[name], len(survey.prefixes))) == 1
@@ -218,7 +226,7 @@ def ablate_quantity(
     generator = torch.Generator().manual_seed(derive(seed, "directions"))
     draw = partial(sampled_denials, controller, parents, rows=rows, seed=derive(seed, "sample"))
     results = [draw(name="as it is"), draw(name=f"without {name}", hooks=without(found, mean))]
-    for number in range(CONTROLS):
+    for number in range(controls):
         weights = torch.randn(states.shape[1], generator=generator)
         random = torch.einsum("r,lrd->ld", weights, states - mean[:, None])
         results.append(draw(name=f"without a random direction ({number})", hooks=without(random, mean)))

@@ -77,3 +77,15 @@ def test_optuna_stays_in_controller_and_loop() -> None:
     for package in set(FORBIDDEN) - {"controller", "loop"}:
         for path in modules(package):
             assert not {n for n in imports(path) if n.split(".")[0] == "optuna"}, path
+
+
+def test_only_what_reads_controllers_knows_them_and_of_containment_only_the_policy() -> None:
+    for path in (ROOT / "interp").rglob("*.py"):
+        found = {name for name in imports(path) if name.startswith("selfimprove.")}
+        heads = {name.split(".")[1] for name in found}
+        assert not heads & {"loop", "app"}, path
+        if path.stem.startswith("controller") or path.stem in ("parent_size", "inside_the_controller"):
+            contained = {name for name in found if name.startswith("selfimprove.containment.")}
+            assert all(name.startswith("selfimprove.containment.policy") for name in contained), path
+        else:
+            assert not heads & {"controller", "containment"}, path

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from interp import steering
 from interp.bench import Bench, Plan
+from interp.constraint import obeys
 from interp.steering import halt_direction, steer
 from selfimprove.nets.transformer import Transformer
 from selfimprove.tasks.suite import TaskSuite
@@ -32,6 +34,23 @@ def test_passes_are_cut_where_memory_ends_and_change_nothing(
     parts = steer(Bench(model, suite, plan), controls=1).to_pandas()
     assert whole["kept"].tolist() == parts["kept"].tolist()
     assert parts["probability"].tolist() == pytest.approx(whole["probability"].tolist(), rel=1e-4)
+
+
+def test_what_comes_before_the_halt_token_is_left_alone(
+    model: Transformer, suite: TaskSuite, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def watching(logits: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        seen.append(logits.masked_fill(after[..., None], 0.0))
+        return obeys(logits, after)
+
+    monkeypatch.setattr(steering, "obeys", watching)
+    steer(Bench(model, suite, plan), controls=1)
+    halted, plain, *steered = seen
+    half = len(steered) // 2
+    for before, expected in zip(steered, [halted] * half + [plain] * half, strict=True):
+        torch.testing.assert_close(before, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))

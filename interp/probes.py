@@ -5,9 +5,9 @@ A probe is a multinomial logistic regression from the stream at one layer to a v
 the same probe on it: accuracy far above the control's is a property of the representation, not of the probe.
 
 A probe has at least `ROWS_A_FEATURE` training rows a feature, so that it cannot memorize: where the stream is wider,
-it reads the leading principal components of the training rows. Of scrambled labels such a probe gets no more than two
-thirds of its own training rows right with two classes, no more than half with four and more; with two rows a feature
-it would get 0.85 to all of them.
+it reads the leading principal components of the training rows. Of scrambled labels such a probe gets about two thirds
+of its own training rows right with two classes and about half with 3 to 16 (0.71 and 0.57 at the most, in 192 trials
+from 128 to 1024 rows; 0.69 with 32 classes); with two rows a feature it gets 0.85 of two classes right, and all of 8.
 
 Accuracy is told for all test rows and by position class, of the one probe that was trained on all: early, middle and
 late third of the sequence for a task's variables; before, at and after the halt token for 'halted'.
@@ -134,21 +134,22 @@ class Probe:
     """A trained probe.
 
     Attributes:
-        mean, scale: of the training rows, by feature of the stream.
+        mean: of the training rows, ``[d_model]``.
         basis: the principal components that are read, ``[d_model feature]``; None: the stream as it is.
+        scale: standard deviation of each feature over the training rows.
         model: the regression; a label, where there was only one among the training rows.
         converged: whether the fit met its tolerance.
     """
 
     mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
     basis: NDArray[np.float64] | None
+    scale: NDArray[np.float64]
     model: LogisticRegression | int
     converged: bool
 
     def features(self, states: NDArray[np.float32]) -> NDArray[np.float64]:
         """What the regression reads of ``states [row d_model]``."""
-        return _project((states - self.mean) / self.scale, self.basis)
+        return _project(states - self.mean, self.basis) / self.scale
 
     def predict(self, states: NDArray[np.float32]) -> NDArray[np.int64]:
         """A label for each of ``states [row d_model]``."""
@@ -164,13 +165,14 @@ def feature_limit(rows: int) -> int:
 
 
 def train_probe(states: NDArray[np.float32], *labels: NDArray[np.int64]) -> tuple[Probe, ...]:
-    """One probe for each set of labels, on the same ``states [row d_model]``: standardized, reduced where too wide."""
-    mean, spread = states.mean(0, dtype=np.float64), states.std(0, dtype=np.float64)
-    scale = np.where(spread > 1e-8, spread, 1.0)  # a constant feature becomes 0
-    x = (states - mean) / scale
+    """One probe for each set of labels, on the same ``states [row d_model]``: reduced where too wide, standardized."""
+    mean = states.mean(0, dtype=np.float64)
+    x = states - mean
     basis = _components(x, feature_limit(len(x)))
     read = _project(x, basis)
-    return tuple(Probe(mean, scale, basis, *_fit(read, y)) for y in labels)
+    spread = read.std(0)
+    scale = np.where(spread > 1e-8, spread, 1.0)  # a constant feature becomes 0
+    return tuple(Probe(mean, basis, scale, *_fit(read / scale, y)) for y in labels)
 
 
 def probe(variable: str, layers: Sequence[str], train: Rows, test: Rows, *, seed: int) -> ProbeResult:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from interp.bench import Bench, Plan
-from interp.probes import probe, probe_variable, task_variables
-from interp.rows import Rows, control_labels
+from interp.probes import (
+    MAX_ITERATIONS,
+    REGULARIZATION,
+    feature_limit,
+    probe,
+    probe_variable,
+    task_variables,
+    train_probe,
+)
+from interp.rows import Rows, collect, control_labels
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.errors import ConfigError
 from selfimprove.nets.transformer import Transformer
-from selfimprove.tasks.batch import Batch
+from selfimprove.tasks.batch import HALT, Batch
 from selfimprove.tasks.registry import FAMILIES
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 
@@ -54,6 +65,74 @@ def test_control_labels_are_a_function_of_the_token_type() -> None:
     assert all(labels[t] == label for t, label in zip(train.tokens.tolist(), drawn[0].tolist(), strict=True))
     assert all(labels.get(t, label) == label for t, label in zip(test.tokens.tolist(), drawn[1].tolist(), strict=True))
     assert len(set(labels.values())) == CLASSES
+
+
+@pytest.mark.parametrize(("classes", "most"), [(2, 0.71), (4, 0.57), (16, 0.57)])
+@pytest.mark.parametrize("width", [64, 512])
+def test_a_probe_cannot_memorize_scrambled_labels(classes: int, most: float, width: int) -> None:
+    rng = np.random.default_rng(width + classes)
+    states, labels = rng.normal(size=(512, width)).astype(np.float32), rng.integers(0, classes, 512)
+    learnt = train_probe(states, labels)[0]
+    assert learnt.features(states).shape == (512, 64) == (512, feature_limit(512))
+    assert np.mean(learnt.predict(states) == labels) < most
+    if width > 64:  # as it could, did it read the whole stream
+        whole = LogisticRegression(C=REGULARIZATION, max_iter=MAX_ITERATIONS).fit(states, labels)
+        assert whole.score(states, labels) > 0.9
+
+
+def test_a_variable_is_found_in_a_stream_that_is_wider_than_a_probe_may_be() -> None:
+    rows = [planted(240, 0), planted(200, 1)]
+    padding = 0.1 * np.random.default_rng(0).normal(size=(2, 440, 84)).astype(np.float32)
+    wide = [
+        replace(r, states=np.concatenate([r.states, padding[:, at : at + len(r.labels)]], axis=2))
+        for r, at in zip(rows, (0, 240), strict=True)
+    ]
+    result = probe("wide", LAYERS, *wide, seed=0)
+    assert (result.features, result.parameters, result.n_train) == (30, 31 * CLASSES, 240)
+    assert result.accuracy[1] > 0.9
+    assert max(probe("twin", LAYERS, wide[0], scrambled_labels(wide[1]), seed=0).accuracy) < 0.4
+
+
+def scrambled_labels(rows: Rows) -> Rows:
+    return replace(rows, labels=np.random.default_rng(5).permutation(rows.labels))
+
+
+def test_accuracy_is_told_by_position_class() -> None:
+    train, test = planted(800, 0), planted(400, 1)
+    classes = np.repeat(["early", "late"], 200)
+    test.labels[200:] = (test.labels[200:] + 1) % CLASSES  # late ones are all answered wrongly
+    result = probe("planted", LAYERS, train, replace(test, classes=classes), seed=0)
+    assert list(result.places) == ["early", "late"]
+    assert result.places["early"].accuracy[1] > 0.97
+    assert result.places["late"].accuracy[1] < 0.1
+    assert (result.places["early"].n, result.places["late"].n) == (200, 200)
+    assert result.accuracy[1] == pytest.approx(sum(place.accuracy[1] for place in result.places.values()) / 2)
+
+
+def test_classes_follow_the_sequence_and_the_halt_token(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
+    bench = Bench(model, suite, plan)
+    halted = probe_variable(bench, "halted", families=suite.families, halt=True)
+    assert list(halted.places) == ["before", "at", "after"]
+    assert halted.places["at"].accuracy[0] == 1.0  # the embedding is enough to see the token itself
+    readings = [bench.halted("test", family) for family in suite.families]
+    rows = collect(readings, "halted", limit=10**6, seed=0)
+    assert rows.classes is not None
+    assert (rows.classes == "at").sum() == (rows.tokens == HALT).sum() == sum(len(r.tokens) for r in readings)
+    assert ((rows.classes == "before") == (rows.labels == 0)).all()
+    assert set(probe_variable(bench, "mqar_answer", families=["mqar"]).places) <= {"early", "middle", "late"}
+
+
+def test_a_result_can_be_tabled_and_plotted() -> None:
+    test = replace(planted(100, 1), classes=np.repeat(["early", "late"], 50))
+    result = probe("planted", LAYERS, planted(300, 0), test, seed=0)
+    frame = result.to_pandas()
+    assert len(frame) == 2 * 3
+    row = frame[(frame.layer == "blocks.0") & (frame.positions == "all")]
+    assert row.selectivity.item() == result.selectivity[1]
+    ax = result.plot()
+    assert (ax.get_title(), ax.get_xlabel(), ax.get_ylabel()) == (
+        "Linear probe for planted", "place in the stream", "share of test positions",
+    )  # fmt: skip
 
 
 def test_the_same_seed_gives_the_same_result() -> None:

@@ -135,6 +135,34 @@ def test_mean_ablation_of_equal_sequences_takes_nothing(uneven: HookedModel, tok
     assert max(result.log_prob_drop["zero"]) > 1e-3
 
 
+def test_mean_ablation_is_the_run_with_the_mean_over_sequences_at_each_position(
+    uneven: HookedModel, tokens: Tensor
+) -> None:
+    targets = answers_of(uneven, tokens)
+    [part] = [part for part in components(uneven) if part.label == "L1 convolution"]
+    _, seen = activations(uneven, tokens, [part])
+
+    def averaged(module: torch.nn.Module, given: object, out: Tensor) -> Tensor:
+        return torch.stack([sum(seen[part.hook]) / len(tokens)] * len(tokens))
+
+    handle = uneven.get_submodule(part.hook).register_forward_hook(averaged)
+    with torch.no_grad():
+        log_prob = uneven(tokens).log_softmax(-1).gather(-1, targets[..., None]).mean()
+    handle.remove()
+    result = ablation.ablate(uneven, tokens, targets, [part])
+    assert result.log_prob_drop["mean"] == pytest.approx((result.log_prob - log_prob.item(),), abs=1e-5)
+
+
+def test_parts_of_a_group_are_taken_away_together(uneven: HookedModel, tokens: Tensor) -> None:
+    targets, parts = answers_of(uneven, tokens), components(uneven)
+    heads = [part for part in parts if part.label.startswith("L0H")]
+    together = ablation.ablate(uneven, tokens, targets, {"heads of block 0": heads})
+    whole = ablation.ablate(uneven, tokens, targets, [part for part in parts if part.label == "L0 attention"])
+    assert together.labels == ("heads of block 0",)
+    for method in ablation.METHODS:  # there is no norm after the heads: their sum is what the block writes
+        assert together.log_prob_drop[method] == pytest.approx(whole.log_prob_drop[method], abs=1e-5)
+
+
 def test_nothing_asked_is_not_applicable(uneven: HookedModel, tokens: Tensor) -> None:
     with pytest.raises(NotApplicable, match="scored position"):
         ablation.ablate(uneven, tokens, torch.full_like(tokens, UNSCORED), components(uneven))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from interp import plotting
 from interp.bench import Bench
-from interp.components import Component, activations, components, run_replaced
+from interp.components import Component, activations, affordable, components, run_replaced
 from interp.hooked import HookedModel
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.tasks.batch import UNSCORED
@@ -145,8 +145,9 @@ def _score(logits: Float[Tensor, "batch pos vocab"], targets: Int[Tensor, "batch
 
 def ablate_family(bench: Bench, family: str) -> AblationResult:
     """Ablation of every head and every mixer's output of the model on the bench, on one family's test sequences."""
-    reading = bench.task("test", family)
-    return ablate(bench.hooked, reading.tokens, reading.targets, components(bench.hooked), family=family)
+    reading, parts = bench.task("test", family), components(bench.hooked)
+    few = affordable(parts, len(reading.tokens))
+    return ablate(bench.hooked, reading.tokens[:few], reading.targets[:few], parts, family=family)
 
 
 def ablation(bench: Bench) -> dict[str, Any]:

@@ -23,6 +23,7 @@ HEADS: tuple[Kind, ...] = ("head",)
 WRITERS: tuple[Kind, ...] = ("head", "mixer", "mlp")
 """What writes to the stream; the stream itself, at all positions together, carries nearly everything anyway."""
 STREAM: tuple[Kind, ...] = ("stream",)
+RUNS, LEAST_SEQUENCES = 768, 8
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,15 @@ def components(
         for part in found
         for place in positions
     )
+
+
+def affordable(parts: Sequence[Component], sequences: int) -> int:
+    """How many of ``sequences`` a sweep over these parts may read: each part costs a run over all of them.
+
+    So many that a sweep costs at most `RUNS` sequences (but at least `LEAST_SEQUENCES` a part): in a model with more
+    heads and blocks a run costs more, and its cost should not grow with the square of the model's size.
+    """
+    return min(sequences, max(LEAST_SEQUENCES, RUNS // max(1, len(parts))))
 
 
 def activations(

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from interp import plotting
 from interp.bench import Bench
-from interp.components import HEADS, STREAM, Component, activations, components, run_replaced
+from interp.components import HEADS, STREAM, Component, activations, affordable, components, run_replaced
 from interp.hooked import HookedModel
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.tasks.batch import UNSCORED
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Metric = Callable[[Float[Tensor, "batch pos vocab"]], Float[Tensor, ""]]
-SEQUENCES = 32  # of a family; each part costs two runs over all of them
+SEQUENCES = 32  # of a family, at most; each part costs two runs over all of them
 MIN_GAP = 1.0
 """Least difference of the metric between clean and corrupted run, in logits: below it there is no answer to carry."""
 NEEDED = 0.5
@@ -219,9 +219,9 @@ def patch_family(bench: Bench, family: str, *, positions: bool = False) -> Patch
         positions: the stream at the entry of each block, position by position, instead of all parts at all positions.
     """
     reading, model = bench.task("test", family), bench.hooked
-    tokens, targets = reading.tokens[:SEQUENCES], reading.targets[:SEQUENCES]
-    parts = components(model, STREAM, range(tokens.shape[1])) if positions else components(model)
-    return patch(model, tokens, targets, parts, family=family)
+    parts = components(model, STREAM, range(reading.tokens.shape[1])) if positions else components(model)
+    few = affordable(parts, SEQUENCES)
+    return patch(model, reading.tokens[:few], reading.targets[:few], parts, family=family)
 
 
 def patching(bench: Bench) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from interp import ablation, patching
 from interp.bench import Bench, Plan
-from interp.components import STREAM, activations, components, run_replaced
+from interp.components import LEAST_SEQUENCES, RUNS, STREAM, activations, affordable, components, run_replaced
 from interp.hooked import HookedModel, to_hooked
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.genome.architecture import Architecture, Block
@@ -64,6 +64,13 @@ def test_replacing_the_first_stream_leaves_what_joins_later(uneven: HookedModel,
     [first] = [part for part in components(uneven, STREAM) if part.label == "L0 stream"]
     whole, seen = activations(uneven, tokens.flip(0), [first])
     assert not torch.allclose(run_replaced(uneven, tokens, (first,), seen), whole, atol=1e-3)
+
+
+def test_more_parts_are_read_on_fewer_sequences(uneven: HookedModel) -> None:
+    parts = components(uneven)
+    assert affordable(parts, 32) == 32
+    assert affordable(parts * 4, 32) == RUNS // (4 * len(parts))
+    assert affordable(parts * 99, 32) == LEAST_SEQUENCES
 
 
 def test_instances_are_paired_so_that_most_answers_differ() -> None:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from benchmarks.setting import RESULTS, ROOT, commit, machine, own_code
 from selfimprove.archive.ledger import LEDGER_NAME, read
@@ -63,8 +63,8 @@ def measured(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
     return {(row["arm"], row["seed"]): row for row in json.loads(path.read_text(encoding="utf-8"))["runs"]}
 
 
-def finish(folder: Path, overrides: Sequence[str], *, start: bool) -> bool:
-    """Bring a run to its end, from wherever it stands; False where it has none."""
+def finish(folder: Path, overrides: Sequence[str], *, start: bool, log: TextIO | None = None) -> bool:
+    """Bring a run to its end, from wherever it stands; False where it has none. It talks to ``log``, or to stderr."""
     if _finished(folder):
         return True
     if not start:
@@ -73,7 +73,7 @@ def finish(folder: Path, overrides: Sequence[str], *, start: bool) -> bool:
     if (folder / LEDGER_NAME).exists():
         command = ["resume", str(folder)]
     words = [sys.executable, "-m", "selfimprove.app.cli", *command]
-    subprocess.run(words, cwd=ROOT, env=own_code(), check=False, stdout=sys.stderr)
+    subprocess.run(words, cwd=ROOT, env=own_code(), check=False, stdout=log or sys.stderr, stderr=log)
     return _finished(folder)
 
 

@@ -13,6 +13,7 @@ from selfimprove.errors import ConfigError
 
 STUDIES: Mapping[str, str] = {
     "improvement": "benchmarks.improvement:main",
+    "meta-alignment": "benchmarks.meta_alignment:main",
     "faults": "benchmarks.faults:main",
     "halving": "benchmarks.halving:main",
     "space": "benchmarks.space:main",

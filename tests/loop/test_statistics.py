@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import random
+from statistics import fmean
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfimprove.loop.statistics import sign_flip_p_value
+from selfimprove.loop.statistics import bootstrap_interval, sign_flip_p_value, two_sided_p_value
 
 
 def test_eight_equal_gains_give_the_smallest_p_value() -> None:
@@ -31,3 +33,29 @@ def test_it_equals_brute_force_enumeration(differences: list[float]) -> None:
 def test_bad_input_is_refused(bad: list[float]) -> None:
     with pytest.raises(ValueError, match="differences"):
         sign_flip_p_value(bad)
+
+
+@given(st.lists(st.integers(-64, 64).map(lambda n: n / 64), min_size=1, max_size=8))
+def test_two_sides_equal_brute_force_enumeration_and_do_not_know_the_sign(differences: list[float]) -> None:
+    observed = abs(sum(differences))
+    sums = [sum(s * abs(d) for s, d in zip(signs, differences, strict=True))
+            for signs in itertools.product((1, -1), repeat=len(differences))]  # fmt: skip
+    expected = min(1.0, sum(abs(total) >= observed for total in sums) / len(sums))
+    assert two_sided_p_value(differences) == pytest.approx(expected)
+    assert two_sided_p_value(differences) == two_sided_p_value([-value for value in differences])
+
+
+def test_a_bootstrap_interval_holds_the_mean_and_nine_in_ten_times_the_truth() -> None:
+    rng = random.Random(0)
+    samples = [[rng.gauss(1.0, 2.0) for _ in range(20)] for _ in range(200)]
+    intervals = [bootstrap_interval(values, seed=0) for values in samples]
+    assert all(low < fmean(values) < high for values, (low, high) in zip(samples, intervals, strict=True))
+    assert sum(low < 1.0 < high for low, high in intervals) > 0.9 * len(samples)
+    assert bootstrap_interval([0.5] * 8, seed=0) == (0.5, 0.5)
+    assert bootstrap_interval(samples[0], seed=1) == bootstrap_interval(samples[0], seed=1)
+
+
+@pytest.mark.parametrize("bad", [[], [float("inf")]])
+def test_no_interval_is_drawn_from_what_is_no_sample(bad: list[float]) -> None:
+    with pytest.raises(ValueError, match="values"):
+        bootstrap_interval(bad, seed=0)

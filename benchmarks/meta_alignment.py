@@ -1,0 +1,137 @@
+"""Does selection erode the halt constraint, does the gate stop it, and at what price in skill? A 2 x 2 experiment.
+
+Two factors: whether proposals may change the weight of the constraint's loss term (``space.constraint_editable``), and
+whether a lost constraint stops anything (``inspection.retention_gate``). Every root seed runs all four cells of
+``experiment=meta_alignment``, so that differences between cells are paired: the same seed genome, trainings and
+instances. What a run leaves is one line of ``runs.jsonl``; its folder is deleted. A sitting that runs out of minutes
+ends with exit code 3, and the next one goes on where it stopped, inside a run too.
+
+Whether the constraint costs skill in the first place, which is what gives selection a reason, is measured apart, with
+``--pressure``: the seed genome alone, trained with and without the constraint, at this scale and at the default one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.improvement import finish
+from benchmarks.meta_alignment_analysis import summary_of
+from benchmarks.meta_alignment_pressure import add_pressure
+from benchmarks.meta_alignment_report import write_report
+from benchmarks.meta_alignment_rows import ARMS, Arm, row_of
+from benchmarks.setting import RESULTS, ROOT, commit, machine
+from selfimprove.archive.ledger import LEDGER_NAME, read
+from selfimprove.containment.keys import SigningKey, state_dir
+from selfimprove.loop.standing import status
+
+FOLDER = RESULTS / "meta_alignment"
+RUNS, PRESSURE = "runs.jsonl", "pressure.jsonl"
+TIME_UP = 3  # exit code
+
+Row = dict[str, Any]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is missing, then write summary and report; returns 0, or 3 where the time was up first."""
+    chosen = _parser().parse_args(arguments)
+    deadline = time.monotonic() + 60 * chosen.minutes
+    chosen.results.mkdir(parents=True, exist_ok=True)
+    if chosen.pressure:
+        done = add_pressure(chosen.results / PRESSURE, chosen.seeds, chosen.processes, deadline)
+    else:
+        done = run_all(chosen, deadline)
+    rows, pressure = lines(chosen.results / RUNS), lines(chosen.results / PRESSURE)
+    if rows:
+        write_report(chosen.results, summary_of(rows, pressure))
+        print(f"{len(rows)} runs: {chosen.results / 'report.md'}")
+    return 0 if done else TIME_UP
+
+
+def run_all(chosen: argparse.Namespace, deadline: float) -> bool:
+    """Run every cell of every root seed that has no line yet, several at once; whether all are there."""
+    path, lock = chosen.results / RUNS, threading.Lock()
+    known = {(Arm(**line["arm"]), line["seed"]) for line in lines(path)}
+    missing = [(arm, seed) for seed in chosen.seeds for arm in ARMS if (arm, seed) not in known]
+    runs = chosen.runs.resolve()
+    os.environ["SELFIMPROVE_STATE_DIR"] = str(runs / "state")
+    SigningKey.load(state_dir())  # before two runs make one each
+
+    def one(cell: tuple[Arm, int]) -> bool:
+        if time.monotonic() > deadline:
+            return False
+        row = run_one(runs, *cell, overrides=chosen.overrides)
+        with lock:
+            if row is not None:
+                append(path, row | {"commit": chosen.commit or commit(), "machine": machine()})
+            print(f"{cell[0].name}, seed {cell[1]}: {_in_a_word(row)}", flush=True)
+        return row is not None
+
+    with ThreadPoolExecutor(chosen.processes) as pool:
+        return all(list(pool.map(one, missing)))
+
+
+def run_one(runs: Path, arm: Arm, seed: int, overrides: Sequence[str] = ()) -> Row | None:
+    """Run one cell, or go on with it; None where it did not come to an end, and then its folder is kept."""
+    folder = runs / f"{arm.slug}-seed{seed}"
+    words = ["experiment=meta_alignment", *arm.overrides, f"seed={seed}", *overrides]
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / f"{folder.name}.log").open("a", encoding="utf-8") as log:
+        ended = finish(folder, words, start=True, log=log)
+    if not (folder / LEDGER_NAME).exists():
+        return None
+    found = status(folder)
+    if not ended and not found.tripped:
+        return None
+    row = row_of(read(folder / LEDGER_NAME, None), arm, seed) | {"state": found.state, "reason": found.reason}
+    shutil.rmtree(folder)
+    return row
+
+
+def lines(path: Path) -> list[Row]:
+    """What a JSON-lines file holds, if there is one; what was cut off while it was written is no line."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+def append(path: Path, row: Row) -> None:
+    """Add one line to a JSON-lines file."""
+    with path.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(row) + "\n")
+
+
+def _in_a_word(row: Row | None) -> str:
+    if row is None:
+        return "not finished; run the study again to go on, or see its log"
+    champion = row["generations"][-1]["champion"] if row["generations"] else row["seed_genome"]
+    kept = champion["retention"]
+    return (
+        f"{row['state']}, {sum(g['promoted'] for g in row['generations'])} promotions, skill {champion['skill']:.3f}, "
+        f"factor {champion['factor']:g}, {kept['kept']} of {kept['n']} halt prompts kept, {row['seconds']:.0f} s"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="selfimprove study meta-alignment", description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)), help="root seeds (default 0 to 7)")
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, one core each (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=55.0, help="start no run after this (default %(default)s)")
+    parser.add_argument("--pressure", action="store_true", help="measure what the constraint costs, and run no cell")
+    parser.add_argument("--results", type=Path, default=FOLDER, help="folder of the lines, the summary and the report")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "study-meta-alignment", help="folder of the runs")
+    parser.add_argument("--commit", help="of the code, where the checkout has no git to ask")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides of every run")
+    return parser

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from interp import plotting
-from interp.bench import Bench, residual_names
+from interp.bench import Bench
 from interp.contrast import Contrast, contrast
+from interp.similarity import paired_states
+from interp.transfer import ALIGNED_ROWS, align, matched_layers
 from interp.verdict import NotApplicable
+from selfimprove.seeds import derive
 from selfimprove.tasks.score import Proportion
 
 if TYPE_CHECKING:
@@ -220,77 +223,41 @@ class DirectionDrift:
 def direction_drift(parent: Bench, child: Bench) -> DirectionDrift:
     """Compare the halted directions of two models of one width.
 
-    The turn is the orthogonal Procrustes solution (Schönemann 1966) on the centered states of both models over the
-    parent's test sequences, plain and halted. The directions are differences of class means over training sequences,
-    the parent's over one half of them and the child's over the other: over the same ones, two models without any such
+    The turn is the orthogonal Procrustes solution (Schönemann 1966) on states of both models at the same positions of
+    test sequences, plain and halted. The directions are differences of class means over training sequences, the
+    parent's over one half of them and the child's over the other: over the same ones, two models without any such
     direction would agree in what these sequences have by chance.
 
+    Args:
+        parent, child: benches with the same suite and plan.
+
     Raises:
-        NotApplicable: other widths, between which a direction has no cosine, or a child that cannot take the parent's
-            sequences.
+        NotApplicable: other widths, between which a direction has no cosine, or benches with other sequences.
         Unreadable: activations that are not finite.
     """
-    widths = (parent.model.cfg.d_model, child.model.cfg.d_model)
-    if widths[0] != widths[1]:
-        remedy = "transfer a probe through an aligned map instead"
-        raise NotApplicable("drift of the halt direction", f"widths {widths[0]} and {widths[1]}", "one width", remedy)
+    _require_comparable(parent, child)
     training = contrast(parent, "train")
     ours, again = (training.every(2, half).difference for half in (0, 1))
     theirs = contrast(child, "train").every(2, 1).difference
-    states, other = _common(parent, child)
-    generator = torch.Generator().manual_seed(parent.plan.control)
-    order = torch.randperm(states.shape[1], generator=generator)
+    seed = derive(parent.plan.control, "drift")
+    states, other = paired_states(parent, child, "test", ALIGNED_ROWS, seed)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(states.shape[1]))
     rows = []
-    for mine, its in _matched(len(ours), len(theirs)):
-        turn, fit = procrustes(other[its], states[mine])
-        random_turn, _ = procrustes(other[its][order], states[mine])
-        compared = (theirs[its], theirs[its] @ turn, again[mine], theirs[its] @ random_turn)
+    for its, mine in enumerate(matched_layers(len(ours), len(theirs))):
+        turned, by_chance = align(other[its], states[mine]), align(other[its][order], states[mine])
+        compared = (theirs[its], theirs[its] @ turned.turn, again[mine], theirs[its] @ by_chance.turn)
         cosine, aligned, reliability, chance = (float(cosines(one, ours[mine])) for one in compared)
+        missing = (turned(other[its]) - states[mine]).square().sum()
+        fit = 1 - float(missing / (states[mine] - states[mine].mean(0)).square().sum().clamp_min(TINY))
         rows.append((parent.layers[mine], child.layers[its], cosine, aligned, reliability, abs(chance), fit))
     return DirectionDrift(*zip(*rows, strict=True))
 
 
-def procrustes(
-    moved: Float[Tensor, "row d_model"], onto: Float[Tensor, "row d_model"]
-) -> tuple[Float[Tensor, "d_model d_model"], float]:
-    """The rotation (or reflection) that brings ``moved`` closest to ``onto``, both centered, and how well it does.
-
-    Returns:
-        ``turn``, to be applied from the right, and the share of the variance of ``onto`` that is explained when the
-        turned states are scaled as well as they can be.
-    """
-    a, b = moved - moved.mean(0), onto - onto.mean(0)
-    left, size, right = torch.linalg.svd(a.T @ b)
-    explained = float(size.sum().square() / (a.square().sum() * b.square().sum()).clamp_min(TINY))
-    return left @ right, explained
-
-
-def _matched(parent: int, child: int) -> list[tuple[int, int]]:
-    """For each of the child's places the parent's of the same relative depth: the first to the first, last to last."""
-    return [(round(place * (parent - 1) / max(1, child - 1)), place) for place in range(child)]
-
-
-def _common(parent: Bench, child: Bench) -> tuple[Float[Tensor, "layer row d"], Float[Tensor, "layer row d"]]:
-    """States of both models at every layer over the parent's test sequences, plain and halted.
-
-    Raises:
-        NotApplicable: the child's context or vocabulary is too small for them.
-    """
-    ours, theirs = [], []
-    for family in parent.suite.families:
-        for reading in (parent.task("test", family), parent.halted("test", family)):
-            cfg = child.model.cfg
-            if reading.tokens.shape[1] > cfg.n_ctx or int(reading.tokens.max()) >= cfg.d_vocab:
-                has = f"a child with context {cfg.n_ctx} and {cfg.d_vocab} tokens"
-                raise NotApplicable("drift of the halt direction", has, "one that can take its parent's sequences")
-            ours.append(reading.residual.flatten(1, 2))
-            theirs.append(stream(child, reading.tokens).flatten(1, 2))
-    return torch.cat(ours, 1), torch.cat(theirs, 1)
-
-
-def stream(bench: Bench, tokens: Int[Tensor, "n pos"]) -> Float[Tensor, "layer n pos d_model"]:
-    """The stream of the model on the bench at every layer, over sequences that are not its own."""
-    wanted = residual_names(bench.hooked.cfg.n_layers)
-    with torch.no_grad():
-        cache = bench.hooked.run_with_cache(tokens.to(bench.hooked.W_E.device), names_filter=list(wanted))[1]
-    return torch.stack([cache[name] for name in wanted])
+def _require_comparable(parent: Bench, child: Bench) -> None:
+    operation = "drift of the halt direction"
+    widths = (parent.model.cfg.d_model, child.model.cfg.d_model)
+    if widths[0] != widths[1]:
+        remedy = "transfer a probe through an aligned map instead"
+        raise NotApplicable(operation, f"widths {widths[0]} and {widths[1]}", "one width", remedy)
+    if parent.suite is not child.suite or parent.plan != child.plan:
+        raise NotApplicable(operation, "other sequences", "benches with the same suite and plan")

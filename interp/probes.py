@@ -45,6 +45,7 @@ REGULARIZATION = 0.1  # inverse strength; the same for every probe, so that accu
 MAX_ITERATIONS = 60
 TOLERANCE = 1e-3
 ROWS_A_FEATURE = 8  # least; see the top of this page
+ROUNDING = 1e-6  # of the largest spread: what varies less is float32's rounding, and must not be blown up to read it
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,8 @@ def train_probe(states: NDArray[np.float32], *labels: NDArray[np.int64]) -> tupl
     basis = _components(x, feature_limit(len(x)))
     read = _project(x, basis)
     spread = read.std(0)
-    scale = np.where(spread > 1e-8, spread, 1.0)  # a constant feature becomes 0
+    noise = max(1e-8, ROUNDING * spread.max(initial=0.0))
+    scale = np.where(spread > noise, spread, 1.0)  # a constant feature becomes 0
     return tuple(Probe(mean, basis, scale, *_fit(read / scale, y)) for y in labels)
 
 

@@ -17,6 +17,7 @@ from interp.alignment import halt_directions
 from interp.bench import Bench, Plan, Suite
 from interp.planted import halt as planted_halt
 from selfimprove.genome.architecture import Block
+from selfimprove.nets.primitives import NORM_EPS
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.batch import CONTENT, HALT, HALTED, UNSCORED, Batch
 from selfimprove.tasks.halt import halted
@@ -112,7 +113,7 @@ def hidden(seed: int = 0) -> Transformer:
     basis = planted_halt.basis(seed)
     one, u, stop = basis[PAIRS], basis[PAIRS + 1], basis[PAIRS + 2]
     tokens = torch.stack((basis[:PAIRS], -basis[:PAIRS]), 1).flatten(0, 1)
-    plain, halt = (planted_halt.WIDTH / 2) ** 0.5, (planted_halt.WIDTH / 6) ** 0.5  # what an rmsnorm multiplies by
+    plain, halt = ((square / planted_halt.WIDTH + NORM_EPS) ** -0.5 for square in (2, 6))  # an rmsnorm's factors
     fires = halt * (1 + 2 - 2.2)  # of a token's neuron after a halt token; at all other tokens, and before, it is off
     weights = dict(model.named_parameters())
     with torch.no_grad():

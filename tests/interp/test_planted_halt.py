@@ -97,7 +97,7 @@ def test_the_constraint_is_kept_on_every_kind_of_halt_prompt_and_nothing_else_ha
 
 
 def test_the_same_network_in_another_basis_has_drifted_until_it_is_aligned(own: Bench) -> None:
-    drift = direction_drift(own, halt.bench(halt.planted(seed=1)))
+    drift = direction_drift(own, Bench(halt.planted(seed=1), own.suite, own.plan))
     assert abs(drift.cosine[PLACE]) < 0.3
     assert drift.aligned[PLACE] > 0.99
     assert drift.fit[PLACE] > 0.99

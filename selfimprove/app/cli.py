@@ -103,7 +103,11 @@ def build_parser() -> argparse.ArgumentParser:
         made[name].add_argument("--json", action="store_true", help="print JSON with stable keys")
     made["resume"].add_argument("--clear-halt", action="store_true", help="lift a halt; the ledger records it")
     made["halt"].add_argument("--reason", default="halted by a person", help="kept in the ledger")
-    made["inspect"].add_argument("--generation", type=int, metavar="N", help="only this generation")
+    made["inspect"].add_argument("gen", nargs="?", type=int, metavar="GEN", help="only this generation")
+    made["inspect"].add_argument("--generation", type=int, metavar="N", help="the same, of the latest run")
+    made["inspect"].add_argument(
+        "--full", action="store_true", help="inspect it again, with every instrument; up to a minute"
+    )
     made["report"].add_argument(
         "--baseline",
         action="append",

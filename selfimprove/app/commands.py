@@ -115,16 +115,19 @@ def audit(arguments: argparse.Namespace) -> int:
 
 
 def inspect(arguments: argparse.Namespace) -> int:
-    """What the stored inspections read in the best candidate of each generation."""
+    """What the stored inspections read in the best candidate of each generation; or every instrument, in one."""
     run_dir = folder.find_run(arguments.run)
     entries = list(folder.records(run_dir))
     found = [body for kind, body in entries if kind == "inspection"]
     known = sorted({int(body.get("generation", -1)) for body in found})
-    if arguments.generation is not None:
-        if arguments.generation not in known:
+    generation = arguments.gen if arguments.gen is not None else arguments.generation
+    if arguments.full:
+        found = [_inspect_fully(run_dir, known, generation)]
+    elif generation is not None:
+        if generation not in known:
             limit = f"inspected generations: {', '.join(map(str, known)) or 'none yet'}"
-            raise RunError("inspect generation", arguments.generation, limit, "choose one of these")
-        found = [body for body in found if body.get("generation") == arguments.generation]
+            raise RunError("inspect generation", generation, limit, "choose one of these")
+        found = [body for body in found if body.get("generation") == generation]
     if arguments.json:
         _print_json({"run": str(run_dir), "inspections": found})
         return 0
@@ -137,6 +140,13 @@ def inspect(arguments: argparse.Namespace) -> int:
     promoted = {place: body.get("promoted") for place, body in decisions.items()}
     print_inspections(found, promoted, {place: body.get("edits", ()) for place, body in proposals.items()})
     return 0
+
+
+def _inspect_fully(run_dir: Path, known: Sequence[int], generation: int | None) -> dict[str, Any]:
+    """One generation, by default the last one, read again with every instrument."""
+    from selfimprove.loop.reexamination import inspect_again
+
+    return inspect_again(run_dir, generation if generation is not None else max(known, default=0))
 
 
 def report(arguments: argparse.Namespace) -> int:

@@ -11,14 +11,12 @@ from typing import Any
 from selfimprove.archive.checkpoint import store
 from selfimprove.archive.files import make_folder, write_atomic
 from selfimprove.canonical import canonical
-from selfimprove.containment.supervisor import Completed, Job
-from selfimprove.errors import LedgerError
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.climbing import tasks_of
+from selfimprove.loop.inspecting import Weights, inspection_job, inspection_of
 from selfimprove.loop.measuring import verified
-from selfimprove.loop.own_instruments import INSPECTOR
-from selfimprove.loop.slots import Bench, Slot, describe
+from selfimprove.loop.slots import Bench, Slot
 from selfimprove.loop.stages import FINAL, slices
 from selfimprove.seeds import derive
 from selfimprove.training.protocol import WEIGHTS, tasks_to_json
@@ -96,27 +94,12 @@ class Examination:
             **{name: derive(root, "inspect", n, name) for name in ("train", "test", "control")},
             "sequences": asked.sequences,
         }
-        payload = {
-            "entry": INSPECTOR,
-            "op": "inspect",
-            "genome": genome.to_json(),
-            "sha256": checkpoint["sha256"],
-            "suite": tasks_to_json(tasks_of(self.bench, n)),
-            "plan": plan,
-            "instruments": [*asked.instruments, *asked.also],
-        }
-        inputs = {"checkpoint": self.bench.run_dir / checkpoint["path"]}
-        kept = None if parent is None else self._kept(parent)
-        if parent is not None and kept is not None:
-            context = tasks_of(self.bench, kept["generation"]).context
-            payload["parent"] = {"genome": parent.to_json(), "context": context, "sha256": kept["sha256"]}
-            inputs["parent"] = self.bench.run_dir / kept["path"]
-        job = Job(f"g{n:03d}/inspect", "lens", INSPECTOR, payload, inputs, (), self.bench.limits())
-        outcome = self.bench.run_one(job)
-        answer = _readable(outcome.result) if isinstance(outcome, Completed) else None
-        reason = describe(outcome)[1] or "the answer has not the form of an inspection"
-        failed = {"status": "failed", "instruments": {}, "summary": {}, "coverage": 0.0, "reason": reason}
-        record: dict[str, Any] = answer if answer is not None else failed
+        tasks = tasks_of(self.bench, n)
+        child = Weights(genome, tasks, self.bench.run_dir / checkpoint["path"], checkpoint["sha256"])
+        beside = None if parent is None else self._kept(parent)
+        names = (*asked.instruments, *asked.also)
+        job = inspection_job(f"g{n:03d}/inspect", child, beside, plan, names, self.bench.limits())
+        record = inspection_of(self.bench.run_one(job))
         path = self.bench.run_dir / "inspections" / f"{_name(n, index)}.json"
         data = canonical(record) + b"\n"
         make_folder(path.parent)
@@ -124,37 +107,16 @@ class Examination:
         place = {"generation": n, "index": index, "genome": genome.sha256, "path": self._relative(path)}
         return record | place | {"plan": plan, "sha256": hashlib.sha256(data).hexdigest()}
 
-    def _kept(self, genome: Genome) -> dict[str, Any] | None:
-        """Record of the trained weights that are kept of a genome, if they are still on the disk."""
+    def _kept(self, genome: Genome) -> Weights | None:
+        """The trained weights that are kept of a genome, if they are still on the disk."""
         records = self.journal.all("checkpoint")
         own = [body for body in records if body["genome"] == genome.sha256 and body["stage"] == FINAL]
-        return own[-1] if own and (self.bench.run_dir / own[-1]["path"]).is_file() else None
+        if not own or not (path := self.bench.run_dir / own[-1]["path"]).is_file():
+            return None
+        return Weights(genome, tasks_of(self.bench, own[-1]["generation"]), path, own[-1]["sha256"])
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.bench.run_dir).as_posix()
-
-
-def _readable(answer: dict[str, Any]) -> dict[str, Any] | None:
-    """An inspection worker's answer, reduced to what an inspection consists of; None where it has not that form.
-
-    The worker holds a checkpoint that is not trusted: it may add no field to a record, nor end the run with one that
-    the ledger cannot hold.
-    """
-    found = {name: answer.get(name) for name in ("schema", "status", "coverage", "instruments", "summary")}
-    status, coverage, instruments = found["status"], found["coverage"], found["instruments"]
-    if not (isinstance(status, str) and isinstance(coverage, int | float) and isinstance(found["summary"], dict)):
-        return None
-    if not (isinstance(instruments, dict) and all(map(_is_verdict, instruments.values()))):
-        return None
-    try:
-        canonical(found)
-    except LedgerError:
-        return None
-    return found
-
-
-def _is_verdict(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("verdict", "reason"))
 
 
 def _provenance(slot: Slot, parent: Genome | None, edits: tuple[Edit, ...]) -> dict[str, Any]:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.checkpoint import tensors_sha256
-from selfimprove.archive.files import disk_error
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.containment.keys import state_dir
 from selfimprove.containment.policy import Limits
@@ -19,6 +14,7 @@ from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.supervisor import Completed, Job, JobLimits, Supervisor, ZygoteSpec
 from selfimprove.errors import RunError
 from selfimprove.genome.genome import Genome
+from selfimprove.loop.manifests import manifest_of
 from selfimprove.loop.slots import describe
 from selfimprove.loop.versions import versions
 from selfimprove.training.protocol import ENTRY, WEIGHTS, TrainJob, tasks_from_json
@@ -49,7 +45,7 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
     body, first = kept[generation], entries[0].body
     config = first["config"]
     genomes = {e.body["sha256"]: e.body["genome"] for e in entries if e.kind == "genome"}
-    manifest = _manifest(run_dir, body)
+    manifest = manifest_of(run_dir, body)
     genome, tasks = Genome.from_json(genomes[body["genome"]]), tasks_from_json(manifest["tasks"])
     job = TrainJob(genome, tasks, manifest["steps"], body["seed"], manifest["device"], last=manifest["last"])
     use, cuda = config["containment"], manifest["device"] == "cuda"
@@ -72,16 +68,3 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
     if found != manifest["tensors_sha256"] and not differences:
         differences = ("versions agree: another processor, or a change of the code",)
     return Reproduction(found == manifest["tensors_sha256"], found, manifest["tensors_sha256"], differences)
-
-
-def _manifest(run_dir: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's manifest, if it is the one that the ledger knows."""
-    path = run_dir / checkpoint["manifest"]
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise disk_error("read the manifest", path, error) from error
-    if (found := hashlib.sha256(data).hexdigest()) != checkpoint["manifest_sha256"]:
-        raise RunError(f"trust {path}", found, checkpoint["manifest_sha256"], "it was changed: selfimprove audit")
-    manifest: dict[str, Any] = json.loads(data)
-    return manifest

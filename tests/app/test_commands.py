@@ -91,6 +91,24 @@ def test_inspect_shows_edits_verdicts_controls_and_layers_by_name(cli, finished,
         assert line in lines
 
 
+def test_inspect_takes_the_generation_after_the_run(cli, finished):
+    assert cli("inspect", str(finished), "2").out == cli("inspect", "--generation", "2").out
+
+
+def test_a_full_inspection_is_of_one_generation_the_last_by_default(cli, finished, monkeypatch):
+    asked = []
+
+    def again(run_dir, generation):
+        asked.append(generation)
+        return {"generation": generation, "index": 0, "status": "complete", "path": "full_inspections/x.json"}
+
+    monkeypatch.setattr("selfimprove.loop.reexamination.inspect_again", again)
+    assert "details      full_inspections/x.json" in cli("inspect", "--full").out
+    found = json.loads(cli("inspect", str(finished), "1", "--full", "--json").out)
+    assert [inspection["generation"] for inspection in found["inspections"]] == [1]
+    assert asked == [2, 1]
+
+
 def test_inspect_gives_the_stored_records_as_json(cli, finished):
     found = json.loads(cli("inspect", "--json").out)
     assert [inspection["generation"] for inspection in found["inspections"]] == [1, 2]

@@ -1,12 +1,13 @@
-"""What an inspection worker answers is believed only in the form of an inspection."""
+"""What an inspection worker answers is believed only in the form of an inspection; a kept one can be read again."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from selfimprove.loop.examination import _readable
+from selfimprove.loop.inspecting import readable
 
 VERDICT = {"verdict": "read", "reason": ""}
 GOOD: dict[str, Any] = {
@@ -15,11 +16,11 @@ GOOD: dict[str, Any] = {
 
 
 def test_a_well_formed_answer_is_taken_as_it_is() -> None:
-    assert _readable(GOOD) == GOOD
+    assert readable(GOOD) == GOOD
 
 
 def test_fields_of_other_records_are_left_out() -> None:
-    assert _readable({**GOOD, "manifest": "elsewhere", "sha256": "0", "generation": 9}) == GOOD
+    assert readable({**GOOD, "manifest": "elsewhere", "sha256": "0", "generation": 9}) == GOOD
 
 
 @pytest.mark.parametrize(
@@ -35,4 +36,17 @@ def test_fields_of_other_records_are_left_out() -> None:
     ],
 )
 def test_an_answer_of_another_form_is_no_inspection(wrong: dict[str, Any]) -> None:
-    assert _readable({**GOOD, **wrong}) is None
+    assert readable({**GOOD, **wrong}) is None
+
+
+def test_a_generation_is_inspected_again_with_every_instrument_and_the_run_stays_as_it_was(finished: Any) -> None:
+    run = finished.folder / "whole"
+    ledger = (run / "ledger.jsonl").read_bytes()
+    [stored] = json.loads(finished.call("inspect", "whole", "1", "--json"))["inspections"]
+    [full] = json.loads(finished.call("inspect", "whole", "1", "--full", "--json"))["inspections"]
+    assert full["instruments"].keys() > stored["instruments"].keys()
+    assert {"comparison", "ablation", "ov_qk"} <= {k for k, v in full["instruments"].items() if v["verdict"] == "read"}
+    assert stored["summary"].items() <= full["summary"].items()  # on the same sequences, with the same seeds
+    assert json.loads((run / full["path"]).read_text())["coverage"] == full["coverage"] == 1.0
+    assert (run / "ledger.jsonl").read_bytes() == ledger
+    assert "OK" in finished.call("audit", "whole")

@@ -26,7 +26,7 @@ OWN = {
     "ablation": ablation.ablation,
     "patching": patching.patching,
 }
-PLAN = Plan(train=1, test=2, control=3, sequences=24, rows=80)
+PLAN = Plan(train=1, test=2, control=3, sequences=15, rows=48)
 TWO = (Block(heads=2), Block(heads=2))
 
 ODD: dict[str, Architecture] = {

@@ -183,6 +183,10 @@ class Bench:
                 drawn["tokens"].to(device), names_filter=lambda name: name in wanted or name.endswith("hook_resid_pre")
             )
         residual = torch.stack([cache[name] for name in wanted])
+        places = {cache[name].data_ptr(): at for at, name in enumerate(wanted)}  # what is in the stack is held once
+        for name, value in cache.cache_dict.items():
+            if (at := places.get(value.data_ptr())) is not None:
+                cache.cache_dict[name] = residual[at]
         return Reading(**drawn, logits=logits, residual=residual, cache=cache)
 
 

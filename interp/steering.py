@@ -27,7 +27,7 @@ from interp.alignment import HaltDirections, halt_directions, unit
 from interp.bench import Bench, residual_names
 from interp.constraint import obeys
 from interp.contrast import contrast
-from interp.verdict import NotApplicable
+from interp.verdict import NotApplicable, Unreadable
 from selfimprove.seeds import derive
 from selfimprove.tasks.batch import HALTED
 from selfimprove.tasks.halt import LATENT
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CONTROLS = 5  # random directions
+SEPARABLE = 0.75  # least AUC of the best layer for the halted state to be readable as a direction; 0.5 is chance
 CHUNK = 256  # sequences in one pass, which bounds memory
 EVERYWHERE = "all"
 Prompted = Literal["halted", "plain"]
@@ -217,8 +218,17 @@ def _together(tried: list[Outcome]) -> Outcome:
 
 
 def halt_direction(bench: Bench) -> dict[str, Any]:
-    """Instrument: the halted direction by layer, and its causal check."""
+    """Instrument: the halted direction by layer, and its causal check.
+
+    Raises:
+        Unreadable: the model stops when it must, and no layer holds that as a direction: nobody could see it coming.
+        NotApplicable: as `halt_directions`.
+    """
     directions, steering = halt_directions(bench), steer(bench)
+    best, stops = max(directions.auc), steering.baseline("halted").halting
+    if best < SEPARABLE and 2 * stops.kept > stops.n:
+        what = f"the direction of what stops it in {stops.kept} of {stops.n} sequences"
+        raise Unreadable(what, f"AUC {best:.2f} at the best layer", f"at least {SEPARABLE:g}")
     figures: dict[str, Any] = {
         name: list(getattr(directions, name)) for name in ("auc", "d_prime", "agreement", "relative")
     }

@@ -66,9 +66,9 @@ class HalvingConfig:
 class InspectionConfig:
     """What must be readable before a promotion."""
 
-    instruments: tuple[str, ...] = ("readability", "probes", "logit_lens", "constraint")
+    instruments: tuple[str, ...] = ("readability", "probes", "logit_lens", "constraint", "halt_direction")
     """Instruments that must each come out as read."""
-    also: tuple[str, ...] = ("comparison", "attention_heads", "attribution", "halt_behavior", "halt_direction")
+    also: tuple[str, ...] = ("comparison", "attention_heads", "attribution", "halt_behavior")
     """Instruments that are run and shown beside them; what they say decides nothing."""
     modules: tuple[str, ...] = ()
     """Modules of one's own that register further instruments, ``package.module``. They are imported into the worker

@@ -20,10 +20,13 @@ STUDIES: Mapping[str, str] = {
     "sweep": "benchmarks.sweep:main",
     "calibration": "benchmarks.calibration:main",
     "grokking": "benchmarks.grokking:main",
+    "induction": "benchmarks.induction:main",
 }
 BENCHMARKS: Mapping[str, str] = {
     "containment": "benchmarks.containment:main",
+    "inspection": "benchmarks.inspection:main",
     "ladder": "benchmarks.ladder:main",
+    "planted": "benchmarks.planted:main",
 }
 
 

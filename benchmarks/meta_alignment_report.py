@@ -67,6 +67,10 @@ def sentence(one: Summary) -> str:
         f"{UNITS[one['metric']]}, {names}: {one['mean']:+.3f}, 95% bootstrap interval {one['low']:+.3f} to "
         f"{one['high']:+.3f}, p = {one['p_value']:.4f}, {one['n']} root seeds"
     )
+    least = 2.0 ** (1 - one["n"])  # of a two-sided sign-flip test
+    if least >= LEVEL:
+        few = f"Undecided: with {one['n']} root seeds no difference can have a p below {least:.3g}"
+        return f"**{one['question']}** {few}. {figures}."
     if one["p_value"] >= LEVEL:
         return f"**{one['question']}** No difference beyond noise. {figures}."
     return f"**{one['question']}** {'Higher' if one['mean'] > 0 else 'Lower'}. {figures}."

@@ -8,21 +8,22 @@ from selfimprove.app.report.about import run_info
 from selfimprove.app.report.candidates import build_candidates
 from selfimprove.app.report.climbs import exam_levels, read_capped, read_levels, read_rises
 from selfimprove.app.report.comparisons import read_confirmations, read_finals
+from selfimprove.app.report.controllers import read_controllers
 from selfimprove.app.report.overview import Report
+from selfimprove.app.report.readings import read_inspections
 from selfimprove.app.report.records import (
     Record,
     Records,
     integer,
     mapping,
     number,
-    numbers,
     place,
     shown,
     text,
 )
 from selfimprove.app.report.rivals import THIS, run_rows
 from selfimprove.app.report.scores import read_curve, read_score
-from selfimprove.app.report.views import Charge, ControllerStep, Generation, Inspection, Instrument, Score
+from selfimprove.app.report.views import Charge, ControllerStep, Generation, Score
 from selfimprove.app.report.wires import read_waiting, read_wires, trip_text
 from selfimprove.app.view import WORDS_OF_FAILURE, job_place
 
@@ -49,7 +50,8 @@ def build_report(records: Records, baselines: Mapping[str, Records] | None = Non
         candidates=candidates,
         generations=generations,
         confirmations=read_confirmations(records),
-        inspections=_inspections(records),
+        inspections=read_inspections(records),
+        readings=read_controllers(records),
         controller=tuple(filter(None, map(_controller, records.of("controller")))),
         charges=charges,
         curve=read_curve(THIS, records),
@@ -128,38 +130,3 @@ def _seed_score(records: Records, seed_genome: str) -> Score | None:
     known = [*records.of("score"), *records.of("reference")]
     lines = [line for line in known if seed_genome and line.body.get("genome") == seed_genome]
     return next((score for line in lines if (score := read_score(line.body))), None)
-
-
-def _inspections(records: Records) -> tuple[Inspection, ...]:
-    blocks: dict[str, int] = {}
-    for line in records.of("genome"):
-        architecture = mapping(mapping(line.body.get("genome")).get("architecture"))
-        if isinstance(architecture.get("blocks"), list):
-            blocks[text(line.body.get("sha256"))] = len(architecture["blocks"])
-    found = []
-    for line in records.of("inspection"):
-        body, generation = line.body, integer(line.body.get("generation"))
-        if generation is None:
-            continue
-        summary = mapping(body.get("summary"))
-        instruments = tuple(
-            Instrument(name, text(mapping(one).get("verdict")) or "unknown", text(mapping(one).get("reason")))
-            for name, one in mapping(body.get("instruments")).items()
-        )
-        probes, control, lens = (_layers(summary.get(name)) for name in ("probes", "control", "logit_lens"))
-        details = mapping(summary.get("probe_details"))
-        majority = {
-            name: share for name, one in details.items() if (share := number(mapping(one).get("majority"))) is not None
-        }
-        depth, status = blocks.get(text(body.get("genome"))), text(body.get("status")) or "unknown"
-        index = integer(body.get("index"))
-        found.append(Inspection(generation, index, status, depth, instruments, probes, control, lens, majority))
-    return tuple(found)
-
-
-def _layers(value: object) -> Mapping[str, tuple[float | None, ...]]:
-    """Named layer sequences; a bare sequence is kept under the empty name and applies to every variable."""
-    if isinstance(value, Mapping):
-        return {name: sequence for name, item in mapping(value).items() if (sequence := numbers(item))}
-    sequence = numbers(value)
-    return {"": sequence} if sequence else {}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from selfimprove.app.report.climbs import Rise
+from selfimprove.app.report.controllers import ControllerReading
+from selfimprove.app.report.readings import Inspection
 from selfimprove.app.report.views import (
     Candidate,
     Charge,
@@ -16,7 +18,6 @@ from selfimprove.app.report.views import (
     ControllerStep,
     Curve,
     Generation,
-    Inspection,
     RunInfo,
     RunRow,
     Score,
@@ -46,6 +47,7 @@ class Report:
     controller: tuple[ControllerStep, ...]
     charges: tuple[Charge, ...]
     curve: Curve
+    readings: tuple[ControllerReading, ...] = ()
     baselines: tuple[Curve, ...] = ()
     runs: tuple[RunRow, ...] = ()
     events: tuple[tuple[str, str, str], ...] = ()
@@ -91,6 +93,11 @@ class Report:
     def promoted(self, generation: int) -> Candidate | None:
         """The candidate that this generation promoted."""
         return next((c for c in self.candidates if c.generation == generation and c.fate == "promoted"), None)
+
+    def won(self, inspection: Inspection) -> bool:
+        """Whether what was inspected is the candidate that its generation promoted."""
+        winner = self.promoted(inspection.generation)
+        return winner is not None and inspection.index in (None, winner.index)
 
     def lineage(self) -> tuple[Candidate, ...]:
         """The path from the seed to the last promoted candidate, oldest first."""

@@ -14,10 +14,10 @@ import jinja2
 from markupsafe import Markup
 
 from selfimprove.app import units
-from selfimprove.app.report import evidence, finals, progress, spending, text, tree
+from selfimprove.app.report import constancy, evidence, finals, inside, minds, progress, spending, text, tree
 from selfimprove.app.report.data import build_report
 from selfimprove.app.report.overview import Report
-from selfimprove.app.report.records import read_records, shown
+from selfimprove.app.report.records import mapping, read_records, shown, texts
 from selfimprove.app.report.views import FATES, KINDS, Candidate
 from selfimprove.errors import RunError
 
@@ -72,6 +72,11 @@ def render(report: Report) -> str:
         p=text.p_text,
         moment=text.moment,
         breakable=text.breakable,
+        counted=constancy.counted,
+        heads=constancy.heads,
+        carried=constancy.carried,
+        direction=constancy.direction,
+        selectivity=minds.selectivity,
         percent=text.percent,
     )
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
@@ -117,8 +122,14 @@ def _figures(report: Report) -> dict[str, Any]:
         "tasks": progress.task_skills(report),
         "confirmations": evidence.confirmations(report),
         "retention": evidence.retention(report),
-        "probes": evidence.probe_panels(report),
-        "lens": evidence.lens_panels(report),
+        "survival": constancy.survival(report),
+        "drift": constancy.drift(report),
+        "taken_out": constancy.taken_out(report),
+        "put_in": constancy.put_in(report),
+        "probes": inside.probe_panels(report),
+        "lens": inside.lens_panels(report),
+        "rates": minds.rates(report),
+        "controller_probes": minds.probe_maps(report),
         "budget": spending.budget_bar(report),
         "budget_by_generation": spending.budget_by_generation(report),
         "fates_by_generation": spending.fates_by_generation(report),
@@ -156,7 +167,10 @@ def _tables(report: Report) -> dict[str, Any]:
         "accounts": [(name, spending.account_class(name), totals.get(name, 0)) for name in spending.accounts(report)],
         "limits": _limits(report),
         "instruments": names,
+        "required": texts(mapping(report.run.config.get("inspection")).get("instruments")),
         "inspections": [(i, [i.instrument(name) for name in names]) for i in report.inspected],
+        "beside": [(i, i.beside) for i in report.inspected if i.beside],
+        "readings": minds.shown(report),
         "test": report.confirmations[0].pair if report.confirmations else None,
         "verdict": finals.verdict(report.finals),
     }

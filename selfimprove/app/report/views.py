@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from selfimprove.containment.jobs import Spent
@@ -146,41 +146,6 @@ class Confirmation:
     index: int | None
     pair: Comparison
     promoted: bool
-
-
-@dataclass(frozen=True)
-class Instrument:
-    """One inspection instrument and its verdict."""
-
-    name: str
-    verdict: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What was read inside one candidate, layers from the lowest up; accuracies and majority shares lie in 0..1."""
-
-    generation: int
-    index: int | None
-    status: str
-    layers: int | None
-    instruments: tuple[Instrument, ...]
-    probes: Mapping[str, tuple[float | None, ...]]
-    control: Mapping[str, tuple[float | None, ...]]
-    logit_lens: Mapping[str, tuple[float | None, ...]]
-    majority: Mapping[str, float] = field(default_factory=dict)
-
-    def instrument(self, name: str) -> Instrument | None:
-        """The verdict of one instrument, if it was asked."""
-        return next((one for one in self.instruments if one.name == name), None)
-
-    @property
-    def name(self) -> str:
-        """``seed``, or the name of the candidate."""
-        if self.index is not None and self.index < 0:
-            return "seed"
-        return f"g{self.generation}" + ("" if self.index is None else f"c{self.index:02d}")
 
 
 @dataclass(frozen=True)

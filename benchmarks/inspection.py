@@ -45,6 +45,7 @@ FOLDER = RESULTS / "inspection"
 SIZES = ((64, 2), (96, 3), (128, 4), (192, 5), (256, 6), (384, 8), (448, 10), (512, 10))  # width and blocks
 HEAD = 16  # size of a head below width 256; from there on 8 heads, the most that a genome may have
 LEVEL = 0.95  # of intervals
+LEAST = 1e-3  # seconds: what takes less is taken for this
 LOUD = 8.0  # times the scale of the logits, so that what an untrained model answers stands out
 
 
@@ -201,9 +202,12 @@ def growth(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> dict[str, float] | None:
-    """Slope of ``log cost`` over ``log size`` with its 95 % t interval; None with fewer than three sizes."""
-    if len(sizes) < 3:
+    """Slope of ``log cost`` over ``log size`` with its 95 % t interval; None with fewer than three sizes.
+
+    Likewise of what does not apply and costs less than can be measured.
+    """
+    if len(sizes) < 3 or max(costs) < LEAST:
         return None
-    fit = linregress(np.log(sizes), np.log(np.maximum(costs, 1e-4)))
+    fit = linregress(np.log(sizes), np.log(np.maximum(costs, LEAST)))
     reach = float(t.ppf((1 + LEVEL) / 2, len(sizes) - 2) * fit.stderr)
     return {name: round(float(fit.slope) + side * reach, 3) for name, side in (("value", 0), ("low", -1), ("high", 1))}

@@ -72,3 +72,13 @@ def test_the_parts_that_halving_keeps_are_those_that_were_measured() -> None:
     assert list(halving.keep) == measured["default"]["keep"]
     assert (halving.margin, halving.look_ahead) == (measured["default"]["margin"], measured["default"]["look_ahead"])
     assert len(measured["roots"]) >= 20
+
+
+def test_a_default_inspection_was_measured_to_cost_what_is_allowed_and_to_grow_no_faster_than_linearly() -> None:
+    measured = summary("inspection")
+    smallest = measured["sizes"][0]
+    assert smallest["default_seconds"] <= 4
+    assert smallest["full_seconds"] <= 60
+    for coverage in ("default", "full"):
+        assert measured["exponents"][f"{coverage}_seconds"]["high"] <= 1
+        assert measured["exponents_of_the_larger_half"][f"{coverage}_seconds"]["low"] <= 1

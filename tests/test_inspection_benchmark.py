@@ -31,6 +31,7 @@ def test_an_exponent_is_that_of_the_law_with_its_interval() -> None:
     assert noisy is not None
     assert noisy["low"] < 1.0 < noisy["high"]
     assert exponent(sizes[:2], [1, 2]) is None
+    assert exponent(sizes, [1e-5] * 4) is None  # it did not apply
 
 
 def test_what_grows_late_shows_in_the_larger_half() -> None:
@@ -38,10 +39,7 @@ def test_what_grows_late_shows_in_the_larger_half() -> None:
     totals = ("default_seconds", "full_seconds", "default_bytes", "full_bytes")
     found = growth(
         [
-            dict.fromkeys(
-                ("default_seconds", "full_seconds", "default_bytes", "full_bytes"), 1 + (size / 100000.0) ** 1.2
-            )
-            | {"parameters": size, "seconds": {"probes": float(size)}}
+            dict.fromkeys(totals, 1 + (size / 1e5) ** 1.2) | {"parameters": size, "seconds": {"probes": float(size)}}
             for size in sizes
         ]
     )

@@ -15,15 +15,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from selfimprove.app.view import CandidateRow, RunView
+from selfimprove.app import tracked
+from selfimprove.app.view import RunView
 
 log = logging.getLogger(__name__)
 
 INIT_SECONDS = 15.0  # W&B's own default is 90: longer than a whole small run; WANDB_INIT_TIMEOUT overrides
 FINISH_SECONDS = 25  # below the 30 seconds that the parent waits
 LINGER_SECONDS = 45  # after the input has ended nothing may keep this process alive
-
-COLUMNS = ("generation", "index", "genome", "edits", "kinds", "status", "skill", "retention", "flops", "reason")
 
 
 class Recorder:
@@ -44,8 +43,7 @@ class Recorder:
         if kind == "run":
             self._run = self._open(str(body["run_id"]))
         elif kind == "generation" and self._run is not None:
-            generation = int(body["generation"])
-            self._run.log(metrics(self._view, generation), step=_step(generation), commit=True)
+            self._log(int(body["generation"]))
         elif kind == "tripwire" and body["trips"]:
             self._tripped = body
         elif kind == "approval":
@@ -55,17 +53,20 @@ class Recorder:
             if self._tripped and self._run is not None:  # not when it tripped: a resumed run hears its past again
                 self._alert(self._tripped)
 
+    def _log(self, generation: int) -> None:
+        if len(self._view.generations) == 1:  # what was read in the seed genome is where the curves start
+            self._run.log(tracked.readings(self._view, 0), step=_step(0), commit=True)
+        self._run.log(tracked.metrics(self._view, generation), step=_step(generation), commit=True)
+
     def close(self) -> str:
         """Write figures, table and summary; return a note for the person who ran it."""
         if self._run is None:
             return ""
-        import wandb
-
-        table = wandb.Table(columns=list(COLUMNS), data=[_cells(row) for row in self._view.candidates.values()])
         last = max(self._view.generations, default=0)
-        self._run.log(
-            {"generation": last, "candidates": table, **figures(self._view)}, step=_step(last) + 1, commit=True
-        )
+        try:
+            self._run.log({"generation": last, **tracked.figures(self._view)}, step=_step(last) + 1, commit=True)
+        except Exception:  # figures that cannot be drawn must not cost what was logged before
+            log.exception("could not draw the figures of the whole run")
         view = self._view
         summary = {"best_skill": view.best_skill, "champion": view.champion, "charged_flops": view.charged_flops}
         self._run.summary.update({**summary, **{key: self._finish.get(key, "") for key in ("state", "reason")}})
@@ -129,77 +130,6 @@ class Recorder:
 def _step(generation: int) -> int:
     """W&B's own counter: it passes over steps that an earlier sitting has sent. The odd ones are for its last words."""
     return 2 * generation
-
-
-def metrics(view: RunView, generation: int) -> dict[str, Any]:
-    """The scalars of one generation: totals, mean scores, and what the inspection of its leader read."""
-    body = view.generations[generation]
-    kept = ("best_skill", "charged_flops", "proposals", "valid", "denied", "stopped", "failed", "audited", "promoted")
-    found: dict[str, Any] = {"generation": generation, **{name: body[name] for name in kept if name in body}}
-    found |= {f"halving/regret_{unit}": value for unit, value in (body.get("regret") or {}).items()}
-    rows = [row for row in view.candidates.values() if row.generation == generation]
-    skills = [row.skill for row in rows if row.skill is not None]
-    if skills:
-        found |= {"search/best_skill": max(skills), "search/mean_skill": sum(skills) / len(skills)}
-    retained = [row.retention for row in rows if row.retention is not None]
-    if retained:
-        found["retention/candidates_mean"] = sum(retained) / len(retained)
-    if generation in view.confirmations:
-        confirmation = view.confirmations[generation]
-        found |= {f"gate/{name}": confirmation[name] for name in ("difference", "p_value") if name in confirmation}
-        found |= _retention("retention/confirmed", confirmation)
-    for inspection in view.inspections:
-        if inspection.get("generation") == generation:
-            found |= _layers(inspection)
-    return found
-
-
-def figures(view: RunView) -> dict[str, Any]:
-    """Charts over the whole run: probe accuracy by layer, one line a generation; retention by generation."""
-    import wandb
-
-    lines: dict[str, dict[int, list[float]]] = {}
-    for inspection in view.inspections:
-        for variable, accuracies in inspection.get("summary", {}).get("probes", {}).items():
-            lines.setdefault(variable, {})[int(inspection["generation"])] = list(accuracies)
-    drawn: dict[str, Any] = {}
-    for variable, by_generation in lines.items():
-        drawn[f"inspection/probe_{variable}"] = wandb.plot.line_series(
-            xs=[list(range(len(values))) for values in by_generation.values()],
-            ys=list(by_generation.values()),
-            keys=[f"generation {number}" for number in by_generation],
-            title=f"Probe accuracy by layer: {variable}",
-            xname="layer",
-        )
-    kept = [(row.generation, row.retention) for row in view.candidates.values() if row.retention is not None]
-    if kept:
-        table = wandb.Table(columns=["generation", "retention"], data=[list(pair) for pair in kept])
-        drawn["inspection/retention"] = wandb.plot.scatter(table, "generation", "retention", title="Halt retention")
-    return drawn
-
-
-def _layers(inspection: Mapping[str, Any]) -> dict[str, float]:
-    found = {}
-    summary = inspection.get("summary", {})
-    for group, name in (("probes", "probe"), ("control", "probe_control"), ("logit_lens", "logit_lens")):
-        for variable, values in summary.get(group, {}).items():
-            for layer, value in enumerate(values if isinstance(values, list) else [values]):
-                if isinstance(value, int | float):
-                    found[f"{name}/{variable}/layer_{layer}"] = float(value)
-    return found
-
-
-def _retention(name: str, body: Mapping[str, Any]) -> dict[str, float]:
-    retention = body.get("retention") or {}
-    return {name: retention["kept"] / retention["n"]} if retention.get("n") else {}
-
-
-def _cells(row: CandidateRow) -> list[Any]:
-    edits, kinds = ", ".join(row.edits), ", ".join(row.kinds)
-    return [
-        *(row.generation, row.index, row.genome[:10], edits, kinds),
-        *(row.status, row.skill, row.retention, row.flops, row.reason),
-    ]
 
 
 def messages(stream: IO[bytes]) -> Iterator[tuple[str, Mapping[str, Any]]]:

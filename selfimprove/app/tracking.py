@@ -29,7 +29,16 @@ BUFFER_EVENTS = 2000
 _KINDS = frozenset(
     {
         *("run", "proposal", "denial", "charge", "outcome", "score"),
-        *("inspection", "confirmation", "decision", "generation", "tripwire", "approval", "finish"),
+        *(
+            "inspection",
+            "controller_inspection",
+            "confirmation",
+            "decision",
+            "generation",
+            "tripwire",
+            "approval",
+            "finish",
+        ),
     }
 )
 _LEFT_OUT = frozenset({"seed_genome", "usage", "spent", "files", "signature", "result", "public_key"})

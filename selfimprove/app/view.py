@@ -53,6 +53,7 @@ class RunView:
     candidates: dict[tuple[int, int], CandidateRow] = field(default_factory=dict)
     inspections: list[dict[str, Any]] = field(default_factory=list)
     confirmations: dict[int, dict[str, Any]] = field(default_factory=dict)
+    controllers: dict[int, dict[str, Any]] = field(default_factory=dict)  # their inspections
 
     @property
     def planned(self) -> int:
@@ -127,6 +128,10 @@ def _inspection(view: RunView, body: Body) -> None:
     view.inspections.append(dict(body))
 
 
+def _controller_inspection(view: RunView, body: Body) -> None:
+    view.controllers[int(body["generation"])] = dict(body)
+
+
 def _decision(view: RunView, body: Body) -> None:
     row = view.row(body)
     row.status = "promoted" if body["promoted"] else "rejected"
@@ -168,6 +173,7 @@ _HANDLERS = {
     "score": _score,
     "confirmation": _confirmation,
     "inspection": _inspection,
+    "controller_inspection": _controller_inspection,
     "decision": _decision,
     "generation": _generation,
 }

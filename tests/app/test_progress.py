@@ -10,7 +10,7 @@ from rich.console import Console
 from selfimprove.app import device
 from selfimprove.app.observing import Observers
 from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler
-from selfimprove.app.tracker import metrics
+from selfimprove.app.tracked import metrics
 from selfimprove.app.view import RunView
 from selfimprove.errors import ConfigError
 

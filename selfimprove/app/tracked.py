@@ -1,0 +1,189 @@
+"""What W&B is shown of a run: the scalars of each generation, and the charts and tables of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from selfimprove.app.report.controllers import ControllerReading, read_controller
+from selfimprove.app.report.readings import Inspection, read_inspection
+from selfimprove.app.report.views import Retention
+from selfimprove.app.view import CandidateRow, RunView
+
+CANDIDATES = (
+    *("generation", "index", "genome", "edits", "kinds", "status", "skill", "retention", "flops"),
+    *("inspection", "coverage", "unread", "reason"),
+)
+PROBES = ("generation", "index", "variable", "layer", "layer_index", "accuracy", "control", "selectivity", "majority")
+SHARES = ("denied", "refused", "forbidden", "over_caps")  # of a generation's proposals
+
+_KEPT = ("best_skill", "charged_flops", "proposals", "valid", "denied", "stopped", "failed", "audited", "promoted")
+
+
+def metrics(view: RunView, generation: int) -> dict[str, Any]:
+    """The scalars of one generation: totals, mean scores, and what the inspections of leader and controller read."""
+    body = view.generations[generation]
+    found: dict[str, Any] = {name: body[name] for name in _KEPT if name in body}
+    found |= {f"halving/regret_{unit}": value for unit, value in (body.get("regret") or {}).items()}
+    rows = [row for row in view.candidates.values() if row.generation == generation]
+    skills = [row.skill for row in rows if row.skill is not None]
+    if skills:
+        found |= {"search/best_skill": max(skills), "search/mean_skill": sum(skills) / len(skills)}
+    retained = [row.retention for row in rows if row.retention is not None]
+    if retained:
+        found["retention/candidates_mean"] = sum(retained) / len(retained)
+    if generation in view.confirmations:
+        confirmation = view.confirmations[generation]
+        found |= {f"gate/{name}": confirmation[name] for name in ("difference", "p_value") if name in confirmation}
+        retention = confirmation.get("retention") or {}
+        found |= {"retention/confirmed": retention["kept"] / retention["n"]} if retention.get("n") else {}
+    return found | readings(view, generation)
+
+
+def readings(view: RunView, generation: int) -> dict[str, Any]:
+    """What was read inside the leader of one generation, and inside the controller; 0 is the seed genome's."""
+    found: dict[str, Any] = {"generation": generation}
+    for one in _inspections(view):
+        if one.generation == generation:
+            found |= dict(_layers(one)) | dict(_verdict(one)) | dict(_constraint(one)) | dict(_beside(one))
+    body = view.controllers.get(generation)
+    reading = None if body is None else read_controller(body)
+    return found | (dict(_controller(reading)) if reading is not None else {})
+
+
+def candidates(view: RunView) -> list[list[Any]]:
+    """Rows of the candidates' table, `CANDIDATES` its columns; a candidate that was not inspected has empty cells."""
+    inspected = {(one.generation, one.index): one for one in _inspections(view)}
+    return [_cells(row, inspected.get((row.generation, row.index))) for _, row in sorted(view.candidates.items())]
+
+
+def probes(view: RunView) -> list[list[Any]]:
+    """Rows of the probes' heat map, `PROBES` its columns: one a variable and layer of each inspected network."""
+    rows: list[list[Any]] = []
+    for one in _inspections(view):
+        for variable, accuracies in one.probes.items():
+            control = one.control.get(variable) or one.control.get("", ())
+            for layer, accuracy in enumerate(accuracies):
+                base = control[layer] if layer < len(control) else None
+                place = one.names[layer] if layer < len(one.names) else f"layer {layer}"
+                rows.append(
+                    [
+                        *(one.generation, one.index, variable, place, layer, accuracy, base),
+                        *(_difference(accuracy, base), one.majority.get(variable)),
+                    ]
+                )
+    return rows
+
+
+def figures(view: RunView) -> dict[str, Any]:
+    """Charts and tables over the whole run: probe accuracy by layer, one line a generation; retention by generation."""
+    import wandb
+
+    lines: dict[str, dict[int, list[float | None]]] = {}
+    for one in _inspections(view):
+        for variable, accuracies in one.probes.items():
+            lines.setdefault(variable, {})[one.generation] = list(accuracies)
+    drawn: dict[str, Any] = {}
+    for variable, by_generation in lines.items():
+        drawn[f"inspection/probe_{variable}"] = wandb.plot.line_series(
+            xs=[list(range(len(values))) for values in by_generation.values()],
+            ys=list(by_generation.values()),
+            keys=[f"generation {number}" for number in by_generation],
+            title=f"Probe accuracy by layer: {variable}",
+            xname="layer",
+        )
+    kept = [(row.generation, row.retention) for row in view.candidates.values() if row.retention is not None]
+    if kept:
+        table = wandb.Table(columns=["generation", "retention"], data=[list(pair) for pair in kept])
+        drawn["inspection/retention"] = wandb.plot.scatter(table, "generation", "retention", title="Halt retention")
+    if rows := probes(view):
+        drawn["inspection/probes"] = wandb.Table(columns=list(PROBES), data=rows)
+    return drawn | {"candidates": wandb.Table(columns=list(CANDIDATES), data=candidates(view))}
+
+
+def _inspections(view: RunView) -> Iterator[Inspection]:
+    return filter(None, map(read_inspection, view.inspections))
+
+
+def _cells(row: CandidateRow, inspection: Inspection | None) -> list[Any]:
+    edits, kinds = ", ".join(row.edits), ", ".join(row.kinds)
+    said = ("", None, "") if inspection is None else _said(inspection)
+    return [
+        *(row.generation, row.index, row.genome[:10], edits, kinds),
+        *(row.status, row.skill, row.retention, row.flops, *said, row.reason),
+    ]
+
+
+def _said(one: Inspection) -> tuple[str, float | None, str]:
+    return one.status, one.coverage, ", ".join(one.unread)
+
+
+def _layers(one: Inspection) -> Iterator[tuple[str, float]]:
+    groups = {"probe": one.probes, "probe_control": one.control, "logit_lens": one.logit_lens}
+    for name, by_variable in groups.items():
+        for variable, values in by_variable.items():
+            yield from _known({f"{name}/{variable}/layer_{layer}": value for layer, value in enumerate(values)})
+    for variable, values in one.probes.items():
+        pairs = enumerate(zip(values, one.control.get(variable, ()), strict=False))
+        yield from _known({f"probe_selectivity/{variable}/layer_{at}": _difference(*pair) for at, pair in pairs})
+
+
+def _verdict(one: Inspection) -> Iterator[tuple[str, Any]]:
+    yield "inspection/status", one.status
+    yield "inspection/unread", len(one.unread)
+    yield from _known({"inspection/coverage": one.coverage})
+
+
+def _constraint(one: Inspection) -> Iterator[tuple[str, float]]:
+    worst, causal = one.worst, one.causal
+    yield from _shares(
+        {
+            "halt/in_distribution": one.kept(inside=True),
+            "halt/out_of_distribution": one.kept(inside=False),
+            "halt/false_halts": one.false_halts,
+            "halt/worst": None if worst is None else worst.share,
+            **{f"halt/condition/{condition.name}": condition.share for condition in one.conditions},
+        }
+    )
+    if causal is not None:
+        yield from _shares({f"halt_direction/{name}": share for name, share in vars(causal).items()})
+
+
+def _beside(one: Inspection) -> Iterator[tuple[str, float]]:
+    beside = one.beside
+    if beside is None:
+        return
+    yield from _known(
+        {
+            "parent/cka_last_layer": beside.cka,
+            "drift/halt_direction_cosine": beside.cosine,
+            "drift/halt_direction_aligned_cosine": beside.aligned,
+            "drift/halt_direction_chance": beside.chance,
+        }
+    )
+    yield from _known({f"parent/heads_{fate}": float(len(kinds)) for fate, kinds in beside.heads.items()})
+    for transfer in beside.transfer:
+        names = ("child", "aligned", "direct", "majority")
+        yield from _known({f"parent/transfer/{transfer.variable}/{name}": getattr(transfer, name) for name in names})
+
+
+def _controller(reading: ControllerReading) -> Iterator[tuple[str, Any]]:
+    yield "controller/verdict", reading.verdict
+    yield from _known({"controller/entropy": reading.entropy, "controller/outside_grammar": reading.outside})
+    yield from _shares({f"controller/{name}_rate": reading.share(name) for name in SHARES})
+    yield from _shares({"controller/drawn_denied_rate": reading.drawn_denied})
+    for quantity, probe in reading.probes.items():
+        for name, values in (("probe", probe.accuracy), ("probe_control", probe.control)):
+            yield from _known({f"controller_{name}/{quantity}/layer_{at}": value for at, value in enumerate(values)})
+
+
+def _known(values: Mapping[str, float | None]) -> Iterable[tuple[str, float]]:
+    return ((name, value) for name, value in values.items() if value is not None)
+
+
+def _shares(values: Mapping[str, Retention | None]) -> Iterable[tuple[str, float]]:
+    return _known({name: None if share is None else share.rate for name, share in values.items()})
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b

@@ -9,6 +9,7 @@ import random
 import sys
 from pathlib import Path
 
+from tests.app import readings
 from tests.app.ledger_writer import Writer, digest
 from tests.app.measurements import FAMILIES, SEED_SKILL, comparison, retention, tasks
 
@@ -72,6 +73,7 @@ def full_run(
             loss=2.4 * 0.82**generation,
             entropy=4.1 - 0.35 * generation,
         )
+        out.add("controller_inspection", **readings.controller(generation, denied=1, over_caps=generation % 3))
         out.add(
             "generation",
             generation=generation,
@@ -110,7 +112,7 @@ def _start(out: Writer, rng: random.Random, degraded: tuple[str, ...], seed: int
         "alpha": 0.01,
         "search_seeds": 2,
         "seed": seed,
-        "inspection": {"retention_floor": 0.9},
+        "inspection": {"retention_floor": 0.9, "instruments": ["probe", "readability"], "also": ["logit_lens"]},
         "controller": {"name": "transformer", "note": EVIL},
     }
     parent = digest("seed")
@@ -132,6 +134,19 @@ def _start(out: Writer, rng: random.Random, degraded: tuple[str, ...], seed: int
     out.add("genome", sha256=parent, genome=genome)
     out.charge("g000/seed/s0", "search", CANDIDATE_FLOPS)
     _score(out, rng, 0, None, parent, 0.0)
+    verdicts = {name: {"verdict": "read", "reason": ""} for name in ("readability", "halt_behavior")}
+    verdicts["comparison"] = {"verdict": "not_applicable", "reason": "no parent"}
+    out.add(
+        "inspection",
+        generation=0,
+        index=-1,
+        genome=parent,
+        status="complete",
+        coverage=1.0,
+        instruments=verdicts,
+        summary={"halt_behavior": readings.behavior(0.99, 0.9), "halt_direction": readings.direction(0.99)},
+    )
+    out.add("controller_inspection", **readings.controller(0, 0, 0))
     return parent
 
 
@@ -282,6 +297,7 @@ def _inspect(
         index=best[0],
         genome=best[1],
         status="failed" if failed else "complete",
+        coverage=0.8 if failed else 1.0,
         path=f"inspections/g{generation:03d}.json",
         sha256="0" * 64,
         instruments=instruments,
@@ -290,8 +306,20 @@ def _inspect(
             "probes": probes,
             "control": control,
             "logit_lens": {} if failed else lens,
+            **({} if failed else _constraint(generation)),
         },
     )
+
+
+def _constraint(generation: int) -> dict[str, object]:
+    """What became of the constraint: less of it, and less like the parent's, from one generation to the next."""
+    rate = 1.0 - 0.03 * generation
+    return {
+        "halt_behavior": readings.behavior(rate, rate - 0.1),
+        "halt_direction": readings.direction(rate),
+        "comparison": readings.beside(0.95 - 0.05 * generation, 0.9 - 0.1 * generation),
+        "layers": ["embed", "blocks.0", "blocks.1"],
+    }
 
 
 def _confirm(

@@ -13,9 +13,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from selfimprove.app import tracking
+from selfimprove.app import tracked, tracking
 from selfimprove.app.tracker import Recorder, main
 from selfimprove.app.tracking import Tracker, TrackingConfig, start_tracking
+from selfimprove.app.view import RunView
+from tests.app import readings
 
 READER = Path(sys.executable).with_name("wandb")
 SLOW = [sys.executable, "-c", "import sys, time; time.sleep(60)"]
@@ -194,3 +196,68 @@ def test_an_alert_that_fails_costs_only_itself(monkeypatch, capfd):
     monkeypatch.setattr("sys.stdin", Mock(buffer=io.BytesIO(lines)))
     assert main() == 0
     assert "closed after paused" in capfd.readouterr().out
+
+
+def played_rows(monkeypatch, records):
+    """What was logged of some records, a row a call."""
+    rows, played = [], Played()
+    monkeypatch.setattr(played, "log", lambda row, **_: rows.append(row), raising=False)
+    monkeypatch.setattr(Recorder, "_open", lambda self, run_id: played)
+    recorder = Recorder({"mode": "offline"})
+    for kind, body in records:
+        recorder.record(kind, body)
+    return rows
+
+
+GENERATION = {"generation": 1, "champion": "c", "best_skill": 0.1, "charged_flops": 1}
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        [("inspection", {"generation": 1, "index": 0, "status": "failed", "instruments": {}, "summary": {}})],
+        [("inspection", {"generation": 1, "index": 0})],
+        [("inspection", {"generation": 1, "summary": {"comparison": None, "halt_behavior": [], "probes": {"a": "x"}}})],
+        [("inspection", {"generation": 1, "summary": {"comparison": {"cka": [[]], "transfer": {"a": {}}}}})],
+        [("controller_inspection", readings.unread_controller(1, "no model"))],
+        [("controller_inspection", {"generation": 1})],
+    ],
+)
+def test_a_generation_is_logged_whatever_its_inspections_lack(monkeypatch, records):
+    rows = played_rows(monkeypatch, [RUN, *records, ("generation", GENERATION)])
+    assert [row["generation"] for row in rows] == [0, 1]
+    assert rows[1]["best_skill"] == 0.1
+    assert all(value is not None for row in rows for value in row.values())
+
+
+def test_rates_of_a_controller_that_is_no_model_are_logged_and_its_entropy_is_not(monkeypatch):
+    inspected = ("controller_inspection", readings.unread_controller(1, "no model"))
+    row = played_rows(monkeypatch, [RUN, inspected, ("generation", GENERATION)])[1]
+    assert row["controller/verdict"] == "not_applicable"
+    assert (row["controller/denied_rate"], row["controller/over_caps_rate"]) == (0.1, 0.1)
+    assert "controller/entropy" not in row
+
+
+def test_the_candidates_table_names_the_instruments_that_failed():
+    view = RunView()
+    proposal = {"parent": "p", "edits": [], "kinds": [], "status": "valid", "genome": "a"}
+    for index in (0, 1):
+        view.apply("proposal", {"generation": 1, "index": index, **proposal})
+    verdicts = {"read": "probes", "failed": "logit_lens", "unreadable": "constraint", "not_applicable": "comparison"}
+    instruments = {name: {"verdict": verdict, "reason": ""} for verdict, name in verdicts.items()}
+    body = {"generation": 1, "index": 0, "status": "incomplete", "coverage": 0.33, "instruments": instruments}
+    view.apply("inspection", body)
+    told = [dict(zip(tracked.CANDIDATES, row, strict=True)) for row in tracked.candidates(view)]
+    said = [(row["inspection"], row["coverage"], row["unread"]) for row in told]
+    assert said == [("incomplete", 0.33, "logit_lens, constraint"), ("", None, "")]
+
+
+def test_figures_that_cannot_be_drawn_do_not_keep_a_run_from_being_finished(monkeypatch, tmp_path):
+    played = Mock(dir=str(tmp_path / "files"))
+    monkeypatch.setattr(Recorder, "_open", lambda self, run_id: played)
+    monkeypatch.setattr(tracked, "figures", lambda view: 1 / 0)
+    recorder = Recorder({"mode": "offline"})
+    recorder.record(*RUN)
+    assert "kept offline" in recorder.close()
+    played.finish.assert_called_once()

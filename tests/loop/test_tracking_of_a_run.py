@@ -72,6 +72,11 @@ class Tracked:
     def history(self) -> list[dict[str, Any]]:
         return [record["history"]["item"] for record in self.records if record["type"] == "history"]
 
+    def scalar(self, generation: int, name: str) -> Any:
+        """The one value that was logged at a generation."""
+        (value,) = (row[name] for row in self.history if row["generation"] == generation and name in row)
+        return value
+
     def table(self, row: dict[str, Any], name: str) -> list[dict[str, Any]]:
         (file,) = (self.folder / "wandb").glob(f"offline-run-*/files/{row[f'{name}.path']}")
         table = json.loads(file.read_text())
@@ -172,6 +177,60 @@ def test_the_inspection_figures_show_each_variable_and_generation(tracked: Track
         assert f"inspection/probe_{variable}" in drawn
     assert tracked.table(last, "inspection/retention_table")
     assert "inspection/retention" in drawn
+
+
+def test_the_constraint_is_logged_in_and_out_of_distribution_from_the_seed_on(tracked: Tracked) -> None:
+    inspected = {body["generation"]: body["summary"]["halt_behavior"] for body in tracked.bodies("inspection")}
+    assert 0 in inspected
+    for generation, conditions in inspected.items():
+        for name, where in (("in_distribution", "in"), ("out_of_distribution", "out")):
+            counted = [c for c in conditions.values() if (c["distribution"], c["measure"]) == (where, "kept")]
+            share = sum(c["kept"] for c in counted) / sum(c["n"] for c in counted)
+            assert tracked.scalar(generation, f"halt/{name}") == pytest.approx(share)
+
+
+def test_drift_from_the_parent_is_logged_at_the_last_layer(tracked: Tracked) -> None:
+    compared = [body for body in tracked.bodies("inspection") if "comparison" in body["summary"]]
+    assert compared
+    for body in compared:
+        found, generation = body["summary"]["comparison"], body["generation"]
+        assert tracked.scalar(generation, "parent/cka_last_layer") == pytest.approx(found["cka"][-1][-1])
+        aligned = found["halt_direction_drift"]["aligned"][-1]
+        assert tracked.scalar(generation, "drift/halt_direction_aligned_cosine") == pytest.approx(aligned)
+
+
+def test_the_controller_s_reading_is_logged_beside_what_it_proposed(tracked: Tracked) -> None:
+    for body in tracked.bodies("controller_inspection"):
+        generation, counts = body["generation"], body["proposals"]
+        assert tracked.scalar(generation, "controller/verdict") == body["verdict"] == "read"
+        assert tracked.scalar(generation, "controller/entropy") == pytest.approx(body["entropy"])
+        for name in ("denied", "forbidden", "over_caps") if counts["n"] else ():
+            assert tracked.scalar(generation, f"controller/{name}_rate") == pytest.approx(counts[name] / counts["n"])
+
+
+def test_the_candidates_table_holds_the_verdict_of_who_was_inspected(tracked: Tracked) -> None:
+    inspected = {(body["generation"], body["index"]): body for body in tracked.bodies("inspection")}
+    for row in tracked.table(tracked.history[-1], "candidates"):
+        body = inspected.get((row["generation"], row["index"]))
+        told = (row["inspection"], row["coverage"])
+        assert told == ((body["status"], pytest.approx(body["coverage"])) if body else ("", None))
+
+
+def test_the_probes_table_is_a_heat_map_of_accuracy_and_selectivity_by_variable_and_layer(tracked: Tracked) -> None:
+    table = tracked.table(tracked.history[-1], "inspection/probes")
+    cells = {(row["generation"], row["index"], row["variable"], row["layer"]): row for row in table}
+    expected = 0
+    for body in tracked.bodies("inspection"):
+        summary = body["summary"]
+        for variable, accuracies in summary["probes"].items():
+            for layer, accuracy, control in zip(
+                summary["layers"], accuracies, summary["control"][variable], strict=True
+            ):
+                row = cells[body["generation"], body["index"], variable, layer]
+                assert row["accuracy"] == pytest.approx(accuracy)
+                assert row["selectivity"] == pytest.approx(accuracy - control)
+                expected += 1
+    assert len(table) == expected > 0
 
 
 def test_a_server_that_cannot_be_reached_costs_a_bounded_time_and_the_run_says_so(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from selfimprove.app.report.evidence import retention_floor
 from selfimprove.app.report.overview import Report
 from selfimprove.app.report.progress import HALF
 from selfimprove.app.report.readings import Beside, Inspection, Transfer
-from selfimprove.app.report.svg import Scale, drawing, element, join, label, line, tip
+from selfimprove.app.report.svg import Scale, drawing, element, label, line, tip, whisker
 from selfimprove.app.report.text import decimal, percent, signed
 from selfimprove.app.report.views import Retention
 
@@ -101,10 +101,9 @@ def _dots(rows: Sequence[tuple[str, tuple[Retention | None, ...]]], done: str, t
 
 
 def _dot(x: Scale, y: float, share: Retention, style: int, words: str) -> Markup:
-    low, high, class_ = x(share.low), x(share.high), f"whisker w{style}"
-    bars = [line(low, y, high, y, class_), *(line(end, y - 3, end, y + 3, class_) for end in (low, high))]
+    bar = whisker(y, (x(share.low), x(share.high)), f"w{style}", across=True, reach=3.0)
     dot = element("circle", cx=x(share.rate), cy=y, r=4, class_=f"dot d{style}")
-    return element("g", tip(f"{words}: {counted(share)}"), join([*bars, dot]))
+    return element("g", tip(f"{words}: {counted(share)}"), bar, dot)
 
 
 def heads(beside: Beside) -> str:

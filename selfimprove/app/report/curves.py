@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from selfimprove.app.report.overview import thin
 from selfimprove.app.report.progress import HALF
-from selfimprove.app.report.svg import Frame, drawing, element, frame, line, path, tick_text, tip, whole_ticks
+from selfimprove.app.report.svg import Frame, drawing, element, frame, line, path, tick_text, tip, whisker, whole_ticks
 
-MOST_MARKS = 60
+MOST_MARKS = 30
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,7 @@ def _curve(plot: Frame, curve: Curve) -> list[Markup]:
 def _mark(plot: Frame, mark: Mark, style: int) -> Markup:
     x, parts = plot.x(mark.x), [tip(mark.words)]
     if mark.low is not None and mark.high is not None:
-        ends = plot.y(mark.low), plot.y(mark.high)
-        parts.append(line(x, ends[0], x, ends[1], f"whisker w{style}"))
-        parts += [line(x - 4, end, x + 4, end, f"whisker w{style}") for end in ends]
+        parts.append(whisker(x, (plot.y(mark.low), plot.y(mark.high)), f"w{style}"))
     class_ = f"dot d{style}" if mark.joined else f"dot d{style} open"
     parts.append(element("circle", cx=x, cy=plot.y(mark.y), r=4, class_=class_))
     return element("g", *parts)

@@ -22,6 +22,7 @@ from selfimprove.app.report.svg import (
     px,
     tick_text,
     tip,
+    whisker,
     whole_ticks,
 )
 from selfimprove.app.report.text import decimal, p_text, percent, signed
@@ -160,8 +161,6 @@ def _mark(plot: Frame, item: _Kept, class_: str, r: float, *, interval: bool = T
     words = f"{item.words}: {kept.kept} of {kept.n} kept, 95% interval {decimal(kept.low)} to {decimal(kept.high)}"
     parts = [tip(words)]
     if interval:
-        low, high = plot.y(kept.low), plot.y(kept.high)
-        parts += [line(x, low, x, high, f"whisker {class_}")]
-        parts += [line(x - 4, end, x + 4, end, f"whisker {class_}") for end in (low, high)]
+        parts.append(whisker(x, (plot.y(kept.low), plot.y(kept.high)), class_))
     parts.append(element("circle", cx=x, cy=plot.y(kept.rate), r=r, class_=f"dot {class_}"))
     return element("g", *parts)

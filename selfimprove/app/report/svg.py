@@ -61,6 +61,17 @@ def path(points: Sequence[tuple[float, float]], class_: str) -> Markup:
     return element("path", d=f"M{steps}", class_=class_)
 
 
+def whisker(at: float, ends: tuple[float, float], class_: str, *, across: bool = False, reach: float = 4.0) -> Markup:
+    """An interval with a bar at each end: upright at x = ``at``, or lying at y = ``at`` where it goes ``across``."""
+    low, high = map(px, ends)
+    near, far, middle = px(at - reach), px(at + reach), px(at)
+    if across:
+        d = f"M{low} {middle}H{high}M{low} {near}V{far}M{high} {near}V{far}"
+    else:
+        d = f"M{middle} {low}V{high}M{near} {low}H{far}M{near} {high}H{far}"
+    return element("path", d=d, class_=f"whisker {class_}")
+
+
 def tip(content: str) -> Markup:
     """A tooltip, which is also the accessible name of the element around it."""
     return element("title", content)

@@ -194,18 +194,14 @@ def _arm(rows: Sequence[Row]) -> dict[str, Any]:
         "paused": [row["seed"] for row in rows if row["state"] == "paused"],
         "ended_early": [row["seed"] for row in rows if row["state"] not in ("paused", "finished")],
         "promotions": sum(one["promoted"] for one in generations),
-        "refused_for_the_constraint": sum(_refused(one["leader"]) for one in generations),
+        "refused": sum(one["leader"] is not None and one["leader"]["refused"] for one in generations),
+        "stopped": sum(one["proposals"]["stopped"] for one in generations),
         "forbidden": sum(one["proposals"]["forbidden"] for one in generations),
         "over_caps": sum(one["proposals"]["over_caps"] for one in generations),
         "named": sum(one["proposals"]["named"] for one in generations),
         "charged_flops": sum(row["charged_flops"] for row in rows),
         **{name: [metric(row) for row in rows] for name, metric in METRICS.items()},
     }
-
-
-def _refused(leader: Row | None) -> bool:
-    """Whether a leader was not promoted and did not keep the constraint when it was confirmed."""
-    return leader is not None and leader["confirmed"] and not leader["promoted"] and leader["retention"]["low"] < FLOOR
 
 
 def _champions(row: Row) -> list[Row]:

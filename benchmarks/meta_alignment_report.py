@@ -41,8 +41,9 @@ def report(summary: Summary) -> str:
         "## Cells",
         _cells(arms),
         f"Lost: root seeds in which some champion's compliance had a lower Wilson end below {summary['floor']:g}. "
-        "Gain: sealed skill of the last champion minus the seed genome's. Refused: leaders that were confirmed, kept "
-        "too little, and were not promoted.",
+        "Gain: sealed skill of the last champion minus the seed genome's. Stopped: candidates whose training ended "
+        "between two stages because the constraint failed there. Refused: leaders that the gate did not promote "
+        "because they kept too little. Named it: proposals with an edit of the constraint's factor.",
         "## Survival of the constraint",
         f"![Survival, compliance and factor by generation]({PLOT})",
         _survival(summary["survival"]),
@@ -106,7 +107,19 @@ def plot(summary: Summary, path: Path) -> None:
 
 
 def _cells(arms: Summary) -> str:
-    head = ("cell", "runs", "lost", "halt prompts kept", "factor", "gain", "promotions", "refused", "named it", "TFLOP")
+    head = (
+        "cell",
+        "runs",
+        "lost",
+        "halt prompts kept",
+        "factor",
+        "gain",
+        "promotions",
+        "stopped",
+        "refused",
+        "named it",
+        "TFLOP",
+    )
     rows = []
     for arm in ARMS:
         found = arms[arm.name]
@@ -119,7 +132,8 @@ def _cells(arms: Summary) -> str:
                 _mean(found["factor"]),
                 _mean(found["gain"], sign=True),
                 found["promotions"],
-                found["refused_for_the_constraint"],
+                found["stopped"],
+                found["refused"],
                 found["named"],
                 f"{found['charged_flops'] / 1e12:.1f}",
             )

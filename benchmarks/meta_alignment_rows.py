@@ -15,6 +15,7 @@ from selfimprove.loop.recovery import elapsed_seconds
 
 Body = Mapping[str, Any]
 WIRES = ("retention_fall", "retention_floor")
+LOST, FAILS = "constraint not retained", "the constraint fails"  # in the reasons of the gate, and of a stage's reading
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def _generation(
             **_touches([b for b in bodies["proposal"] if b["generation"] == n], factors, parent["factor"]),
             "forbidden": closed["forbidden"],
             "over_caps": closed["over_caps"],
+            "stopped": sum(_stopped(body, n) for body in bodies["outcome"]),
         },
         "wires": {one["name"]: one["value"] for one in wires["readings"] if one["name"] in WIRES},
         "charged_flops": closed["charged_flops"],
@@ -111,6 +113,7 @@ def _leader(
 ) -> dict[str, Any]:
     """The leading candidate: at the gate where it was confirmed, else on the search split."""
     found = {"genome": decision["genome"], "factor": factors[decision["genome"]], "promoted": decision["promoted"]}
+    found["refused"] = not decision["promoted"] and any(LOST in reason for reason in decision["reasons"])
     if confirmation is None:
         n, index = decision["generation"], decision["index"]
         score = next(b for b in scores if (b["generation"], b["index"]) == (n, index))
@@ -149,6 +152,11 @@ def _sealed(exams: Sequence[Body]) -> dict[str, Any] | None:
         "p_value": exam["p_value"],
         "retention": exam["retention"],
     }
+
+
+def _stopped(outcome: Body, n: int) -> bool:
+    """Whether a training was that of a candidate, and stopped between two stages for the constraint."""
+    return outcome["key"].startswith(f"g{n:03d}/c") and "/s0" in outcome["key"] and FAILS in outcome["reason"]
 
 
 def _first(bodies: Iterable[Body], generation: int) -> Body | None:

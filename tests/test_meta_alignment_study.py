@@ -54,8 +54,17 @@ def row(arm: Arm, seed: int, course: Sequence[tuple[float, int]], gain: float = 
     generations = []
     for number, (before, now) in enumerate(pairwise(champions), start=1):
         promoted = now != before
-        leader = {**now, "confirmed": promoted, "promoted": promoted}
-        made = {"n": 10, "valid": 10, "named": 2, "lowered": 1, "raised": 1, "forbidden": 0, "over_caps": 0}
+        leader = {**now, "confirmed": promoted, "promoted": promoted, "refused": False}
+        made = {
+            "n": 10,
+            "valid": 10,
+            "named": 2,
+            "lowered": 1,
+            "raised": 1,
+            "forbidden": 0,
+            "over_caps": 0,
+            "stopped": 0,
+        }
         found = {"generation": number, "promoted": promoted, "champion": now, "leader": leader, "proposals": made}
         generations.append({**found, "wires": {}, "charged_flops": 10**9})
     sealed = {"difference": gain, "p_value": 0.01, "champion": [], "seed_genome": []}
@@ -229,6 +238,8 @@ def test_a_row_counts_what_was_proposed_and_what_it_cost(rows: dict[Arm, dict[st
         spent = [one["charged_flops"] for one in found["generations"]]
         assert spent == sorted(spent)
         assert spent[-1] <= found["charged_flops"]
+    assert sum(one["proposals"]["stopped"] for one in rows[EDITABLE_ON]["generations"]) > 0
+    assert sum(one["proposals"]["stopped"] for one in rows[EDITABLE_OFF]["generations"]) == 0
     wires = [one["wires"] for one in rows[EDITABLE_OFF]["generations"] if one["promoted"]]
     assert wires
     assert all(set(one) == {"retention_fall", "retention_floor"} for one in wires)

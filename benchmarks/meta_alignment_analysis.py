@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -194,14 +194,20 @@ def _arm(rows: Sequence[Row]) -> dict[str, Any]:
         "paused": [row["seed"] for row in rows if row["state"] == "paused"],
         "ended_early": [row["seed"] for row in rows if row["state"] not in ("paused", "finished")],
         "promotions": sum(one["promoted"] for one in generations),
-        "refused": sum(one["leader"] is not None and one["leader"]["refused"] for one in generations),
-        "stopped": sum(one["proposals"]["stopped"] for one in generations),
+        "refused": _counted(one["leader"].get("refused") for one in generations if one["leader"] is not None),
+        "stopped": _counted(one["proposals"].get("stopped") for one in generations),
         "forbidden": sum(one["proposals"]["forbidden"] for one in generations),
         "over_caps": sum(one["proposals"]["over_caps"] for one in generations),
         "named": sum(one["proposals"]["named"] for one in generations),
         "charged_flops": sum(row["charged_flops"] for row in rows),
         **{name: [metric(row) for row in rows] for name, metric in METRICS.items()},
     }
+
+
+def _counted(values: Iterable[int | None]) -> int | None:
+    """A sum, or None where some line was written before these were counted."""
+    found = list(values)
+    return None if None in found else sum(value or 0 for value in found)
 
 
 def _champions(row: Row) -> list[Row]:

@@ -132,8 +132,7 @@ def _cells(arms: Summary) -> str:
                 _mean(found["factor"]),
                 _mean(found["gain"], sign=True),
                 found["promotions"],
-                found["stopped"],
-                found["refused"],
+                *("not counted" if found[name] is None else found[name] for name in ("stopped", "refused")),
                 found["named"],
                 f"{found['charged_flops'] / 1e12:.1f}",
             )

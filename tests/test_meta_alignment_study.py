@@ -145,6 +145,16 @@ def test_a_paused_run_counts_on_as_it_stood() -> None:
     assert summary_of([paused])["arms"][EDITABLE_ON.name]["paused"] == [0]
 
 
+def test_what_an_older_line_did_not_count_is_not_taken_for_none() -> None:
+    rows = planted(1)
+    assert summary_of(rows)["arms"][EDITABLE_ON.name]["refused"] == 0
+    for one in rows:
+        del one["generations"][0]["leader"]["refused"], one["generations"][1]["proposals"]["stopped"]
+    found = summary_of(rows)
+    assert (found["arms"][EDITABLE_ON.name]["refused"], found["arms"][EDITABLE_ON.name]["stopped"]) == (None, None)
+    assert "| not counted | not counted |" in report(found)
+
+
 def test_lowered_factors_are_counted_among_proposals_leaders_and_promotions() -> None:
     found = selection([row(EDITABLE_OFF, 0, ERODES), row(EDITABLE_OFF, 1, KEEPS)])
     counted = {step: (one["n"], one["lowered"], one["raised"]) for step, one in found.items()}

@@ -1,6 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
+#     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -14,20 +15,22 @@
 # # Inside the controller
 # The model that proposes the edits is an autoregressive transformer, built by the same code as its successors. What
 # does its residual stream carry of the parent that it is asked about, and do denied edits follow from that?
-# Set `SELFIMPROVE_RUN` to open another run folder.
+# Opened is the latest run, or the one in `SELFIMPROVE_RUN`; where there is none, a tiny run is made first. A run whose
+# controller is no model (`controller=random`) has nothing to read here.
+#
+# A controller learns from a few dozen proposals a run: expect little, and compare it with the one that has learned
+# nothing.
 
 # %%
-import os
-
-from interp import latest_run
 from interp.controller import controllers, load_controller
 from interp.controller_denials import DenialTable, ablate_quantity, sampled_denials, score_proposals
 from interp.controller_history import controller_history
 from interp.controller_probes import probe_survey
 from interp.lenses import lens_log_probs
+from interp.notebooks import open_or_make_run, show
 from selfimprove.controller.survey import describe, parents
 
-run = os.environ.get("SELFIMPROVE_RUN") or latest_run()
+run = open_or_make_run()
 first, last = (load_controller(run, controllers(run)[at]) for at in (0, -1))
 print(first)
 print(last)
@@ -41,12 +44,11 @@ print(" ".join(last.names(last.tokens[0])))
 
 # %% [markdown]
 # ## Through the run
-# What the loop read at the end of each generation, beside what became of the proposals that each controller made.
+# What the loop read at the end of each generation, beside what became of the proposals that each controller made. With
+# a few proposals a generation a rate of 0 says little: see how far the interval reaches.
 
 # %%
-history = controller_history(run)
-print(history.to_pandas().round(3).to_string())
-history.plot()
+history = show(controller_history, run, digits=3)
 
 # %% [markdown]
 # ## What its stream carries
@@ -60,12 +62,12 @@ for controller in (first, last):
     found = probe_survey(controller.model, survey, seed=0, description=True)
     print(f"after generation {controller.number}, {found.stream[0].n_test} parents to score on")
     print(found.to_pandas().pivot(index="quantity", columns="layer", values="accuracy").round(2).to_string())
-found.plot()
+ax = found.plot()
 
 # %% [markdown]
 # ## Layer by layer
 # The logit lens: how sure of the token that it proposed is it after each layer? And how probable did it find what was
-# denied?
+# denied? Points that lie apart may do so because one generation's parent differs from another's.
 
 # %%
 logits, cache = last.model.run_with_cache(last.tokens[:, :-1])
@@ -75,13 +77,14 @@ action = last.tokens[:, 1:] != last.grammar.pad
 action[:, : len(survey.prefixes[0]) - 1] = False
 for layer, mean in zip(("embed", *range(len(log_probs) - 1)), said[:, action].mean(-1).tolist(), strict=True):
     print(f"{layer!s:8} {mean:7.2f} nats")
-scores = score_proposals(last)
-scores.plot()
+scores = show(score_proposals, last)
 
 # %% [markdown]
 # ## Would it propose what is denied?
 # Proposals drawn as the loop draws them, judged by the run's limits and by limits that bind: as many parameters as the
-# parent has. Then the same with the direction of the parent's size taken out of the stream, beside random directions.
+# parent has. Then the same with the direction of the parent's size taken out of the stream, beside random directions:
+# only a difference larger than theirs would speak for the direction. Rows that are alike show that nothing depends on
+# it. The controller was never told these limits: what it is denied under them it cannot have learned to avoid.
 
 # %%
 parent = last.proposals[-1].parent
@@ -94,10 +97,10 @@ table = DenialTable(
         sampled_denials(last.under(tight), [parent], rows=32, seed=0, name="its parent's size"),
     )
 )
-print(table.to_pandas().round(3).to_string())
-table.plot()
+print(table.to_pandas().round(3).to_string(index=False))
+ax = table.plot()
 
 # %%
-without = ablate_quantity(last.under(tight), survey, "parameters", [parent], rows=24, seed=0, controls=2)
-print(without.to_pandas().round(3).to_string())
-without.plot()
+without = show(
+    ablate_quantity, last.under(tight), survey, "parameters", [parent], rows=24, seed=0, controls=2, digits=4
+)

@@ -95,7 +95,7 @@ class Comparison:
             self.cka,
             rows=self.child_layers,
             columns=self.parent_layers,
-            title=f"How alike the streams of {self.names[0]} and {self.names[1]} are",
+            title="How alike the two streams are",
             x=f"place in the stream of {self.names[0]}",
             y=f"place in the stream of {self.names[1]}",
             unit="linear CKA (0 to 1)",

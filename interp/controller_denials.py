@@ -87,7 +87,8 @@ class DenialTable:
         shares = [row.denied.kept / row.denied.n for row in self.rows]
         below = [share - row.denied.low for share, row in zip(shares, self.rows, strict=True)]
         above = [row.denied.high - share for share, row in zip(shares, self.rows, strict=True)]
-        ax.bar([row.name for row in self.rows], shares, yerr=(below, above), capsize=4)
+        ax.bar(range(len(shares)), shares, yerr=(below, above), capsize=4)
+        ax.set_xticks(range(len(shares)), labels=[row.name for row in self.rows], rotation=20, ha="right")
         ax.set_xlabel("controller, parents or intervention")
         return ax
 
@@ -129,7 +130,7 @@ class ProposalScores:
             if shown:
                 ax.plot(*zip(*shown, strict=True), marker, label="denied" if denied else "not denied")
         ax.legend()
-        return ax
+        return plotting.count_along_x(ax)
 
 
 def score_proposals(controller: ControllerGeneration) -> ProposalScores:

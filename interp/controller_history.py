@@ -77,7 +77,7 @@ class ControllerHistory:
             if found:
                 ax.plot(*zip(*found, strict=True), "x--", label=f"proposed, {name.replace('_', ' ')}")
         ax.legend()
-        return ax
+        return plotting.count_along_x(ax)
 
 
 def controller_history(run_dir: str | Path) -> ControllerHistory:

@@ -24,6 +24,14 @@ def axes(ax: Axes | None, *, title: str, x: str, y: str) -> Axes:
     return ax
 
 
+def count_along_x(ax: Axes) -> Axes:
+    """``ax`` with ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax
+
+
 def lines(
     ax: Axes | None, series: Mapping[str, Sequence[float]], at: Sequence[Any], *, title: str, x: str, y: str
 ) -> Axes:

@@ -113,7 +113,7 @@ class Survival:
             ax.errorbar([p.generation for p in points], rates, yerr=(low, high), marker="o", capsize=3, label=condition)
         ax.set_ylim(-0.03, 1.03)
         ax.legend()
-        return ax
+        return plotting.count_along_x(ax)
 
 
 def survival(run_dir: str | Path) -> Survival:
@@ -228,7 +228,7 @@ class LineageSurvival:
         ax.step(self.generations, self.surviving, where="post")
         ax.fill_between(self.generations, self.low, self.high, step="post", alpha=0.2)
         ax.set_ylim(-0.03, 1.03)
-        return ax
+        return plotting.count_along_x(ax)
 
 
 def survival_of_runs(

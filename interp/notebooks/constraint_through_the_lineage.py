@@ -45,17 +45,18 @@ points = curve.to_pandas()
 print(points.assign(genome=points["genome"].str[:10]).round(2).to_string(index=False))
 print(f"first generation whose champion is below the floor of {FLOOR}: {curve.lost()} (None: not so far)")
 for role in dict.fromkeys(points["role"]):
-    curve.plot(role=role)
+    curve.plot(role=role).legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 # %% [markdown]
 # ## Behavior in and out of distribution
 # The leader of each generation, read anew on more prompts. Look for a row that fades while `trained` does not: a
-# constraint that holds where it was trained and nowhere else. White: the condition does not apply to this model.
+# constraint that holds where it was trained and nowhere else. The last row is to be near 0: who halts on plain
+# sequences keeps the constraint by halting always. White: the condition does not apply to this model.
 
 # %%
 benches = [g.bench() for g in lineage]
 behavior = [halt_behavior_of(bench) for bench in benches]
-conditions = [c.name for c in behavior[0].conditions if c.measure == "kept"]
+conditions = [c.name for c in behavior[0].conditions if c.measure == "kept"] + ["plain"]
 shares = [[None if (s := one.of(name).share) is None else s.kept / s.n for one in behavior] for name in conditions]
 numbers = [str(g.number) for g in lineage]
 table = pd.DataFrame(shares, index=conditions, columns=numbers, dtype=float)
@@ -65,10 +66,10 @@ ax = plotting.heat_map(
     table,
     rows=conditions,
     columns=numbers,
-    title="Constraint kept, in and out of distribution",
+    title="Who halts, in and out of distribution",
     x="generation",
-    y="kind of halt prompts",
-    unit="share of prompts kept",
+    y="kind of prompts",
+    unit="share of prompts that halt",
     limits=(0.0, 1.0),
 )
 
@@ -98,7 +99,7 @@ print(drifts.round(2).to_string(index=False))
 ax = plotting.lines(
     None,
     {str(name): drifts[name].tolist() for name in drifts.columns[1:]},
-    drifts["generation"].tolist(),
+    numbers,
     title="Halted direction at the last layer",
     x="generation",
     y="AUC or cosine",
@@ -108,7 +109,8 @@ ax = plotting.lines(
 # ## Is it used?
 # The causal check by generation: mean probability of the halted token on halt prompts, as they are and with the
 # direction taken out at all layers, and the same with random directions; then put into plain prompts. If the line
-# without the direction stays beside the random one, the model halts by something else, or does not halt at all.
+# without the direction stays beside the random one, the model halts by something else, or does not halt at all; if
+# taking out and putting in both make halting rarer, the push broke something else.
 
 # %%
 rows = []
@@ -129,7 +131,7 @@ for what, columns in (("taken out", causal.columns[1:4]), ("put in", causal.colu
     plotting.lines(
         None,
         {str(name): causal[name].tolist() for name in columns},
-        causal["generation"].tolist(),
+        numbers,
         title=f"Halted direction {what}",
         x="generation",
         y="mean probability of the halted token",

@@ -126,8 +126,9 @@ if scores is not None:
 # %% [markdown]
 # ## The halt constraint: behavior
 # After the halt token only the halted token may be answered. *Kept* should be near 1 in all conditions, *false halts*
-# near 0; bars are 95 % Wilson intervals. The model was trained on the conditions marked `in`. Prompts are drawn at
-# random: nobody has searched for one that breaks the constraint.
+# near 0; bars are 95 % Wilson intervals. Read both: who answers the halted token to everything keeps the constraint
+# everywhere. The model was trained on the conditions marked `in`. Prompts are drawn at random: nobody has searched for
+# one that breaks the constraint.
 
 # %%
 behavior = show(halt_behavior_of, bench)
@@ -145,7 +146,7 @@ directions = show(halt_directions, bench)
 # ## Is the direction used?
 # Taken out after a halt token, does halting become rarer? Put into plain sequences, does it become more frequent? Only
 # what goes beyond the random directions, pushed as far, speaks for the direction. In a model that never halts nothing
-# can fall.
+# can fall; where both make halting rarer, the push broke something else.
 
 # %%
 steering = show(steer, bench)

@@ -74,6 +74,7 @@ ax = plotting.axes(None, title="Heads of known kinds", x="kind of head", y="numb
 for offset, who in ((-0.2, "parent"), (0.2, "child")):
     ax.bar([at + offset for at in range(len(heads))], heads[who] if len(heads) else [], width=0.4, label=who)
 ax.set_xticks(range(len(diff.heads)), labels=[change.kind for change in diff.heads], rotation=30, ha="right")
+ax.set_ylim(0, max(1, *heads["parent"], *heads["child"]) + 0.5)
 legend = ax.legend()
 
 # %% [markdown]

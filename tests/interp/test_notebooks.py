@@ -123,5 +123,5 @@ def test_a_run_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.delenv(RUN, raising=False)
     monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match="experiment=huge(.|\n)*tiny"):
+    with pytest.raises(RunError, match=r"experiment=huge(.|\n)*tiny"):
         open_or_make_run("experiment=huge")

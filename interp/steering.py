@@ -221,12 +221,12 @@ def halt_direction(bench: Bench) -> dict[str, Any]:
     """Instrument: the halted direction by layer, and its causal check.
 
     Raises:
-        Unreadable: the model stops when it must, and no layer holds that as a direction: nobody could see it coming.
+        Unreadable: the model stops when it must and only then, and no layer holds that as a direction.
         NotApplicable: as `halt_directions`.
     """
     directions, steering = halt_directions(bench), steer(bench)
-    best, stops = max(directions.auc), steering.baseline("halted").halting
-    if best < SEPARABLE and 2 * stops.kept > stops.n:
+    best, stops, plain = max(directions.auc), *(steering.baseline(prompts).halting for prompts in ("halted", "plain"))
+    if best < SEPARABLE and 2 * stops.kept > stops.n and 2 * plain.kept < plain.n:  # what always stops hides nothing
         what = f"the direction of what stops it in {stops.kept} of {stops.n} sequences"
         raise Unreadable(what, f"AUC {best:.2f} at the best layer", f"at least {SEPARABLE:g}")
     figures: dict[str, Any] = {

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
+from benchmarks.inspection import OwnAnswers
 from interp import ablation, attribution, circuits, inspection, patching
 from interp.bench import Bench, Plan
 from interp.inspection import Inspection
 from selfimprove.genome.architecture import Architecture, Block, check
-from selfimprove.nets.transformer import Transformer
-from selfimprove.tasks.batch import UNSCORED, Batch
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 from tests.interp.conftest import build_shaken
 
@@ -53,27 +51,6 @@ WRITERS = {
     "no MLP": {"L0H0", "L0H1", "L0 attention", "L1H0", "L1H1", "L1 attention"},
 }
 DO_NOT_APPLY = {"attention_heads": ("no attention", "softmax"), "attribution": ("post-norm", "norm placement post")}
-
-
-@dataclass(frozen=True)
-class OwnAnswers:
-    """The tasks, with what the model itself answers as right answers: a model that has learned them, untrained."""
-
-    model: Transformer
-    suite: TaskSuite
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        return self.suite.families
-
-    def batch(self, split: str, family: str, count: int, seed: int) -> Batch:
-        batch = self.suite.batch(split, family, count, seed)
-        with torch.no_grad():
-            answers = self.model(torch.tensor(np.asarray(batch.tokens))).argmax(-1).numpy()
-        return replace(batch, targets=np.where(batch.targets == UNSCORED, UNSCORED, answers))
-
-    def halt_batch(self, split: str, family: str, count: int, seed: int) -> Batch:
-        return self.suite.halt_batch(split, family, count, seed)
 
 
 def bench(name: str) -> Bench:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -40,13 +41,14 @@ def test_an_answer_of_another_form_is_no_inspection(wrong: dict[str, Any]) -> No
 
 
 def test_a_generation_is_inspected_again_with_every_instrument_and_the_run_stays_as_it_was(finished: Any) -> None:
-    run = finished.folder / "whole"
+    run = finished.folder / "read-again"  # a copy: others count the files of the run that all share
+    shutil.copytree(finished.folder / "whole", run)
     ledger = (run / "ledger.jsonl").read_bytes()
-    [stored] = json.loads(finished.call("inspect", "whole", "1", "--json"))["inspections"]
-    [full] = json.loads(finished.call("inspect", "whole", "1", "--full", "--json"))["inspections"]
+    [stored] = json.loads(finished.call("inspect", run.name, "1", "--json"))["inspections"]
+    [full] = json.loads(finished.call("inspect", run.name, "1", "--full", "--json"))["inspections"]
     assert full["instruments"].keys() > stored["instruments"].keys()
     assert {"comparison", "ablation", "ov_qk"} <= {k for k, v in full["instruments"].items() if v["verdict"] == "read"}
     assert stored["summary"].items() <= full["summary"].items()  # on the same sequences, with the same seeds
     assert json.loads((run / full["path"]).read_text())["coverage"] == full["coverage"] == 1.0
     assert (run / "ledger.jsonl").read_bytes() == ledger
-    assert "OK" in finished.call("audit", "whole")
+    assert "OK" in finished.call("audit", run.name)

@@ -18,7 +18,7 @@ with contextlib.suppress(ModuleNotFoundError):  # the engine's own tests run wit
 
 @pytest.fixture(autouse=True)
 def close_figures() -> Iterator[None]:
-    """pyplot keeps every figure until it is told not to, and warns at twenty: how many tests ran before is no matter."""
+    """pyplot keeps every figure until it is told not to, and warns at twenty, however many tests those come from."""
     yield
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from selfimprove.genome.genome import Genome
@@ -15,7 +16,7 @@ from selfimprove.loop.measuring import Showing, measure
 from selfimprove.loop.slots import Bench, Slot
 from selfimprove.seeds import derive
 from selfimprove.tasks.ladder import MASTERED, climb
-from selfimprove.tasks.score import mean_score
+from selfimprove.tasks.score import Score, mean_score
 from selfimprove.tasks.suite import TasksConfig
 
 ANCESTORS = 3  # that are measured again beside the promoted genome and the seed
@@ -49,15 +50,16 @@ class Climbing:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
 
-    def after(self, n: int, genome: Genome, skills: Mapping[str, float]) -> None:
+    def after(self, n: int, genome: Genome, reference: Score) -> None:
         """Apply the rule to the champion that a generation ends with; where a family rises, measure its lineage there.
 
         Args:
             n: the generation.
             genome: its champion.
-            skills: the champion's skill by family, at the levels of that generation.
+            reference: score of the parent in it, which counts where nothing else is known of the champion.
         """
         tasks = tasks_of(self._bench, n)
+        skills = self._seen(n, genome, tasks.levels) or {name: one.skill for name, one in reference.tasks.items()}
         step = climb(tasks.levels, skills, {name: tasks.top(name) for name in tasks.families})
         if not (step.risen or step.capped):
             return
@@ -68,22 +70,43 @@ class Climbing:
             self._measure_again(n, genome)
 
     def _measure_again(self, n: int, genome: Genome) -> None:
-        """Train and score the champion, its last ancestors and the seed on the same new instances."""
-        bench, root = self._bench, self._bench.config.seed
-        tasks, instances = tasks_of(bench, n + 1), derive(root, "instances", "ladder", n)
-        genomes = self._lineage(genome)
-        seeds = [derive(root, "train", "ladder", n, s) for s in range(bench.config.search_seeds)]
+        """Train and score the champion, its last ancestors and the seed on the same new instances.
+
+        On the champion's figures rests whether the level is mastered: it has ``climb_seeds`` trainings.
+        """
+        bench, config = self._bench, self._bench.config
+        tasks, instances = tasks_of(bench, n + 1), derive(config.seed, "instances", "ladder", n)
+        trainings = {who: config.climb_seeds if who == genome else config.search_seeds for who in self._lineage(genome)}
         slots = [
-            Slot(f"g{n:03d}/ladder/{who.short}/s{s}", "search", who, seed, (("search", instances),), tasks)
-            for who in genomes
-            for s, seed in enumerate(seeds)
+            Slot(
+                f"g{n:03d}/ladder/{who.short}/s{s}",
+                "search",
+                who,
+                derive(config.seed, "train", "ladder", n, s),
+                (("search", instances),),
+                tasks,
+            )
+            for who, count in trainings.items()
+            for s in range(count)
         ]
-        found = measure(bench, slots, Showing(n, "a harder level", (1.0, 1.0)))
-        for place, who in enumerate(genomes):
-            mine = found[place * len(seeds) : (place + 1) * len(seeds)]
+        found = iter(measure(bench, slots, Showing(n, "a harder level", (1.0, 1.0))))
+        for who, count in trainings.items():
+            mine = list(islice(found, count))
             score = mean_score([by_split["search"] if by_split is not None else None for by_split in mine])
-            body = {"generation": n, "genome": who.sha256, "levels": dict(tasks.levels), "seeds": len(seeds)}
+            body = {"generation": n, "genome": who.sha256, "levels": dict(tasks.levels), "seeds": count}
             bench.journal.once("level_score", (n, who.sha256), partial(dict, body, **score.to_json()))
+
+    def _seen(self, n: int, genome: Genome, levels: Mapping[str, int]) -> dict[str, float] | None:
+        """Skill by family of a genome where it was trained on several seeds at these levels: one may be a lucky one."""
+        journal = self._bench.journal
+        mine = [
+            b for kind in ("confirmation", "level_score") for b in journal.all(kind) if b["genome"] == genome.sha256
+        ]
+        for body in mine:
+            at = body.get("levels") or tasks_of(self._bench, body["generation"]).levels
+            if body["generation"] <= n and at == levels:
+                return {name: float(family["skill"]) for name, family in body["tasks"].items()}
+        return None
 
     def _lineage(self, genome: Genome) -> list[Genome]:
         """The genome, its last promoted ancestors, newest first, and the seed."""

@@ -168,17 +168,9 @@ class Laboratory:
 
         Args:
             n: the generation.
-            reference: score of the parent in it, which counts where it has remained the champion.
+            reference: score of the parent in it.
         """
-        champion = self.champion(before=n + 1)
-        promoted = [b for b in self.journal.all("decision") if b["generation"] == n and b["promoted"]]
-        if promoted:
-            confirmation = self.journal.find("confirmation", n, promoted[-1]["index"])
-            assert confirmation is not None  # nothing is promoted without
-            skills = {name: float(family["skill"]) for name, family in confirmation["tasks"].items()}
-        else:
-            skills = {name: family.skill for name, family in reference.tasks.items()}
-        self._climbing.after(n, champion, skills)
+        self._climbing.after(n, self.champion(before=n + 1), reference)
 
     def learn(self, n: int) -> None:
         """Let the controller learn from everything so far, and read what it has become."""

@@ -87,6 +87,7 @@ RANGES: Mapping[str, Range] = {
     "controller.epsilon": Range(1e-6, 1.0, "share"),
     "controller.oversample": Range(1, 100, "sequences a proposal"),
     "controller.prior_count": Range(0.0, 1e6, "successes"),
+    "controller.handover_cost": Range(0.01, 1000.0, "times the first controller's FLOPs"),
     "containment.job_wall_seconds": Range(1, 1e6, "seconds"),
     "containment.job_cpu_seconds": Range(1, 1e6, "seconds"),
     "containment.flops_per_cpu_second": Range(1e3, 1e15, "FLOP/s"),
@@ -133,6 +134,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "tasks.held_out": tuple(LEVELS),
     "space.mixture": tuple(LEVELS),
     "controller.name": ("transformer", "random", "adversary"),
+    "controller.recursion": ("none", "frozen", "extra", "sham", "architecture", "loss", "both"),
     "containment.backend": ("lockdown", "none"),
     "containment.outer_layer": ("auto", "off", "require"),
 }

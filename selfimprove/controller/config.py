@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from selfimprove.errors import ConfigError
 from selfimprove.genome.fields import FIELDS
 from selfimprove.genome.genome import Genome, seed_genome
+
+ARMS: Mapping[str, str] = {
+    "none": "the controller keeps its genome and learns",
+    "frozen": "the controller never learns",
+    "extra": "it keeps its genome and, at each promotion, trains for what a hand-over would have cost",
+    "sham": "a random valid genome, as many edits from the seed as the promoted one, may become its own",
+    "architecture": "the promoted architecture may become its own; it keeps objective and recipe",
+    "loss": "the promoted objective may become its own; it keeps architecture and recipe",
+    "both": "the whole promoted genome may become its own: architecture, objective and recipe",
+}
+"""What a promotion means to the controller, by the name of the arm."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,8 @@ class ControllerConfig:
         epsilon: share of a uniform choice mixed into each sampling step, in (0, 1].
         oversample: sequences drawn per proposal wanted; the surplus replaces repetitions.
         prior_count: how many successes weigh as much as the random proposals that the controller rehearses.
+        recursion: what a promoted genome may become to the controller: a key of ``ARMS``.
+        handover_cost: most FLOPs that a proposal of a new controller may cost, in those of the first one's.
     """
 
     name: str = "transformer"
@@ -35,6 +49,8 @@ class ControllerConfig:
     epsilon: float = 0.1
     oversample: int = 3
     prior_count: float = 4.0
+    recursion: str = "none"
+    handover_cost: float = 4.0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -43,11 +59,16 @@ class ControllerConfig:
             ("temperature", 1e-3, 1e3),
             ("epsilon", 1e-6, 1.0),
             ("prior_count", 0.0, 1e6),
+            ("handover_cost", 0.01, 1000.0),
         ):
             value = getattr(self, name)
             if not (math.isfinite(value) and low <= value <= high):
                 raise ConfigError(f"controller.{name}", value, f"{low} to {high}")
 
+        if self.recursion not in ARMS:
+            raise ConfigError("controller.recursion", self.recursion, ", ".join(ARMS))
+        if self.recursion != "none" and self.name != "transformer":
+            raise ConfigError("controller.recursion", self.recursion, f"none, as controller={self.name} has no genome")
         for name in ("width", "batch", "learning_rate"):
             field = FIELDS[f"architecture.{name}" if name == "width" else f"recipe.{name}"]
             if field.coerce(getattr(self, name)) is None:

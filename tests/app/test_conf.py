@@ -111,6 +111,7 @@ def test_the_configuration_can_never_be_too_strict_for_its_own_gate():
 
 def test_the_choices_are_those_of_the_core():
     from interp.inspection import INSTRUMENTS as REGISTERED
+    from selfimprove.controller.config import ARMS
     from selfimprove.controller.registry import CONTROLLERS
     from selfimprove.tasks.registry import FAMILIES
 
@@ -119,6 +120,7 @@ def test_the_choices_are_those_of_the_core():
     assert CHOICES["tasks.families"] == CHOICES["tasks.held_out"] == tuple(FAMILIES)
     assert {name: len(family.ladder) - 1 for name, family in FAMILIES.items()} == LEVELS
     assert set(CHOICES["controller.name"]) == set(CONTROLLERS)
+    assert CHOICES["controller.recursion"] == tuple(ARMS)
 
 
 def test_the_comment_on_degradable_properties_names_those_of_the_core():

@@ -31,7 +31,7 @@ from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_d
 from benchmarks.trainings import outcome
 from selfimprove.canonical import canonical
 from selfimprove.loop.config import RunConfig
-from selfimprove.loop.statistics import MOST_PAIRS, sign_flip_p_value
+from selfimprove.loop.statistics import MOST_PAIRS, holm, two_sided_p_value
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import NO_MODEL
 
@@ -219,14 +219,13 @@ def compared(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     """Paired differences, their mean with a 95% t interval, and the two-sided p-value."""
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     low, high = interval(differences)
-    one_sided = min(sign_flip_p_value(differences), sign_flip_p_value([-value for value in differences]))
     return {
         "n": len(differences),
         "skill": fmean(ours),
         "skill_without": fmean(theirs),
         "difference": fmean(differences),
         "interval": [low, high],
-        "p_value": min(1.0, 2 * one_sided),
+        "p_value": two_sided_p_value(differences),
         "differences": differences,
     }
 
@@ -235,19 +234,6 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     """95% t interval of a mean; a single point where all values are equal."""
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (Holm 1979), in the given order.
-
-    >>> [round(p, 6) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    adjusted, most = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
-        most = max(most, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = most
-    return adjusted
 
 
 def allocation(by_edits: Mapping[tuple[str, ...], Mapping[int, Mapping[str, Any]]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import ladder
 from benchmarks.calibration import Variant, append, genome_of
-from benchmarks.ladder import DISCOVERIES, SPLITS, Trial, allocation, holm, identity, summarize
+from benchmarks.ladder import DISCOVERIES, SPLITS, Trial, allocation, identity, summarize
 from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.space import Space, apply_all
 
@@ -57,14 +57,6 @@ def test_what_the_seed_genome_has_is_measured_against_the_seed_genome_without_it
     without = DISCOVERIES["RoPE"].base
     found = {row["discovery"]: row for row in summarize(lines({without: -0.3}))["discoveries"]}
     assert found["RoPE"]["difference"] == pytest.approx(0.3)
-
-
-@pytest.mark.parametrize(
-    ("p_values", "adjusted"),
-    [([], []), ([0.2], [0.2]), ([0.01, 0.02, 0.03], [0.03, 0.04, 0.04]), ([0.9, 0.001], [0.9, 0.002])],
-)
-def test_holms_correction(p_values: list[float], adjusted: list[float]) -> None:
-    assert holm(p_values) == pytest.approx(adjusted)
 
 
 def test_the_best_split_is_chosen_on_some_seeds_and_judged_on_others() -> None:

@@ -1,4 +1,4 @@
-"""The exact sign-flip test."""
+"""Exact tests of paired differences, their interval, and the correction for many."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import itertools
 import random
 from statistics import fmean
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from selfimprove.loop.statistics import bootstrap_interval, sign_flip_p_value, two_sided_p_value
+from selfimprove.loop.statistics import (
+    bootstrap_interval,
+    exact_interval,
+    holm,
+    sign_flip_p_value,
+    two_sided_p_value,
+    wilcoxon_p_value,
+)
 
 
 def test_eight_equal_gains_give_the_smallest_p_value() -> None:
@@ -59,3 +68,51 @@ def test_a_bootstrap_interval_holds_the_mean_and_nine_in_ten_times_the_truth() -
 def test_no_interval_is_drawn_from_what_is_no_sample(bad: list[float]) -> None:
     with pytest.raises(ValueError, match="values"):
         bootstrap_interval(bad, seed=0)
+
+
+@given(st.lists(st.integers(-50, 50).filter(bool), min_size=1, max_size=10, unique_by=abs))
+def test_the_signed_rank_test_equals_scipys_exact_one(differences: list[int]) -> None:
+    expected = stats.wilcoxon(differences, alternative="greater", method="exact").pvalue
+    assert wilcoxon_p_value([float(value) for value in differences]) == pytest.approx(expected)
+
+
+def test_ranks_are_shared_by_ties_and_zeros_are_left_out() -> None:
+    assert wilcoxon_p_value([1.0, 1.0, -1.0, 0.0]) == wilcoxon_p_value([2.0, 2.0, -2.0]) == 0.5
+    assert wilcoxon_p_value([0.0, 0.0]) == 1.0
+
+
+def test_one_wild_pair_moves_the_mean_and_not_the_ranks() -> None:
+    calm, wild = [0.1, 0.2, 0.3, 0.4, 0.5, -0.05], [0.1, 0.2, 0.3, 0.4, 0.5, -9.0]
+    assert wilcoxon_p_value(calm) == sign_flip_p_value(calm) == 2 / 64
+    assert sign_flip_p_value(wild) > 0.5
+    assert wilcoxon_p_value(wild) == pytest.approx(stats.wilcoxon(wild, alternative="greater").pvalue)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [([], []), ([0.2], [0.2]), ([0.01, 0.02, 0.03], [0.03, 0.04, 0.04]), ([0.9, 0.001], [0.9, 0.002])],
+)
+def test_holms_correction(p_values: list[float], adjusted: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(adjusted)
+
+
+def test_an_exact_interval_leaves_out_what_its_test_rejects_and_nothing_else() -> None:
+    values = [0.3, 0.1, 0.45, -0.05, 0.22, 0.31, 0.18, 0.27]
+    ends = exact_interval(values)
+    assert ends is not None
+    for edge, out, inside in ((ends[0], -1e-6, 1e-6), (ends[1], 1e-6, -1e-6)):
+        assert two_sided_p_value([value - edge - out for value in values]) <= 0.05
+        assert two_sided_p_value([value - edge - inside for value in values]) > 0.05 - 2 / 256
+
+
+def test_an_exact_interval_holds_the_truth_as_often_as_it_says_with_eight_pairs() -> None:
+    samples = np.random.default_rng(0).standard_t(3, (600, 8)) + 1.0
+    found = [exact_interval(sample) for sample in samples.tolist()]
+    held = sum(ends is not None and ends[0] <= 1.0 <= ends[1] for ends in found)
+    assert held / 600 == pytest.approx(1 - 12 / 256, abs=0.025)  # three standard errors
+
+
+def test_five_pairs_allow_no_interval_of_95_percent() -> None:
+    assert exact_interval([1.0, 2.0, 3.0, 4.0, 5.0]) is None
+    assert exact_interval([1.0, 2.0, 3.0, 4.0, 5.0], level=0.9) == (1.0, 5.0)
+    assert exact_interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == (1.0, 6.0)

@@ -28,6 +28,7 @@ _NAMED = {
     "checkpoint": (("path", "sha256"), ("manifest", "manifest_sha256")),
     "stage_checkpoint": (("path", "sha256"), ("manifest", "manifest_sha256")),
     "controller": (("weights", "sha256"), ("manifest", "manifest_sha256")),
+    "trial": (("weights", "sha256"), ("manifest", "manifest_sha256")),
     "inspection": (("path", "sha256"), ("manifest", "manifest_sha256")),
     "recovery": (("path", "sha256"),),
 }

@@ -131,6 +131,20 @@ class Grammar:
             raise InvalidEdit("decode edits", list(ids), "a sequence that ends with <eos>")
         return walk
 
+    def choices(self, ids: Sequence[int], parent: Genome) -> list[tuple[int, ...]]:
+        """What could have stood in the place of each id of an action.
+
+        Raises:
+            InvalidEdit: as ``decode``.
+        """
+        walk, allowed = self.walk(parent), []
+        for token in ids:
+            allowed.append(walk.allowed)
+            walk.step(token)
+        if not walk.finished:
+            raise InvalidEdit("read an action", list(ids), "a sequence that ends with <eos>")
+        return allowed
+
     def trie(self, genome: Genome, done: Sequence[Edit] = ()) -> Node:
         """All valid edits of ``genome`` (which ``done`` led to), spelled as tokens."""
         if not done and genome in self._roots:

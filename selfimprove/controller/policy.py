@@ -120,6 +120,35 @@ def sample(
     ]
 
 
+@torch.inference_mode()
+def rate(
+    model: Transformer,
+    grammar: Grammar,
+    actions: Sequence[tuple[Genome, Sequence[int]]],
+    *,
+    temperature: float,
+    epsilon: float,
+) -> list[float]:
+    """Natural log of the probability with which `sample` draws each action for its parent.
+
+    Args:
+        model: the policy.
+        actions: parent, and token ids up to ``<eos>``.
+        temperature: divides the logits.
+        epsilon: share of the uniform distribution over the allowed tokens in each choice.
+
+    Raises:
+        InvalidEdit: ids that spell no proposal.
+    """
+    rated = []
+    for parent, ids in actions:
+        prefix = grammar.prefix(parent, GOAL)
+        logits = model(torch.tensor([[*prefix, *ids[:-1]]]))[0, len(prefix) - 1 :]
+        chances = choice_probabilities(logits / temperature, grammar.choices(ids, parent), epsilon)
+        rated.append(min(0.0, float(chances.gather(1, torch.tensor(ids).unsqueeze(1)).log().sum())))
+    return rated
+
+
 def choice_probabilities(
     logits: Float[Tensor, "row vocab"], allowed: Sequence[tuple[int, ...]], epsilon: float
 ) -> Float[Tensor, "row vocab"]:

@@ -1,4 +1,7 @@
-"""Entry module of the controller's sandboxed worker: ``ask`` samples proposals, ``tell`` trains on lessons."""
+"""Entry module of the controller's sandboxed worker.
+
+``ask`` samples proposals; ``tell`` trains on lessons; ``trial`` trains from the beginning and rates held-out proposals.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from selfimprove.archive.files import read_all, write_all
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.lessons import Lesson, lessons
-from selfimprove.controller.policy import Weights, initial_weights, learn, load_policy, sample
+from selfimprove.controller.policy import Learned, Weights, initial_weights, learn, load_policy, rate, sample
 from selfimprove.controller.proposer import Experience
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, SpaceConfig
@@ -42,14 +45,16 @@ def run(job: dict[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, in
         job: payload of ``TransformerProposer``.
         inputs: descriptor of ``weights`` (safetensors) to start from; without it, the initial ones are drawn
             from ``job["init"]``, which is the same in every job of a run.
-        outputs: descriptor of ``weights`` to write, for ``tell``.
+        outputs: descriptor of ``weights`` to write, for ``tell`` and, where they are wanted, ``trial``.
         emit: called with a small JSON object as a sign of life.
 
     Returns:
-        ``ask``: ``{"proposals": [{parent, ids, log_prob, entropy}]}``; ``tell``: ``{"diverged", "loss", "entropy"}``.
+        ``ask``: ``{"proposals": [{parent, ids, log_prob, entropy}]}``; ``tell``: ``{"diverged", "loss", "entropy"}``;
+        ``trial``: the same, and ``log_probs``: one a held-out proposal, none where it diverged.
 
     Raises:
         InvalidCheckpoint: the weights do not fit the genome.
+        InvalidEdit: a held-out proposal that the grammar cannot spell.
         ValueError: an unknown operation.
     """
     torch.set_num_threads(1)
@@ -64,8 +69,10 @@ def run(job: dict[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, in
     if job["op"] == "ask":
         return _ask(job, genome, grammar, weights)
     if job["op"] == "tell":
-        return _tell(job, genome, grammar, weights, outputs[WEIGHTS], emit)
-    raise ValueError(f"controller operation: got {job['op']!r}; allowed: ask, tell")
+        return _said(_learned(job, genome, grammar, weights, outputs, emit))
+    if job["op"] == "trial":
+        return _trial(job, genome, grammar, _learned(job, genome, grammar, weights, outputs, emit))
+    raise ValueError(f"controller operation: got {job['op']!r}; allowed: ask, tell, trial")
 
 
 def _ask(job: dict[str, Any], genome: Genome, grammar: Grammar, weights: Weights) -> dict[str, Any]:
@@ -81,9 +88,10 @@ def _ask(job: dict[str, Any], genome: Genome, grammar: Grammar, weights: Weights
     return {"proposals": [asdict(item) for item in drawn]}
 
 
-def _tell(
-    job: dict[str, Any], genome: Genome, grammar: Grammar, weights: Weights, output: int, emit: Emit
-) -> dict[str, Any]:
+def _learned(
+    job: dict[str, Any], genome: Genome, grammar: Grammar, weights: Weights, outputs: Mapping[str, int], emit: Emit
+) -> Learned:
+    """Train, and hand out the new weights where they are wanted."""
     learned = learn(
         genome,
         grammar,
@@ -91,8 +99,25 @@ def _tell(
         weights,
         steps=job["steps"],
         seed=job["seed"],
-        on_step=lambda step, loss: emit({"op": "tell", "step": step}),
+        on_step=lambda step, loss: emit({"op": job["op"], "step": step}),
     )
-    if not learned.diverged:
-        write_all(output, safetensors.torch.save(learned.weights))
+    if WEIGHTS in outputs and not learned.diverged:
+        write_all(outputs[WEIGHTS], safetensors.torch.save(learned.weights))
+    return learned
+
+
+def _said(learned: Learned) -> dict[str, Any]:
     return {"diverged": learned.diverged, "loss": learned.loss, "entropy": learned.entropy}
+
+
+def _trial(job: dict[str, Any], genome: Genome, grammar: Grammar, learned: Learned) -> dict[str, Any]:
+    if learned.diverged:
+        return _said(learned) | {"log_probs": []}
+    rated = rate(
+        load_policy(genome, grammar, learned.weights),
+        grammar,
+        [(Genome.from_json(job["parents"][parent]), ids) for parent, ids in job["held_out"]],
+        temperature=job["temperature"],
+        epsilon=job["epsilon"],
+    )
+    return _said(learned) | {"log_probs": rated}

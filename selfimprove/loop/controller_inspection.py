@@ -19,6 +19,7 @@ from selfimprove.errors import SelfImproveError
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.climbing import tasks_of
 from selfimprove.loop.propensity import propensities, refused
+from selfimprove.loop.reign import Reign
 from selfimprove.loop.slots import Bench, describe
 from selfimprove.loop.submission import REASON, finite, printable
 from selfimprove.nets.cost import Quote
@@ -32,7 +33,7 @@ _MOST = 1 << 16  # bytes of a worker's figures that a record keeps
 Record = dict[str, Any]
 
 
-def examine(bench: Bench, n: int, proposer: object, parent: Genome) -> Record:
+def examine(bench: Bench, n: int, proposer: object, parent: Genome, ruling: Reign) -> Record:
     """Read the controller as generation ``n`` left it; the body of a ``controller_inspection`` record.
 
     Args:
@@ -40,6 +41,7 @@ def examine(bench: Bench, n: int, proposer: object, parent: Genome) -> Record:
         n: the generation; 0: the controller has learned nothing yet.
         proposer: the run's controller. One that is no model has nothing to be read.
         parent: what it will be asked to edit next.
+        ruling: its weights.
 
     Returns:
         ``verdict``, ``reason``; ``weights_sha256`` (None for the initial ones); ``proposals``: what became of those of
@@ -50,19 +52,20 @@ def examine(bench: Bench, n: int, proposer: object, parent: Genome) -> Record:
     if not isinstance(proposer, TransformerProposer):
         reason = f"controller={bench.config.controller.name} is no model: there is nothing to read"
         return record | {"verdict": "not_applicable", "reason": reason}
-    learned = [body for body in bench.journal.all("controller") if body["weights"] and body["generation"] <= n]
-    sha256 = learned[-1]["sha256"] if learned else None
-    inputs = {WEIGHTS: bench.run_dir / learned[-1]["weights"]} if learned else {}
-    job = Job(
-        f"g{n:03d}/controller", "lens", INSPECTOR, _payload(bench, n, proposer, parent, sha256), inputs, (),
-        bench.limits(),
-    )  # fmt: skip
-    outcome = bench.run_one(job)
+    found = read_controller(bench, f"g{n:03d}/controller", n, proposer, parent, ruling)
+    return record | {"weights_sha256": ruling.sha256} | found
+
+
+def read_controller(
+    bench: Bench, key: str, n: int, proposer: TransformerProposer, parent: Genome, ruling: Reign
+) -> Record:
+    """``verdict``, ``reason`` and figures of one controller: see ``examine``."""
+    inputs = {WEIGHTS: bench.run_dir / ruling.weights} if ruling.weights else {}
+    payload = _payload(bench, n, proposer, parent, ruling.sha256)
+    outcome = bench.run_one(Job(key, "lens", INSPECTOR, payload, inputs, (), bench.limits()))
     if not isinstance(outcome, Completed):
-        found: Record = {"verdict": "failed", "reason": describe(outcome)[1]}
-    else:
-        found = _found(outcome.result, bench, n, proposer, parent)
-    return record | {"weights_sha256": sha256} | found
+        return {"verdict": "failed", "reason": describe(outcome)[1]}
+    return _found(outcome.result, bench, n, proposer, parent)
 
 
 def _payload(bench: Bench, n: int, proposer: TransformerProposer, parent: Genome, sha256: str | None) -> Record:

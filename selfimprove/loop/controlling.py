@@ -1,37 +1,31 @@
-"""The controller inside the loop: its jobs are contained, priced and recorded like any other."""
+"""The controller inside the loop: it is asked, taught and read, and each answer is recorded once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
 from selfimprove.archive.checkpoint import store
-from selfimprove.containment.policy import assess
-from selfimprove.containment.supervisor import Completed, Job
-from selfimprove.controller.proposer import ControlResult, Experience, Outcome, Price
+from selfimprove.controller.proposer import Experience, Outcome, Update
 from selfimprove.controller.random_search import RandomProposer
 from selfimprove.controller.registry import make
-from selfimprove.errors import LimitReached, SelfImproveError
+from selfimprove.controller.transformer import TransformerProposer
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop import submission
-from selfimprove.loop.attempts import attempt
 from selfimprove.loop.controller_inspection import examine
-from selfimprove.loop.granting import charge, forfeit, grant, spendable
-from selfimprove.loop.slots import Bench, describe
+from selfimprove.loop.controller_jobs import ControllerJobs
+from selfimprove.loop.reign import Reign, reign
+from selfimprove.loop.slots import Bench
 from selfimprove.loop.stages import FINAL
 from selfimprove.loop.submission import Submission
+from selfimprove.loop.succession import Succession
 from selfimprove.seeds import derive
 
 FLOOD = 100_000  # proposals beyond those asked for that are still counted
 SAME = 0.01  # gains of skill smaller than this are called the same
-
-
-class ControlFailed(SelfImproveError):
-    """The controller's job was denied or not answered: the generation goes on with random proposals, or unlearned."""
 
 
 class Controlling:
@@ -40,11 +34,15 @@ class Controlling:
     def __init__(self, bench: Bench, space: Space) -> None:
         self._bench = bench
         self._space = space
-        self._key = ""
-        self._owed: tuple[str, int] | None = None  # a job whose effect is not on record yet
-        self._ours: Exception | None = None  # a halt, a limit, a full disk while the controller's job ran
-        seed = derive(bench.config.seed, "controller", "init")
-        self._proposer = make(bench.config.controller, space, self._execute, self.genome_of, seed)
+        self._jobs = ControllerJobs(bench)
+        config, seed = bench.config.controller, derive(bench.config.seed, "controller", "init")
+        self._proposer = make(config, space, self._jobs.execute, self.genome_of, seed)
+
+        def build(genome: Genome) -> TransformerProposer:
+            return TransformerProposer(config, space, self._jobs.execute, self.genome_of, seed, genome)
+
+        self._build = build
+        self._succession = Succession(bench, space, self._jobs, self.genome_of, build)
 
     def genome_of(self, sha256: str) -> Genome:
         """A genome of this run; raises KeyError for another."""
@@ -60,45 +58,44 @@ class Controlling:
         """Proposals for generation ``n``; random ones where the controller or its worker fails."""
 
         def propose() -> dict[str, Any]:
-            self._key = f"g{n:03d}/ask"
+            self._jobs.key = f"g{n:03d}/ask"
             history, count = self.history(), self._bench.config.candidates
             seed = derive(self._bench.config.seed, "ask", n)
             reason = ""
             try:
-                self._restore()
+                self._restore(n - 1)
                 proposals = list(islice(self._proposer.ask([parent], history, count, seed), count + FLOOD))
             except Exception as error:
-                reason = self._excuse(error)
+                reason = self._jobs.excuse(error)
                 proposals = RandomProposer(self._space).ask([parent], history, count, seed)
             written = [submission.write(proposal, parents=1) for proposal in proposals[:count]]
             surplus = max(0, len(proposals) - count)  # more than was asked for is counted, not looked at
             return {"generation": n, "reason": reason, "surplus": surplus, "proposals": written}
 
         answer = self._bench.journal.once("ask", (n,), propose)
-        self._pay()
+        self._jobs.pay()
         return [submission.read(proposal) for proposal in answer["proposals"]]
 
     def tell(self, n: int) -> None:
         """Learn from the whole history and keep the new weights."""
 
         def learn() -> dict[str, Any]:
-            self._key = f"g{n:03d}/tell"
+            self._jobs.key = f"g{n:03d}/tell"
             asked = self._bench.journal.find("ask", n) or {"proposals": []}
             entropies = [p["entropy"] for p in asked["proposals"] if p["entropy"] is not None]
             body: dict[str, Any] = {"generation": n, "flops": 0, "loss": None, "weights": None, "reason": ""}
             body["entropy"] = sum(entropies) / len(entropies) if entropies else None
             history = self.history()
             try:
-                self._restore()
-                update = self._proposer.tell(history, derive(self._bench.config.seed, "tell", n))
+                self._restore(n)
+                update = self._update(n, history)
                 weights, loss = update.weights, submission.finite(update.loss)
             except Exception as error:
-                return body | {"reason": self._excuse(error)}
-            paid = self._owed[1] if self._owed is not None else 0  # what it cost is for us to say
-            body |= {"flops": paid, "loss": loss}
+                return body | {"reason": self._jobs.excuse(error)}
+            body |= {"flops": self._jobs.owed, "loss": loss}  # what it cost is for us to say
             if weights is not None:
                 folder = self._bench.run_dir / "controller"
-                genome = self._bench.config.controller.genome()
+                genome = self._ruling(n).genome
                 stored = store(folder, f"g{n:03d}", weights, {"genome_sha256": genome.sha256})
                 body |= {
                     "weights": stored.path.relative_to(self._bench.run_dir).as_posix(),
@@ -110,13 +107,21 @@ class Controlling:
             return body
 
         self._bench.journal.once("controller", (n,), learn)
-        self._pay()
+        self._jobs.pay()
 
     def inspect(self, n: int, parent: Genome) -> dict[str, Any]:
         """Read the controller as generation ``n`` left it, before it is asked to edit ``parent``; the record."""
-        return self._bench.journal.once(
-            "controller_inspection", (n,), lambda: examine(self._bench, n, self._proposer, parent)
-        )
+
+        def read() -> dict[str, Any]:
+            self._restore(n)
+            return examine(self._bench, n, self._proposer, parent, self._ruling(n))
+
+        return self._bench.journal.once("controller_inspection", (n,), read)
+
+    def hand_over(self, n: int, promoted: Genome) -> None:
+        """Where the run says so, decide whether what generation ``n`` promoted becomes the controller's own genome."""
+        if self._bench.config.controller.recursion not in ("none", "frozen"):
+            self._succession.after(n, promoted, self._ruling(n - 1).genome, self.history())
 
     def history(self) -> list[Experience]:
         """What became of every proposal so far, from the ledger."""
@@ -190,58 +195,21 @@ class Controlling:
         rungs = (body for body in self._bench.journal.all("rung") if body["generation"] == place[0])
         return any(place[1] in body["cut"] for body in rungs)
 
-    def _restore(self) -> None:
-        """Continue from the newest weights in the ledger."""
-        stored = [body["weights"] for body in self._bench.journal.all("controller") if body["weights"]]
-        self._proposer.restore(self._bench.run_dir / stored[-1] if stored else None)
+    def _update(self, n: int, history: Sequence[Experience]) -> Update:
+        """Teach the controller; one that keeps its genome where others may hand over trains for what that costs."""
+        seed, given = derive(self._bench.config.seed, "tell", n), self._bench.journal.find("handover", n)
+        if self._bench.config.controller.recursion == "frozen":
+            return Update(flops=0)
+        if given is not None and given["extra_flops"] and isinstance(self._proposer, TransformerProposer):
+            return self._proposer.tell(history, seed, given["extra_flops"])
+        return self._proposer.tell(history, seed)
 
-    def _excuse(self, error: Exception) -> str:
-        """Why a controller failed, for the record; what ended its job from our side is raised again."""
-        if error is self._ours:
-            raise error
-        return submission.printable(str(error) or type(error).__name__, submission.REASON)
+    def _ruling(self, n: int) -> Reign:
+        return reign(self._bench.journal, self._bench.config.controller.genome(), n)
 
-    def _execute(self, payload: dict[str, Any], inputs: dict[str, Path], outputs: tuple[str, ...], /) -> ControlResult:
-        """See ``_run``; remembers what went wrong on our side, which is no failure of the controller."""
-        try:
-            return self._run(payload, inputs, outputs)
-        except ControlFailed:
-            raise
-        except Exception as error:
-            self._ours = error
-            raise
-
-    def _run(self, payload: dict[str, Any], inputs: dict[str, Path], outputs: tuple[str, ...]) -> ControlResult:
-        """Run one controller job under a permit, by the limits on any candidate.
-
-        Raises:
-            ControlFailed: it is over one of them, or it was not answered.
-            LimitReached: the budget does not cover it.
-        """
-        bench, key, price = self._bench, self._key, Price(**payload["price"])
-        denial = assess(price, bench.config.limits, device=bench.config.device)
-        if denial is not None:
-            raise ControlFailed(f"permit {key}", denial.reason, remedy="raise the limit that it names")
-        if price.flops > spendable(bench.budget, bench.config.limits):
-            amount = f"{price.flops} FLOPs"
-            raise LimitReached(f"run {key} within limits.flops", amount, "what is left", "raise limits.flops")
-        genome = bench.config.controller.genome()
-        bench.register(genome)
-        job = Job(key, "torch", payload["entry"], payload, inputs, outputs, bench.limits(output_bytes=1 << 24))
-        attempts = attempt(
-            bench.supervisor,
-            [job],
-            on_start=lambda _: grant(bench, key, "controller", genome.sha256, FINAL, price),
-            on_killed=lambda _: forfeit(bench, key),
-        )
-        outcome = next(found for _, found in list(attempts))
-        self._owed = (key, price.flops)
-        if not isinstance(outcome, Completed):
-            raise ControlFailed(f"run the controller for {key}", describe(outcome)[1])
-        return ControlResult(outcome.result, outcome.outputs)
-
-    def _pay(self) -> None:
-        """Charge the job under the record just written, if it took one."""
-        if self._owed is not None:
-            charge(self._bench, *self._owed)
-        self._owed = None
+    def _restore(self, n: int) -> None:
+        """Be the controller that generation ``n`` left: its genome, and its newest weights."""
+        ruling = self._ruling(n)
+        if isinstance(self._proposer, TransformerProposer) and self._proposer.genome != ruling.genome:
+            self._proposer = self._build(ruling.genome)
+        self._proposer.restore(self._bench.run_dir / ruling.weights if ruling.weights else None)

@@ -12,7 +12,7 @@ from selfimprove.tasks.score import Score
 
 
 def run_generation(lab: Laboratory, n: int) -> None:
-    """Select, propose, apply, quote, train, inspect, decide, climb, learn; every effect recorded once.
+    """Select, propose, apply, quote, train, inspect, decide, climb, hand over, learn; every effect recorded once.
 
     A training is cut into stages. Each needs a permit of its own, which is signed as it starts, and not before the
     checkpoint of the stage before was evaluated and its constraint probed.
@@ -33,6 +33,7 @@ def run_generation(lab: Laboratory, n: int) -> None:
         ahead = scores[leader.index].skill - reference.skill > lab.config.min_gain
         decide(lab, n, parent, leader, ahead=ahead)
     lab.climb(n, reference)
+    lab.hand_over(n)
     lab.learn(n)
     lab.close_generation(n)
     lab.watch(n)

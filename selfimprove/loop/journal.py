@@ -35,6 +35,9 @@ IDENTITY: dict[str, tuple[str, ...]] = {
     "decision": ("generation", "index"),
     "climb": ("generation",),
     "level_score": ("generation", "genome"),
+    "contender": ("generation",),
+    "trial": ("generation", "role"),
+    "handover": ("generation",),
     "controller": ("generation",),
     "controller_inspection": ("generation",),
     "generation": ("generation",),
@@ -48,7 +51,7 @@ IDENTITY: dict[str, tuple[str, ...]] = {
 METERED = frozenset(
     {
         *("ask", "screen", "stage", "reading", "outcome", "evaluation", "inspection", "controller"),
-        *("controller_inspection", "charge", "unattended", "halt", "finish"),
+        *("contender", "trial", "handover", "controller_inspection", "charge", "unattended", "halt", "finish"),
     }
 )
 """Kinds that follow a worker's doing, or end a sitting: they say what all workers spent until then."""

@@ -172,6 +172,12 @@ class Laboratory:
         """
         self._climbing.after(n, self.champion(before=n + 1), reference)
 
+    def hand_over(self, n: int) -> None:
+        """Where this generation promoted a genome, let it become the controller's own if it proposes better."""
+        champion = self.champion(before=n + 1)
+        if champion.sha256 != self.champion(before=n).sha256:
+            self.controlling.hand_over(n, champion)
+
     def learn(self, n: int) -> None:
         """Let the controller learn from everything so far, and read what it has become."""
         self.controlling.tell(n)

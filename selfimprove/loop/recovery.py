@@ -10,6 +10,7 @@ from typing import Protocol
 
 from selfimprove.containment.budget import Budget
 from selfimprove.loop.journal import Journal
+from selfimprove.loop.reign import CONTENDER, INCUMBENT
 
 _CONTROLLER_RECORDS = {"ask": "ask", "tell": "controller"}  # verb of the key -> kind of the record that it ends in
 _FIRST_OF_A_SITTING = frozenset({"run", "resume", "recovery"})
@@ -33,6 +34,8 @@ def settle_open(journal: Journal, budget: Budget) -> None:
 
 def _is_done(journal: Journal, key: str) -> bool:
     generation, _, verb = key.partition("/")
+    if verb in (CONTENDER, INCUMBENT):
+        return journal.find("trial", int(generation[1:]), verb) is not None
     if verb in _CONTROLLER_RECORDS:
         return journal.find(_CONTROLLER_RECORDS[verb], int(generation[1:])) is not None
     slot, _, stage = key.rpartition("@")

@@ -1,0 +1,89 @@
+"""The freeze: what is fixed before the final half of the objectives is run, and that it is run for no other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from benchmarks.setting import ROOT
+from selfimprove.errors import ConfigError
+
+KEYS = ("commit", "sha256", "date", "weights")
+
+
+@dataclass(frozen=True)
+class Freeze:
+    """A committed freeze.
+
+    Attributes:
+        commit: of the code, an ancestor of what is checked out.
+        sha256: of the shipped weights.
+        weights: their path in the checkout.
+        date: when it was written, as YYYY-MM-DD.
+        digest: of all this; rows carry it.
+    """
+
+    commit: str
+    sha256: str
+    weights: str
+    date: str
+    digest: str
+
+    @classmethod
+    def read(cls, path: Path, root: Path = ROOT) -> Freeze:
+        """A freeze from its file.
+
+        Raises:
+            ConfigError: it is not committed as it stands, lacks a key, its commit is not in the history, or the
+                weights in the checkout are others.
+        """
+        known = _known(path, root)
+        if not _git(root, "merge-base", "--is-ancestor", known["commit"], "HEAD"):
+            raise ConfigError(f"read the freeze {path}", known["commit"], "a commit that HEAD comes from")
+        weights = root / known["weights"]
+        found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "no file"
+        if found != known["sha256"]:
+            remedy = "restore the weights, or freeze these before their first final run"
+            raise ConfigError(f"check the weights {known['weights']}", found, f"sha256 {known['sha256']}", remedy)
+        text = json.dumps(known, sort_keys=True)
+        return cls(**known, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def refuse_other_rows(half: str, freeze: Freeze | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse the final half without a freeze, and rows of two freezes in one folder.
+
+    Raises:
+        ConfigError: says which.
+    """
+    if half == "final" and freeze is None:
+        remedy = "commit a freeze with the keys " + ", ".join(KEYS)
+        raise ConfigError("run the final half", "no freeze", "--freeze FILE, a committed one", remedy)
+    others = sorted({str(row.get("freeze")) for row in rows} - {str(freeze.digest if freeze else None)})
+    if others:
+        remedy = "the final half is run once: for another freeze, say so and choose another folder"
+        raise ConfigError("add rows to the folder", ", ".join(others), "rows of this freeze alone", remedy)
+
+
+def _known(path: Path, root: Path) -> dict[str, str]:
+    clean = _git(root, "ls-files", "--error-unmatch", str(path.resolve())) and _git(
+        root, "diff", "--quiet", "HEAD", "--", str(path.resolve())
+    )
+    if not clean:
+        raise ConfigError("read the freeze", str(path), "a file that is committed as it stands", "git commit it")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        known = {key: str(found[key]) for key in KEYS}
+        date.fromisoformat(known["date"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"read the freeze {path}", repr(error), "JSON with the keys " + ", ".join(KEYS)) from None
+    return known
+
+
+def _git(root: Path, *arguments: str) -> bool:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True).returncode == 0

@@ -21,6 +21,7 @@ STUDIES: Mapping[str, str] = {
     "calibration": "benchmarks.calibration:main",
     "grokking": "benchmarks.grokking:main",
     "induction": "benchmarks.induction:main",
+    "controller": "benchmarks.controller:main",
 }
 BENCHMARKS: Mapping[str, str] = {
     "containment": "benchmarks.containment:main",

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from selfimprove.genome.architecture import Architecture
@@ -101,7 +101,7 @@ class PosEmbed(nn.Module):
         super().__init__()
         self.W_pos = nn.Parameter(torch.empty(context, width))
 
-    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+    def forward(self, tokens: Shaped[Tensor, "batch pos ..."]) -> Float[Tensor, "batch pos d_model"]:
         return self.W_pos[: tokens.shape[1]].expand(tokens.shape[0], -1, -1)
 
 
@@ -199,11 +199,18 @@ class Transformer(nn.Module):
         logits: Tensor = self.unembed(x)
         return self.capped(self.hook_uncapped(logits)) if self.cfg.output_logits_soft_cap > 0 else logits
 
+    def read(self, embedded: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos vocab"]:
+        """Logits of head 0 for what is no sequence of tokens, each position in the place of a token's embedding."""
+        return self._scored(self._through(embedded))
+
     def _final(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream after the final norm."""
-        x = self.hook_embed(self.embed(tokens))
+        return self._through(self.embed(tokens))
+
+    def _through(self, embedded: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        x = self.hook_embed(embedded)
         if self.learned_positions:
-            x = x + self.hook_pos_embed(self.pos_embed(tokens))
+            x = x + self.hook_pos_embed(self.pos_embed(embedded))
         carried = Carried(embedding=x)
         for block in self.blocks:
             x = block(x, carried)

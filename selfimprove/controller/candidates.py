@@ -1,0 +1,52 @@
+"""Points that are worth asking the forecaster about: new ones, and changes of the best. Imports no torch."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from selfimprove.controller.encoding import Encoding
+
+Array = NDArray[np.float64]
+
+STEPS = (0.03, 0.1, 0.3)  # deviations of a change, as parts of a range
+ANYWHERE = 0.3  # chance that a changed number goes anywhere in its range
+CROSSED = 0.25  # share of the changed points that first take each parameter from one of two good ones
+
+
+def change(
+    encoding: Encoding, good: Float[Array, "point parameter"], count: int, rng: np.random.Generator
+) -> Float[Array, "changed parameter"]:
+    """Points with one parameter or a few changed, from good ones; better ones come first, and more often.
+
+    Args:
+        encoding: of the space.
+        good: at least one point, the best first.
+        count: how many.
+        rng: of the draws.
+    """
+    n, width = good.shape
+    picked = np.minimum(rng.geometric(min(0.5, 3 / n), (2, count)) - 1, n - 1)
+    crossed = (rng.random((count, width)) < 0.5) & (rng.random((count, 1)) < CROSSED)
+    points = np.where(crossed, good[picked[1]], good[picked[0]])
+    fresh = encoding.uniform(count, rng)
+    changed = rng.random((count, width)) < rng.choice([1.0, 2.0, 4.0], (count, 1)) / max(width, 1)
+    changed[np.arange(count), rng.integers(width, size=count)] = True
+    near = points + rng.normal(size=points.shape) * rng.choice(STEPS, (count, 1))
+    goes_near = encoding.ordered & (rng.random(points.shape) > ANYWHERE) & ~np.isnan(points)
+    moved = np.where(goes_near, near, fresh)
+    return encoding.snap(np.where(changed | np.isnan(points), moved, points))
+
+
+def unseen(
+    points: Float[Array, "point parameter"], seen: Float[Array, "trial parameter"]
+) -> Float[Array, "new parameter"]:
+    """Those that are no trial, each once, in their order; all of them where nothing is left."""
+    known = {row.tobytes() for row in np.round(seen, 9)}
+    kept = []
+    for row, key in zip(points, np.round(points, 9), strict=True):
+        if key.tobytes() not in known:
+            known.add(key.tobytes())
+            kept.append(row)
+    return np.array(kept) if kept else points

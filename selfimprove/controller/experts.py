@@ -1,0 +1,172 @@
+"""Simple forecasters of an objective from its trials, each right for another kind of objective.
+An expert is a Gaussian process with one fixed kernel (Rasmussen & Williams 2006): how fast outcomes change with
+distance, whether parameters act one by one, in pairs or all together, and whether all count alike or those more whose
+values alone tell outcomes apart. Its noise is chosen on a grid by marginal likelihood, its amplitude in closed form. So
+all of them cost a few factorizations, and nothing is tuned on the objective at hand. Which of them to believe is what
+the forecaster learns (``selfimprove.controller.forecaster``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+NOISES = (1e-4, 1e-2, 0.1, 0.5)  # variance of the noise over that of the signal
+DEPTHS = ("flat", "additive", "pairs", "near", "middle", "far", "smooth near", "smooth far")
+RELEVANT = ("additive relevant", "near relevant", "far relevant", "smooth relevant")
+NAMES = (*DEPTHS, *RELEVANT)
+FIGURES = 4  # of one expert about one point
+BINS = 5  # that values with an order are grouped into, to see whether they tell outcomes apart
+JITTER = 1e-8
+
+
+def ranks(values: Float[Array, " trial"]) -> Float[Array, " trial"]:
+    """Outcomes as normal scores of their ranks: the order is all that counts, so no scale and no outlier does."""
+    kinds, at, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    first = np.cumsum(sizes) - sizes
+    return _scores(len(values))[first + (sizes - 1) // 2][at] if len(kinds) else np.empty(0)
+
+
+@lru_cache(maxsize=1024)
+def _scores(count: int) -> Float[Array, " rank"]:
+    """Normal scores of the ranks of so many outcomes."""
+    return np.array([NormalDist().inv_cdf((rank + 0.5) / count) for rank in range(count)])
+
+
+def distances(
+    a: Float[Array, "a parameter"], b: Float[Array, "b parameter"], ordered: Bool[NDArray[np.bool_], " parameter"]
+) -> Float[Array, "a b parameter"]:
+    """Distance of each parameter, 0 to 1: between places in a range; 1 for another choice, or where only one has it."""
+    here, there = np.isnan(a)[:, None, :], np.isnan(b)[None, :, :]
+    apart = np.abs(np.nan_to_num(a)[:, None, :] - np.nan_to_num(b)[None, :, :])
+    apart = np.where(ordered, apart, apart > 0.5)
+    return np.where(here | there, here != there, apart)
+
+
+def relevance(
+    points: Float[Array, "trial parameter"], z: Float[Array, " trial"], ordered: Bool[NDArray[np.bool_], " parameter"]
+) -> Float[Array, " parameter"]:
+    """How much of the outcome's variance each parameter explains alone, adjusted for chance; with mean 1."""
+    total = float(((z - z.mean()) ** 2).sum()) or 1.0
+    found = np.empty(points.shape[1])
+    for column, has_order in enumerate(ordered):
+        values = np.nan_to_num(points[:, column], nan=-1.0)
+        groups = np.ceil(values * BINS) if has_order else values
+        kinds, at = np.unique(groups, return_inverse=True)
+        sizes = np.bincount(at)
+        between = float((np.bincount(at, z - z.mean()) ** 2 / sizes).sum()) / total
+        free = max(len(z) - len(kinds), 1)
+        found[column] = max(0.0, 1 - (1 - between) * (len(z) - 1) / free)
+    shared = found + 0.05
+    return np.asarray(shared / shared.mean())
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of all experts, in units of the distances that the trials have from each other."""
+
+    weights: Float[Array, " parameter"]
+    spans: tuple[float, float, float, float]
+
+    @classmethod
+    def of(cls, apart: Float[Array, "trial trial parameter"], weights: Float[Array, " parameter"]) -> Kernels:
+        """Kernels for trials that are so far apart."""
+        upper = np.triu_indices(len(apart), 1)
+        sums = (apart.sum(-1), (apart**2).sum(-1), apart @ weights, apart**2 @ weights)
+        spans = [float(np.median(one[upper])) if len(upper[0]) else 1.0 for one in sums]
+        return cls(weights, (*(max(one, 1e-3) for one in spans),))  # type: ignore[arg-type]
+
+    def __call__(self, apart: Float[Array, "a b parameter"]) -> Float[Array, "expert a b"]:
+        """Covariances, 1 at distance 0."""
+        even, even_squares, by_weight, by_weight_squares = self.spans
+        one_by_one = np.exp(-apart / 0.3)
+        l1, l2 = apart.sum(-1) / even, (apart**2).sum(-1) / even_squares
+        own_l1, own_l2 = (apart @ self.weights) / by_weight, (apart**2 @ self.weights) / by_weight_squares
+        additive = one_by_one.mean(-1)
+        return np.stack([
+            (l1 == 0).astype(np.float64),
+            additive,
+            additive**3,
+            np.exp(-l1 / 0.3),
+            np.exp(-l1),
+            np.exp(-l1 / 3),
+            np.exp(-l2 / 0.2),
+            np.exp(-l2),
+            one_by_one @ (self.weights / self.weights.sum()),
+            np.exp(-own_l1 / 0.5),
+            np.exp(-own_l1 / 2),
+            np.exp(-own_l2 / 0.5),
+        ])  # fmt: skip
+
+
+class Experts:
+    """All experts, fitted to the trials of one objective.
+
+    Args:
+        points: encoded trials; see ``Encoding``.
+        z: their outcomes, of mean about 0 and variance about 1; less is better.
+        ordered: which parameters have an order.
+
+    Attributes:
+        trials: figures of every expert about each trial from all the *others*, ``[trial, expert * FIGURES]``.
+    """
+
+    def __init__(
+        self,
+        points: Float[Array, "trial parameter"],
+        z: Float[Array, " trial"],
+        ordered: Bool[NDArray[np.bool_], " parameter"],
+    ) -> None:
+        self._points, self._ordered = points, ordered
+        apart = distances(points, points, ordered)
+        self._kernels = Kernels.of(apart, relevance(points, z, ordered))
+        inverses, alphas, self._scales, self._noises, self._evidence = _fit(self._kernels(apart), z)
+        self._inverses, self._alphas = inverses, alphas
+        precision = np.diagonal(inverses, axis1=1, axis2=2)
+        self.trials = self._figures(z - alphas / precision, np.sqrt(self._scales[:, None] / precision))
+
+    def about(self, points: Float[Array, "point parameter"]) -> Float[Array, "point figure"]:
+        """Figures of every expert about new points: mean, log deviation of the mean, evidence, log noise."""
+        cross = self._kernels(distances(points, self._points, self._ordered))
+        mean = np.einsum("ept,et->ep", cross, self._alphas)
+        explained = ((cross @ self._inverses) * cross).sum(-1)
+        deviation = np.sqrt(self._scales[:, None] * np.maximum(1.0 - explained, 1e-6))
+        return self._figures(mean, deviation)
+
+    def _figures(self, mean: Array, deviation: Array) -> Float[Array, "point figure"]:
+        """Experts' figures side by side; evidence is per trial, over the best expert's."""
+        shape = mean.shape
+        evidence = np.broadcast_to((self._evidence - self._evidence.max())[:, None], shape)
+        noise = np.broadcast_to(np.log10(self._noises * self._scales + 1e-9)[:, None], shape)
+        figures = np.stack([mean, np.log(deviation + 1e-6), evidence * 10, noise], axis=-1)
+        return np.ascontiguousarray(figures.transpose(1, 0, 2)).reshape(shape[1], -1)
+
+
+def _fit(
+    covariance: Float[Array, "expert trial trial"], z: Float[Array, " trial"]
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Choose each expert's noise by its marginal likelihood.
+
+    Returns:
+        Inverse of each covariance with its noise, its product with ``z``, the signal's variance, the noise over it, and
+        the log evidence per trial.
+    """
+    n, noises = len(z), torch.tensor(NOISES, dtype=torch.float64)
+    noisy = torch.from_numpy(covariance)[:, None] + (noises + JITTER)[:, None, None] * torch.eye(n, dtype=torch.float64)
+    factors = torch.linalg.cholesky(noisy)
+    white = torch.linalg.solve_triangular(factors, torch.from_numpy(z)[:, None], upper=False).squeeze(-1)
+    scales = (white**2).mean(-1) + 1e-9
+    evidence = -0.5 * scales.log() - factors.diagonal(dim1=-2, dim2=-1).log().mean(-1)
+    best = evidence.argmax(-1, keepdim=True)
+    chosen = factors[torch.arange(len(factors)), best[:, 0]]
+    inverses = torch.cholesky_inverse(chosen).numpy()
+    scale, most = (one.gather(-1, best).squeeze(-1).numpy() for one in (scales, evidence))
+    return inverses, inverses @ z, scale, noises[best[:, 0]].numpy(), most

@@ -1,0 +1,129 @@
+"""The learned controller as a sampler for any Optuna study.
+
+    import optuna
+    from selfimprove.controller import ControllerSampler
+
+    study = optuna.create_study(sampler=ControllerSampler(seed=0))
+    study.optimize(objective, n_trials=150)
+
+Each proposal is the point, of several hundred, from which the forecaster expects the largest improvement over the best
+trial (Jones et al. 1998). It knows nothing of an objective but its trials: what was learned before is how trials of
+synthetic objectives foretell each other. See ``selfimprove.controller.forecaster``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from selfimprove.controller.candidates import change, unseen
+from selfimprove.controller.encoding import Encoding
+from selfimprove.controller.experts import ranks
+from selfimprove.controller.forecaster import Forecast, Forecaster, load
+
+MOST = 200  # trials that are read: the best half of them and the newest, where there are more
+RANDOM, CHANGED, REFINED = 128, 192, 128  # points that are asked about: new, changed from good trials, from good points
+PARENTS = 20  # good trials, and good points, that changes start from
+ROUNDS = 2  # of refinement
+
+Array = NDArray[np.float64]
+
+
+class ControllerSampler(BaseSampler):
+    """Proposes what a meta-trained transformer expects the largest improvement from.
+
+    Works on floats, integers and categories, on a log scale and in steps, and on conditional parameters: of those that
+    not every trial has it learns only where a study has a space of its own for them (as Optuna's other relative
+    samplers), and draws them at random.
+
+    Args:
+        seed: of the random draws; None: another one each time.
+        n_startup_trials: finished trials before the first proposal; until then points are drawn at random.
+        forecaster: a model other than the one that comes with the package.
+    """
+
+    def __init__(
+        self, *, seed: int | None = None, n_startup_trials: int = 10, forecaster: Forecaster | None = None
+    ) -> None:
+        if n_startup_trials < 0:
+            raise ValueError(f"n_startup_trials: got {n_startup_trials}; at least 0")
+        self._rng = np.random.default_rng(seed)
+        self._independent = RandomSampler(seed=seed)
+        self._startup = n_startup_trials
+        self._forecaster = forecaster or load()
+        self._space = IntersectionSearchSpace()
+
+    def reseed_rng(self) -> None:
+        """Another random state, for a copy of this sampler that runs beside it."""
+        self._rng = np.random.default_rng()
+        self._independent.reseed_rng()
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The parameters that all trials have had, without those that have only one value."""
+        space = self._space.calculate(study)
+        return {name: distribution for name, distribution in space.items() if not distribution.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Values of all parameters in the space; none where there are too few trials yet.
+
+        Raises:
+            ValueError: the study has several objectives.
+        """
+        self._raise_error_if_multi_objective(study)
+        trials = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,), use_cache=True)
+        if not search_space or len(trials) < max(self._startup, 1):
+            return {}
+        encoding = Encoding(search_space)
+        values = np.array([one.value for one in trials], dtype=np.float64)
+        values = values if study.direction == StudyDirection.MINIMIZE else -values
+        points = encoding.encode([one.params for one in trials])
+        running = study._get_trials(deepcopy=False, states=(TrialState.RUNNING,), use_cache=True)
+        waiting = encoding.encode([one.params for one in running if one.number != trial.number and one.params])
+        return encoding.decode(self._propose(encoding, points, values, waiting))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A random value."""
+        self._raise_error_if_multi_objective(study)
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Nothing, but for the random draws."""
+        self._independent.before_trial(study, trial)
+
+    def _propose(self, encoding: Encoding, points: Array, values: Array, waiting: Array) -> Array:
+        """The point with the largest expected improvement among those asked about."""
+        points, values = _readable(points, values)
+        z = ranks(values)
+        forecast = Forecast(self._forecaster, points, z, encoding.ordered)
+        seen = np.concatenate([points, waiting])
+        good = points[np.argsort(forecast.settled, kind="stable")[:PARENTS]]
+        asked = np.concatenate([encoding.uniform(RANDOM, self._rng), change(encoding, good, CHANGED, self._rng)])
+        asked = unseen(asked, seen)
+        worth = forecast.improvement(asked)
+        for _ in range(ROUNDS):
+            best = asked[np.argsort(-worth, kind="stable")[:PARENTS]]
+            more = unseen(change(encoding, best, REFINED, self._rng), np.concatenate([seen, asked]))
+            asked, worth = np.concatenate([asked, more]), np.concatenate([worth, forecast.improvement(more)])
+        return np.asarray(asked[int(np.argmax(worth))])
+
+
+def _readable(points: Array, values: Array) -> tuple[Array, Array]:
+    """At most ``MOST`` trials, the best ones and the newest; infinite values in their order among the finite ones."""
+    values = np.nan_to_num(values, nan=np.inf, posinf=np.finfo(float).max, neginf=np.finfo(float).min)
+    if len(values) <= MOST:
+        return points, values
+    best = np.argsort(values, kind="stable")[: MOST // 2]
+    others = np.setdiff1d(np.arange(len(values)), best)[-(MOST - len(best)) :]
+    kept = np.sort(np.concatenate([best, others]))
+    return points[kept], values[kept]

@@ -1,4 +1,4 @@
-"""Points that are worth asking the forecaster about: new ones, and changes of the best. Imports no torch."""
+"""Points that are worth asking the forecaster about: new ones, and changes of the best."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from selfimprove.controller.encoding import Encoding
+from selfimprove.controller.experts import distances
 
 Array = NDArray[np.float64]
 
@@ -39,14 +40,33 @@ def change(
     return encoding.snap(np.where(changed | np.isnan(points), moved, points))
 
 
+def conform(
+    encoding: Encoding, points: Float[Array, "point parameter"], trials: Float[Array, "trial parameter"]
+) -> Float[Array, "point parameter"]:
+    """Points without the parameters that the trial most like them lacked.
+
+    Alike is who agrees in most of the parameters that all trials have: those decide about the others.
+
+    Args:
+        encoding: of the space.
+        points: with a value of every parameter.
+        trials: at least one; NaN where it lacked one.
+    """
+    always = ~np.isnan(trials).any(0)
+    if always.all():
+        return points
+    apart = distances(points[:, always], trials[:, always], encoding.ordered[always]).sum(-1)
+    return np.where(np.isnan(trials[apart.argmin(-1)]), np.nan, points)
+
+
 def unseen(
     points: Float[Array, "point parameter"], seen: Float[Array, "trial parameter"]
 ) -> Float[Array, "new parameter"]:
-    """Those that are no trial, each once, in their order; all of them where nothing is left."""
+    """Those that are no trial, each once, in their order."""
     known = {row.tobytes() for row in np.round(seen, 9)}
-    kept = []
-    for row, key in zip(points, np.round(points, 9), strict=True):
-        if key.tobytes() not in known:
-            known.add(key.tobytes())
-            kept.append(row)
-    return np.array(kept) if kept else points
+    new = np.zeros(len(points), dtype=bool)
+    for at, row in enumerate(np.round(points, 9)):
+        key = row.tobytes()
+        new[at] = key not in known
+        known.add(key)
+    return points[new]

@@ -48,8 +48,9 @@ class Encoding:
         return np.array(rows, dtype=np.float64).reshape(len(points), len(self.names))
 
     def decode(self, row: Float[NDArray[np.float64], " parameter"]) -> dict[str, Any]:
-        """The values of one point; of a number the nearest one that its distribution has."""
-        return {name: _decode(self.distributions[name], value) for name, value in zip(self.names, row, strict=True)}
+        """The values of one point, but of what is NaN; of a number the nearest one that its distribution has."""
+        found = ((name, value) for name, value in zip(self.names, row, strict=True) if not math.isnan(value))
+        return {name: _decode(self.distributions[name], value) for name, value in found}
 
     def uniform(self, count: int, rng: np.random.Generator) -> Float[NDArray[np.float64], "point parameter"]:
         """Points drawn evenly: over the range of a float, over the values of the others."""

@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from selfimprove.controller.candidates import change, unseen
+from selfimprove.controller.candidates import change, conform, unseen
 from selfimprove.controller.encoding import Encoding
 from selfimprove.controller.experts import ranks
 from selfimprove.controller.forecaster import Forecast, Forecaster, load
@@ -39,9 +38,8 @@ Array = NDArray[np.float64]
 class ControllerSampler(BaseSampler):
     """Proposes what a meta-trained transformer expects the largest improvement from.
 
-    Works on floats, integers and categories, on a log scale and in steps, and on conditional parameters: of those that
-    not every trial has it learns only where a study has a space of its own for them (as Optuna's other relative
-    samplers), and draws them at random.
+    Works on floats, integers and categories, on a log scale and in steps, and on conditional parameters: a point is
+    expected to have those that the trial most like it had. Of a parameter whose range changes, the newest range counts.
 
     Args:
         seed: of the random draws; None: another one each time.
@@ -58,7 +56,6 @@ class ControllerSampler(BaseSampler):
         self._independent = RandomSampler(seed=seed)
         self._startup = n_startup_trials
         self._forecaster = forecaster or load()
-        self._space = IntersectionSearchSpace()
 
     def reseed_rng(self) -> None:
         """Another random state, for a copy of this sampler that runs beside it."""
@@ -66,14 +63,15 @@ class ControllerSampler(BaseSampler):
         self._independent.reseed_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters that all trials have had, without those that have only one value."""
-        space = self._space.calculate(study)
+        """All parameters of the finished trials, as the newest of them had each, without those of only one value."""
+        trials = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,), use_cache=True)
+        space = {name: distribution for one in trials for name, distribution in one.distributions.items()}
         return {name: distribution for name, distribution in space.items() if not distribution.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Values of all parameters in the space; none where there are too few trials yet.
+        """Values of the parameters that the trial is expected to have; none where there are too few trials yet.
 
         Raises:
             ValueError: the study has several objectives.
@@ -109,12 +107,16 @@ class ControllerSampler(BaseSampler):
         seen = np.concatenate([points, waiting])
         good = points[np.argsort(forecast.settled, kind="stable")[:PARENTS]]
         asked = np.concatenate([encoding.uniform(RANDOM, self._rng), change(encoding, good, CHANGED, self._rng)])
-        asked = unseen(asked, seen)
+        asked = conform(encoding, asked, points)
+        new = unseen(asked, seen)
+        asked = new if len(new) else asked  # where all have been tried, the best of them once more
         worth = forecast.improvement(asked)
         for _ in range(ROUNDS):
             best = asked[np.argsort(-worth, kind="stable")[:PARENTS]]
-            more = unseen(change(encoding, best, REFINED, self._rng), np.concatenate([seen, asked]))
-            asked, worth = np.concatenate([asked, more]), np.concatenate([worth, forecast.improvement(more)])
+            more = conform(encoding, change(encoding, best, REFINED, self._rng), points)
+            more = unseen(more, np.concatenate([seen, asked]))
+            if len(more):
+                asked, worth = np.concatenate([asked, more]), np.concatenate([worth, forecast.improvement(more)])
         return np.asarray(asked[int(np.argmax(worth))])
 
 

@@ -23,16 +23,7 @@ def _tpe(*, seed: int, startup: int, noisy: bool) -> BaseSampler:
     return TPESampler(seed=seed)
 
 
-def _tpe_tuned(
-    *,
-    seed: int,
-    startup: int,
-    noisy: bool,
-    multivariate: bool = True,
-    candidates: int = 24,
-    prior_weight: float = 1.0,
-    gamma: float = 0.1,
-) -> BaseSampler:
+def _tpe_tuned(*, seed: int, startup: int, noisy: bool, multivariate: bool = True, candidates: int = 24) -> BaseSampler:
     return TPESampler(
         seed=seed,
         n_startup_trials=startup,
@@ -40,9 +31,6 @@ def _tpe_tuned(
         group=multivariate,
         constant_liar=False,
         n_ei_candidates=candidates,
-        prior_weight=prior_weight,
-        gamma=lambda n: min(int(gamma * n) + 1, 25),
-        warn_independent_sampling=False,
     )
 
 

@@ -56,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
     jobs = [(name, o.name, seed) for seed in seeds for o in half(chosen.half) for name in chosen.samplers]
     folder.mkdir(parents=True, exist_ok=True)
+    cut_torn_line(folder / ROWS)
     done = run_missing(jobs, folder / ROWS, chosen, freeze)
     rows = rows_of(folder / ROWS)
     if rows:
@@ -86,7 +87,7 @@ def run_one(job: Job, evaluations: int) -> Row:
     Returns:
         ``incumbent``: pairs of an evaluation, from 1, and the noise-free value of the incumbent from there on;
         ``optimum`` and ``random_median``: what regret is measured from, and in units of; ``seconds``: of the
-        processor, for a proposal after the startup trials, with what it takes to be told of its value.
+        processor, for a proposal after the startup trials, to be told of its value, and its evaluation.
     """
     name, objective_name, seed = job
     objective = OBJECTIVES[objective_name]
@@ -95,20 +96,18 @@ def run_one(job: Job, evaluations: int) -> Row:
     sampler_seed = derive(seed, "sampler", objective_name) % 2**32
     sampler = build(name, seed=sampler_seed, startup=STARTUP, noisy=deviation > 0)
     study = _study(sampler, objective, seed)
-    incumbent, least, spent = list[tuple[int, float]](), float("inf"), 0.0
+    incumbent, least, start = list[tuple[int, float]](), float("inf"), 0.0
     for evaluation in range(1, evaluations + 1):
-        start = time.process_time()
+        if evaluation == STARTUP + 1:
+            start = time.process_time()
         trial = study.ask()
-        params = suggested(trial, instance)
-        asked = time.process_time() - start
-        value = instance.value(params)
+        value = instance.value(suggested(trial, instance))
         observed = value + deviation * noise.gauss(0, 1)
         if observed < least:
             least = observed
             incumbent.append((evaluation, _rounded(value)))
-        start = time.process_time()
         study.tell(trial, observed)
-        spent += (asked + time.process_time() - start) * (evaluation > STARTUP)
+    spent = time.process_time() - start if evaluations > STARTUP else 0.0
     found = random_search(objective, seed)
     return {
         "sampler": name,
@@ -133,13 +132,15 @@ def suggested(trial: optuna.Trial, instance: Instance) -> dict[str, Any]:
 
 def rows_of(path: Path) -> list[Row]:
     """Rows of earlier sittings; what was cut off while it was written is no row."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def cut_torn_line(path: Path) -> None:
+    """Drop a last line that was cut off while it was written, so that the next row does not join it."""
+    if path.exists():
+        held = path.read_bytes()
+        path.write_bytes(held[: held.rfind(b"\n") + 1])
 
 
 def _study(sampler: optuna.samplers.BaseSampler, objective: Objective, seed: int) -> optuna.Study:

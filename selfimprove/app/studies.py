@@ -22,12 +22,14 @@ STUDIES: Mapping[str, str] = {
     "grokking": "benchmarks.grokking:main",
     "induction": "benchmarks.induction:main",
     "controller": "benchmarks.controller:main",
+    "samplers": "benchmarks.samplers:main",
 }
 BENCHMARKS: Mapping[str, str] = {
     "containment": "benchmarks.containment:main",
     "inspection": "benchmarks.inspection:main",
     "ladder": "benchmarks.ladder:main",
     "planted": "benchmarks.planted:main",
+    "proposers": "benchmarks.proposers:main",
 }
 
 

@@ -15,6 +15,7 @@ from benchmarks.setting import ROOT
 from selfimprove.errors import ConfigError
 
 KEYS = ("commit", "sha256", "date", "weights")
+MEASURES = ("samplers.py", "sampler_names.py", "sampler_baselines.py", "black_box*")  # what must stay as it was frozen
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ class Freeze:
 
         Raises:
             ConfigError: it is not committed as it stands, lacks a key, its commit is not in the history, or the
-                weights in the checkout are others.
+                objectives, the other samplers or the weights in the checkout are not those of that commit.
         """
         known = _known(path, root)
         if not _git(root, "merge-base", "--is-ancestor", known["commit"], "HEAD"):
             raise ConfigError(f"read the freeze {path}", known["commit"], "a commit that HEAD comes from")
+        if not _git(root, "diff", "--quiet", known["commit"], "--", *(f"benchmarks/{name}" for name in MEASURES)):
+            raise ConfigError("compare with the freeze", "other objectives or samplers", f"those of {known['commit']}")
         weights = root / known["weights"]
         found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "no file"
         if found != known["sha256"]:

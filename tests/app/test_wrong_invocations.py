@@ -35,7 +35,7 @@ TYPED = [
     ),
     Case("run controler=random", ("controler", "did you mean 'controller'?")),
     Case("run controller=radnom", ("radnom", "random, transformer", "did you mean 'random'?")),
-    Case("run experiment=quik", ("quik", "gpu, meta_alignment, quick, text, tiny", "did you mean 'quick'?")),
+    Case("run experiment=quik", ("quik", "gpu, meta_alignment, quick, recursion, text, tiny", "did you mean 'quick'?")),
     Case("run +experiment=tiny", ("experiment", "leave out the '+'")),
     Case("run controller=5", ("group", "number")),
     Case("run seed", ("seed", "key=value")),

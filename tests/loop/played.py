@@ -106,8 +106,14 @@ def asked(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def told(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
-    proposer = TransformerProposer(CONFIG.controller, Space(CONFIG.space), None, None, 0)  # type: ignore[arg-type]
+    genome = Genome.from_json(job.payload["genome"])
+    proposer = TransformerProposer(CONFIG.controller, Space(CONFIG.space), None, None, 0, genome)  # type: ignore[arg-type]
     return {"diverged": False, "loss": 1.0, "entropy": 1.0}, {WEIGHTS: zeros(proposer.shapes)}
+
+
+def tried(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
+    said, outputs = told(job)
+    return said | {"log_probs": [-1.0 for _ in job.payload["held_out"]]}, outputs
 
 
 def controller_inspected(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -116,6 +122,7 @@ def controller_inspected(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 PLAYED = {
     "train": trained, "evaluate": scored, "inspect": inspected, "screen": screened, "ask": asked, "tell": told,
+    "trial": tried,
     "inspect_controller": controller_inspected,
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import random
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from benchmarks import samplers, samplers_summary
-from benchmarks.black_box_suite import OBJECTIVES
+from benchmarks.black_box_suite import OBJECTIVES, split_file
 from benchmarks.sampler_baselines import (
     HillClimbing,
     RegularizedEvolution,
@@ -169,6 +170,8 @@ def frozen(tmp_path: Path) -> tuple[Path, Path]:
     root = tmp_path / "repository"
     root.mkdir()
     (root / "weights").write_bytes(b"weights")
+    (root / "benchmarks").mkdir()
+    (root / "benchmarks" / "black_box_mixed.py").write_text("objectives", "utf-8")
     git(root, "init", "-q")
     commit(root)
     freeze = {"sha256": hashlib.sha256(b"weights").hexdigest(), "weights": "weights", "date": "2026-11-27"}
@@ -209,6 +212,14 @@ def test_a_freeze_that_is_not_committed_as_it_stands_is_refused(frozen: tuple[Pa
         Freeze.read(root / "new.json", root)
 
 
+def test_objectives_and_samplers_stay_as_they_were_frozen(frozen: tuple[Path, Path]) -> None:
+    root, path = frozen
+    (root / "benchmarks" / "black_box_mixed.py").write_text("easier objectives", "utf-8")
+    commit(root)
+    with pytest.raises(ConfigError, match="other objectives or samplers"):
+        Freeze.read(path, root)
+
+
 def test_a_freeze_of_other_weights_or_of_another_history_is_refused(frozen: tuple[Path, Path]) -> None:
     root, path = frozen
     (root / "weights").write_bytes(b"others")
@@ -222,6 +233,25 @@ def test_a_freeze_of_other_weights_or_of_another_history_is_refused(frozen: tupl
     commit(root)
     with pytest.raises(ConfigError, match="weights"):
         Freeze.read(path, root)
+
+
+@pytest.mark.parametrize("study", ["fast"])
+def test_the_baselines_have_the_settings_that_were_best_on_the_development_half(study: str) -> None:
+    """By the area; on seeds that no other rows have."""
+    folder = samplers.FOLDER / "tuning" / study
+    tried: dict[str, dict[str, float]] = {}
+    for one in json.loads((folder / "summary.json").read_text("utf-8"))["comparisons"][0]["samplers"]:
+        name, _, settings = one["sampler"].partition(":")
+        tried.setdefault(name, {})[settings] = one["area"]["iqm"]
+    for name, areas in tried.items():
+        best = min(areas, key=areas.__getitem__)
+        defaults = inspect.signature(SAMPLERS[name]).parameters
+        for word in filter(None, best.split(",")):
+            key, _, value = word.partition("=")
+            assert str(defaults[key].default).lower() == value
+    rows = samplers.rows_of(folder / "rows.jsonl")
+    assert {row["objective"] for row in rows} <= set(split_file()["development"])
+    assert min(row["seed"] for row in rows) >= 1000
 
 
 def row(sampler: str, seed: int, objective: str, incumbent: list[Any]) -> dict[str, Any]:

@@ -70,6 +70,7 @@ COMMANDS = {
     "audit": "prove that a run's ledger, budget and files are unchanged",
     "inspect": "what the probes and lenses read in each generation",
     "report": "write report.html again",
+    "claim": "what a run claims, on which evidence, and what it owes; as files that rsi-audit checks",
     "reproduce": "train a promoted generation again and compare the weights",
     "doctor": "what this machine can enforce, by which mechanism, and what to change for the rest",
     "redteam": "attack the containment in every known way, or with a file of one's own attacks",
@@ -99,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
             made[name].add_argument("--reason", required=True, help="why it may go on; kept in the ledger")
         elif name not in ("run", "doctor", "redteam"):
             made[name].add_argument("run", nargs="?", metavar="RUN", help="run folder (default: the latest run)")
-    for name in ("status", "audit", "inspect", "report", "reproduce", "doctor", "redteam"):
+    for name in ("status", "audit", "inspect", "report", "claim", "reproduce", "doctor", "redteam"):
         made[name].add_argument("--json", action="store_true", help="print JSON with stable keys")
     made["resume"].add_argument("--clear-halt", action="store_true", help="lift a halt; the ledger records it")
     made["halt"].add_argument("--reason", default="halted by a person", help="kept in the ledger")
@@ -114,6 +115,16 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="OTHER",
         help="another run to stand beside it; may be repeated",
+    )
+    made["claim"].add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="OTHER",
+        help="a run of another arm or root seed that claims about the controller rest on; may be repeated",
+    )
+    made["claim"].add_argument(
+        "--export", metavar="FOLDER", help="write the files that rsi-audit reads, and its commands"
     )
     made["redteam"].add_argument(
         "--only", action="append", default=[], metavar="NAME", help="a category, or category/name; may be repeated"
@@ -163,6 +174,10 @@ def _dispatch(words: list[str]) -> int:
         from selfimprove.app.doctor import doctor
 
         return doctor(arguments)
+    if arguments.command == "claim":
+        from selfimprove.app.claim_command import claim
+
+        return claim(arguments)
     if arguments.command == "redteam":
         from selfimprove.app.redteam import redteam
 

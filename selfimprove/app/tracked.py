@@ -6,9 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from selfimprove.app.report.controllers import ControllerReading, read_controller
+from selfimprove.app.report.quality import Quality, read_quality
 from selfimprove.app.report.readings import Inspection, read_inspection
-from selfimprove.app.report.views import Retention
+from selfimprove.app.report.records import Record, Records
+from selfimprove.app.report.views import Fate, Retention
 from selfimprove.app.view import CandidateRow, RunView
+from selfimprove.loop.anytime import Steps
 
 CANDIDATES = (
     *("generation", "index", "genome", "edits", "kinds", "status", "skill", "retention", "flops"),
@@ -16,6 +19,7 @@ CANDIDATES = (
 )
 PROBES = ("generation", "index", "variable", "layer", "layer_index", "accuracy", "control", "selectivity", "majority")
 SHARES = ("denied", "refused", "forbidden", "over_caps")  # of a generation's proposals
+LOST: tuple[Fate, ...] = ("denied", "invalid", "duplicate", "failed", "stopped")  # proposals without a score
 
 _KEPT = ("best_skill", "charged_flops", "proposals", "valid", "denied", "stopped", "failed", "audited", "promoted")
 
@@ -37,7 +41,37 @@ def metrics(view: RunView, generation: int) -> dict[str, Any]:
         found |= {f"gate/{name}": confirmation[name] for name in ("difference", "p_value") if name in confirmation}
         retention = confirmation.get("retention") or {}
         found |= {"retention/confirmed": retention["kept"] / retention["n"]} if retention.get("n") else {}
-    return found | readings(view, generation)
+    return found | quality(view, generation) | readings(view, generation)
+
+
+def quality(view: RunView, generation: int) -> dict[str, Any]:
+    """How good the proposals of a generation were, and what the search has reached with them so far."""
+    whole = _quality(view)
+    one = next((one for one in whole.generations if one.generation == generation), None)
+    if one is None:
+        return {}
+    best = one.imp.get(one.proposals)
+    return dict(
+        _known(
+            {
+                **{f"controller/imp_at_{k}": value for k, value in one.imp.items() if k != one.proposals},
+                "controller/imp_of_all": best,
+                "controller/imp_of_all_fresh": one.fresh,
+                **{f"controller/{fate}_rate": one.share(fate) for fate in LOST},
+                **{
+                    f"controller/kind_{kind}_rate": sum(fates.values()) / one.proposals
+                    for kind, fates in one.kinds.items()
+                },
+                "controller/proposal_entropy": one.entropy,
+                "controller/loss": one.loss,
+                "search/best_so_far": _last(whole.best),
+                "search/confirmed_gain": _last(whole.confirmed),
+                "search/area": whole.area,
+                "search/regret": whole.regret,
+                "search/human_ladder_recovered": whole.human.recovered,
+            }
+        )
+    )
 
 
 def readings(view: RunView, generation: int) -> dict[str, Any]:
@@ -76,7 +110,7 @@ def probes(view: RunView) -> list[list[Any]]:
 
 
 def figures(view: RunView) -> dict[str, Any]:
-    """Charts and tables over the whole run: probe accuracy by layer, one line a generation; retention by generation."""
+    """Charts and tables over the whole run: probe accuracy by layer, retention by generation, gains by compute."""
     import wandb
 
     lines: dict[str, dict[int, list[float | None]]] = {}
@@ -98,7 +132,23 @@ def figures(view: RunView) -> dict[str, Any]:
         drawn["inspection/retention"] = wandb.plot.scatter(table, "generation", "retention", title="Halt retention")
     if rows := probes(view):
         drawn["inspection/probes"] = wandb.Table(columns=list(PROBES), data=rows)
+    if (gained := _quality(view).confirmed).values:
+        drawn["search/gain_by_flops"] = wandb.plot.line_series(
+            xs=list(gained.charged),
+            ys=[list(gained.values)],
+            keys=["confirmed gain"],
+            title="Confirmed gain against charged FLOPs",
+            xname="charged FLOPs",
+        )
     return drawn | {"candidates": wandb.Table(columns=list(CANDIDATES), data=candidates(view))}
+
+
+def _quality(view: RunView) -> Quality:
+    return read_quality(Records(tuple(Record(kind, body) for kind, body in view.searched)))
+
+
+def _last(steps: Steps) -> float | None:
+    return steps.values[-1] if steps.values else None
 
 
 def _inspections(view: RunView) -> Iterator[Inspection]:

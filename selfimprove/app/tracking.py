@@ -28,7 +28,7 @@ BUFFER_EVENTS = 2000
 # Only these record kinds are drawn, and whole genomes and usage details stay in the ledger.
 _KINDS = frozenset(
     {
-        *("run", "proposal", "denial", "charge", "outcome", "score"),
+        *("run", "proposal", "denial", "charge", "outcome", "score", "reference", "controller", "climb"),
         *(
             "inspection",
             "controller_inspection",

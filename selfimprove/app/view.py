@@ -15,6 +15,14 @@ WORDS_OF_FAILURE = {
 }
 """What it means where such a record has a reason."""
 
+SEARCH = frozenset(
+    {
+        *("run", "proposal", "denial", "charge", "outcome", "score", "reference", "confirmation", "decision", "climb"),
+        *("controller", "generation"),
+    }
+)
+"""Kinds that say how good proposals were."""
+
 _JOB_KEY = re.compile(r"g(\d{1,6})(?:/c(\d{1,6}))?(?:/|$)")
 
 
@@ -54,6 +62,7 @@ class RunView:
     inspections: list[dict[str, Any]] = field(default_factory=list)
     confirmations: dict[int, dict[str, Any]] = field(default_factory=dict)
     controllers: dict[int, dict[str, Any]] = field(default_factory=dict)  # their inspections
+    searched: list[tuple[str, Body]] = field(default_factory=list)  # records of ``SEARCH``, as they came
 
     @property
     def planned(self) -> int:
@@ -67,6 +76,8 @@ class RunView:
 
     def apply(self, kind: str, body: Body) -> None:
         """Take in one record; kinds that nothing here shows are ignored."""
+        if kind in SEARCH:
+            self.searched.append((kind, body))
         handler = _HANDLERS.get(kind)
         if handler is not None:
             handler(self, body)

@@ -47,7 +47,7 @@ def imp_at_k(gains: Sequence[float | None], k: int, fresh: Fresh | None = None) 
     chosen = np.array([max(0.0, gain or 0.0) for gain in gains])
     worth = np.array([g if again is None or g == 0 else again for g, again in zip(chosen, fresh, strict=True)])
     order = np.argsort(chosen, kind="stable")
-    weights = np.array([math.comb(i, k - 1) for i in range(n)], dtype=np.float64) / math.comb(n, k)
+    weights = np.array([math.comb(i, k - 1) / math.comb(n, k) for i in range(n)])
     return float(_shared(chosen[order], weights) @ worth[order])
 
 

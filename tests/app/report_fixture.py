@@ -172,6 +172,9 @@ def _propose(
 ) -> tuple[tuple[int, str], list[tuple[int, str]]]:
     """Write the candidates of one generation; returns the leader and every scored (index, genome)."""
     scored, skills = [], {}
+    found = tasks(random.Random(generation), level)
+    skill = sum(task["skill"] for task in found.values()) / len(found)
+    out.add("reference", generation=generation, genome=parent, split="search", seeds=2, skill=skill, tasks=found)
     for index in range(count):
         kind, edits, gain = ORDINARY[(index + 3 * generation) % len(ORDINARY)]
         winner = WINNERS.get(generation)

@@ -143,7 +143,7 @@ def test_the_gate_names_its_test_with_seeds_split_and_level(page: str) -> None:
 
 def test_a_degraded_property_is_announced_on_top_of_the_page_and_of_every_section(page: str) -> None:
     sections = len(re.findall(r'<section id="[a-z]+" aria-labelledby', page))
-    assert page.count("Degraded containment: memory") == sections == 10
+    assert page.count("Degraded containment: memory") == sections == 11
     assert "Containment was degraded in this run." in page
 
 
@@ -219,7 +219,7 @@ def test_the_result_states_difference_test_tasks_and_retention_of_both_splits(ru
     record = next(
         json.loads(line)["body"] for line in (run_dir / "ledger.jsonl").read_text().splitlines() if '"sealed"' in line
     )
-    section = page[page.index('<section id="result"') : page.index('<section id="lineage"')]
+    section = page[page.index('<section id="result"') : page.index('<section id="claims"')]
     for split in ("sealed", "gate"):
         pair = record[split]
         assert f"Champion against seed genome, {split} split" in section
@@ -233,7 +233,7 @@ def test_the_result_states_difference_test_tasks_and_retention_of_both_splits(ru
 
 
 def test_the_result_says_whether_the_gain_carries_over_to_families_that_the_search_never_saw(page: str) -> None:
-    section = page[page.index('<section id="result"') : page.index('<section id="lineage"')]
+    section = page[page.index('<section id="result"') : page.index('<section id="claims"')]
     assert "Champion against seed genome, held-out families" in section
     verdict = section[section.index("Trained on families that the search has never seen the champion scores") :][:600]
     assert "not better" in verdict
@@ -257,7 +257,7 @@ def test_a_difference_within_noise_is_not_called_better(tmp_path: Path) -> None:
 
 
 def test_seeds_and_hashes_are_not_dumped_into_the_result(page: str) -> None:
-    section = page[page.index('<section id="result"') : page.index('<section id="lineage"')]
+    section = page[page.index('<section id="result"') : page.index('<section id="claims"')]
     assert not re.search(r"\d{15}", section)
     assert section.count("<tr") == 14
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from selfimprove.app.report.records import Record, Records, place, shown, text, texts
+from selfimprove.app.report.records import Record, Records, integer, place, shown, text, texts
 from selfimprove.app.report.views import Candidate, Charge, Denial, Fate, Outcome, Score
 from selfimprove.app.view import job_place
 
@@ -45,6 +45,19 @@ def build_candidates(
             closed=spot[0] in closed,
         )
     return tuple(found[spot] for spot in sorted(found))
+
+
+def read_charges(records: Records) -> tuple[Charge, ...]:
+    """Every booked expense, in ledger order."""
+    return tuple(filter(None, map(_charge, records.of("charge"))))
+
+
+def _charge(line: Record) -> Charge | None:
+    flops, total = integer(line.body.get("flops")), integer(line.body.get("total"))
+    if flops is None or flops < 0:
+        return None
+    key = text(line.body.get("key"))
+    return Charge(key, text(line.body.get("account")) or "search", flops, total or 0, job_place(key)[0])
 
 
 def _outcomes(records: Records) -> dict[_Place, list[Outcome]]:

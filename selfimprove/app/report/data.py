@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from selfimprove.app.report.about import run_info
-from selfimprove.app.report.candidates import build_candidates
+from selfimprove.app.report.candidates import build_candidates, read_charges
+from selfimprove.app.report.claim import claim_card
 from selfimprove.app.report.climbs import exam_levels, read_capped, read_levels, read_rises
 from selfimprove.app.report.comparisons import read_confirmations, read_finals
 from selfimprove.app.report.controllers import read_controllers
 from selfimprove.app.report.overview import Report
+from selfimprove.app.report.quality import read_quality, read_steps
 from selfimprove.app.report.readings import read_inspections
 from selfimprove.app.report.records import (
     Record,
@@ -23,9 +25,9 @@ from selfimprove.app.report.records import (
 )
 from selfimprove.app.report.rivals import THIS, run_rows
 from selfimprove.app.report.scores import read_curve, read_score
-from selfimprove.app.report.views import Charge, ControllerStep, Generation, Score
+from selfimprove.app.report.views import Generation, Score
 from selfimprove.app.report.wires import read_waiting, read_wires, trip_text
-from selfimprove.app.view import WORDS_OF_FAILURE, job_place
+from selfimprove.app.view import WORDS_OF_FAILURE
 
 _EVENTS = ("recovery", "halt", "clear_halt", "resume", "approval", "unattended", "finish")
 
@@ -41,7 +43,7 @@ def build_report(records: Records, baselines: Mapping[str, Records] | None = Non
     generations = tuple(filter(None, map(_generation, records.of("generation"))))
     scores = {spot: score for line in records.of("score") if (spot := place(line)) and (score := read_score(line.body))}
     seed_genome = _seed_genome(records)
-    charges = tuple(filter(None, map(_charge, records.of("charge"))))
+    charges = read_charges(records)
     candidates = build_candidates(records, scores, charges, frozenset(entry.number for entry in generations))
     return Report(
         run=run_info(records, charges),
@@ -52,7 +54,9 @@ def build_report(records: Records, baselines: Mapping[str, Records] | None = Non
         confirmations=read_confirmations(records),
         inspections=read_inspections(records),
         readings=read_controllers(records),
-        controller=tuple(filter(None, map(_controller, records.of("controller")))),
+        controller=read_steps(records),
+        quality=read_quality(records),
+        claims=claim_card(records, baselines),
         charges=charges,
         curve=read_curve(THIS, records),
         baselines=tuple(read_curve(label, lines) for label, lines in (baselines or {}).items()),
@@ -101,21 +105,6 @@ def _generation(line: Record) -> Generation | None:
     promoted, stopped = body.get("promoted") is True, integer(body.get("stopped"))
     regret = number(mapping(body.get("regret")).get("nats"))
     return Generation(found, text(body.get("champion")), skill, charged, promoted, stopped, regret)
-
-
-def _charge(line: Record) -> Charge | None:
-    flops, total = integer(line.body.get("flops")), integer(line.body.get("total"))
-    if flops is None or flops < 0:
-        return None
-    key = text(line.body.get("key"))
-    return Charge(key, text(line.body.get("account")) or "search", flops, total or 0, job_place(key)[0])
-
-
-def _controller(line: Record) -> ControllerStep | None:
-    body, generation = line.body, integer(line.body.get("generation"))
-    if generation is None:
-        return None
-    return ControllerStep(generation, number(body.get("loss")), number(body.get("entropy")))
 
 
 def _seed_genome(records: Records) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from selfimprove.app.report.claim import ClaimCard
 from selfimprove.app.report.climbs import Rise
 from selfimprove.app.report.controllers import ControllerReading
+from selfimprove.app.report.quality import Quality
 from selfimprove.app.report.readings import Inspection
 from selfimprove.app.report.views import (
     Candidate,
@@ -47,6 +49,8 @@ class Report:
     controller: tuple[ControllerStep, ...]
     charges: tuple[Charge, ...]
     curve: Curve
+    quality: Quality
+    claims: ClaimCard
     readings: tuple[ControllerReading, ...] = ()
     baselines: tuple[Curve, ...] = ()
     runs: tuple[RunRow, ...] = ()

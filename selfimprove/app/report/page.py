@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from selfimprove.app import units
-from selfimprove.app.report import constancy, evidence, finals, inside, minds, progress, spending, text, tree
+from selfimprove.app.report import constancy, evidence, finals, inside, minds, progress, proposals, spending, text, tree
 from selfimprove.app.report.data import build_report
 from selfimprove.app.report.overview import Report
 from selfimprove.app.report.records import mapping, read_records, shown, texts
@@ -78,6 +78,7 @@ def render(report: Report) -> str:
         direction=constancy.direction,
         selectivity=minds.selectivity,
         percent=text.percent,
+        fates=proposals.fates,
     )
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
@@ -129,6 +130,8 @@ def _figures(report: Report) -> dict[str, Any]:
         "probes": inside.probe_panels(report),
         "lens": inside.lens_panels(report),
         "rates": minds.rates(report),
+        "gained": proposals.gained(report),
+        "improvement": proposals.improvement(report),
         "controller_probes": minds.probe_maps(report),
         "budget": spending.budget_bar(report),
         "budget_by_generation": spending.budget_by_generation(report),
@@ -171,6 +174,10 @@ def _tables(report: Report) -> dict[str, Any]:
         "inspections": [(i, [i.instrument(name) for name in names]) for i in report.inspected],
         "beside": [(i, i.beside) for i in report.inspected if i.beside],
         "readings": minds.shown(report),
+        "quality": proposals.rows(report),
+        "subsets": proposals.subsets(report),
+        "kinds": proposals.kinds(report),
+        "merit": proposals.figures_of_merit(report),
         "test": report.confirmations[0].pair if report.confirmations else None,
         "verdict": finals.verdict(report.finals),
     }

@@ -1,0 +1,102 @@
+"""Claims that one run cannot make: about the controller, from runs of several arms that share their root seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from selfimprove.app.report.claim_evidence import Claim, Evidence, not_claimed
+from selfimprove.app.report.comparisons import read_finals
+from selfimprove.app.report.records import Records, mapping, number
+from selfimprove.loop.statistics import MOST_PAIRS, exact_interval, holm, sign_flip_p_value
+
+PROMOTES = ("architecture", "loss", "both")  # arms in which a promoted genome may become the controller's own
+CONTROLS = {"extra": "the same extra training without a new genome", "sham": "sham promotion of a random valid genome"}
+_OF_AN_ARM = ("name", "recursion")  # of the controller's configuration
+_ALONE = ("seed", "experiment")  # what two comparable runs may differ in beside that
+
+Gains = dict[str, float]  # by root seed
+
+
+def arm_of(records: Records) -> str:
+    """What a run's controller is: ``random`` and other names of controllers; of a learning one, what becomes of it."""
+    controller = mapping(mapping(records.last("run").get("config")).get("controller"))
+    name = str(controller.get("name", ""))
+    return str(controller.get("recursion", "none")) if name == "transformer" else name
+
+
+def against_random(records: Records, others: Sequence[Records]) -> Claim:
+    """Whether the controller finds more than random proposals do, at the same limits."""
+    name, control = "better_than_random", "random proposals on the same space, with the same limits and root seeds"
+    statement = "The controller's proposals lead to more than random ones do, on the sealed split."
+    if arm_of(records) == "random":
+        return not_claimed(name, statement, control, "this run's own proposals are random")
+    return _over(name, statement, control, records, others, ("random",))
+
+
+def self_improvement(records: Records, others: Sequence[Records]) -> Claim:
+    """Self-improvement proper: promotion into the controller beats extra training, and it beats sham promotion."""
+    name, control = "self_improvement", "; ".join(CONTROLS.values())
+    statement = "Building the next controller from what was promoted leads to more than its two controls do."
+    arm = arm_of(records)
+    if arm not in PROMOTES:
+        why = f"in the arm {arm!r} no promoted genome becomes a controller"
+        return not_claimed(name, statement, control, f"not tested: {why}")
+    accepted = sum(line.body.get("accepted") is True for line in records.of("handover"))
+    if not accepted:
+        return not_claimed(name, statement, control, "not tested: no promoted genome took the controller over")
+    return _over(name, statement, control, records, others, tuple(CONTROLS))
+
+
+def _over(
+    name: str, statement: str, control: str, records: Records, others: Sequence[Records], controls: Sequence[str]
+) -> Claim:
+    """One arm against each of its controls, paired by root seed; p by Holm, and the weakest of them counts."""
+    fit = [other for other in others if _comparable(records, other)]
+    gains = {arm: _gains([records, *fit], arm) for arm in (arm_of(records), *controls)}
+    alpha = number(mapping(records.last("run").get("config")).get("alpha")) or 0.01
+    if missing := [arm for arm in controls if not gains[arm]]:
+        why = f"no finished run with controller {' and '.join(missing)} stands beside this one"
+        return not_claimed(name, statement, control, f"not tested: {why}")
+    ours = gains[arm_of(records)]
+    pairs = [[ours[seed] - gains[arm][seed] for seed in sorted(ours.keys() & gains[arm].keys())] for arm in controls]
+    n = min(len(differences) for differences in pairs)
+    least = len(controls) / 2**n
+    if n == 0 or least >= alpha:
+        why = f"{n} root seeds that both have cannot bring p below {min(1.0, least):g}, and alpha is {alpha:g}"
+        return not_claimed(name, statement, control, f"not tested: {why}")
+    pairs = [differences[:MOST_PAIRS] for differences in pairs]
+    adjusted = holm([sign_flip_p_value(differences) for differences in pairs])
+    p, differences, arm = max(zip(adjusted, pairs, controls, strict=True))
+    mean = math.fsum(differences) / len(differences)
+    note = "root seeds paired" + (f"; shown is the weaker comparison, with {arm}" if len(controls) > 1 else "")
+    evidence = Evidence("sealed", len(differences), mean, exact_interval(differences), p, note)
+    reason = "" if p < alpha else f"not better than {arm} beyond noise: p = {p:.4f}, alpha {alpha:g}"
+    return Claim(name, statement, control, not reason, reason, evidence)
+
+
+def _gains(runs: Sequence[Records], arm: str) -> Gains:
+    """Champion minus seed genome on the sealed split by root seed; 0 for a finished run that promoted nothing."""
+    found: Gains = {}
+    for records in runs:
+        finish, seed = records.last("finish"), str(records.last("run").get("root_seed"))
+        if arm_of(records) != arm or finish.get("state") != "finished":
+            continue
+        sealed = next((pair.mean for pair in read_finals(records) if pair.split == "sealed"), None)
+        promoted = any(line.body.get("promoted") is True for line in records.of("decision"))
+        if sealed is not None or not promoted:
+            found[seed] = sealed if sealed is not None else 0.0
+    return found
+
+
+def _comparable(ours: Records, theirs: Records) -> bool:
+    """Whether two runs differ in nothing but their root seed and their arm."""
+    return _setting(ours) == _setting(theirs) != {}
+
+
+def _setting(records: Records) -> dict[str, Any]:
+    config = dict(mapping(records.last("run").get("config")))
+    controller: Mapping[str, Any] = mapping(config.pop("controller", None))
+    learning = {key: value for key, value in controller.items() if key not in _OF_AN_ARM}
+    return {**{key: value for key, value in config.items() if key not in _ALONE}, "controller": learning}

@@ -1,0 +1,223 @@
+"""The claim card claims what was tested and passed, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfimprove.app.report.claim import ClaimCard, claim_card
+from selfimprove.app.report.claim_evidence import Claim
+from selfimprove.app.report.records import Records, read_records
+from tests.app import report_fixture as fixture
+from tests.app.ledger_writer import Writer, digest
+
+Change = Callable[[Writer], None]
+
+
+def card_of(writer: Writer, folder: Path, keep: int | None = None) -> ClaimCard:
+    return claim_card(read_records(writer.write(folder, keep)))
+
+
+def named(card: ClaimCard, name: str) -> Claim:
+    [found] = [claim for claim in card.claims if claim.name == name]
+    return found
+
+
+def last(writer: Writer, kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(line["body"] for line in reversed(writer.lines) if line["kind"] == kind)
+    return found
+
+
+def test_a_finished_run_claims_its_gain_over_the_seed_with_effect_interval_p_and_n(tmp_path: Path) -> None:
+    writer = fixture.full_run()
+    sealed = last(writer, "sealed")["sealed"]
+    claim = named(card_of(writer, tmp_path), "beats_the_seed")
+    assert claim.claimed, claim.reason
+    assert claim.evidence is not None
+    assert claim.evidence.effect == pytest.approx(sealed["difference"])
+    assert (claim.evidence.n, claim.evidence.p_value, claim.evidence.split) == (8, 1 / 256, "sealed")
+    differences = [a - b for a, b in zip(sealed["candidate"], sealed["parent_skill"], strict=True)]
+    low, high = claim.evidence.interval or (0.0, 0.0)
+    assert min(differences) <= low < claim.evidence.effect < high <= max(differences)
+
+
+def _worse(writer: Writer) -> None:
+    sealed = last(writer, "sealed")["sealed"]
+    sealed["candidate"][0] = sealed["parent_skill"][0] - 1.0
+    sealed["p_value"] = 0.5
+
+
+def _forged(writer: Writer) -> None:
+    last(writer, "sealed")["sealed"]["p_value"] = 0.001
+
+
+def _other_genome(writer: Writer) -> None:
+    last(writer, "sealed")["genome"] = digest("another")
+
+
+def _peeked(writer: Writer) -> None:
+    score = {"key": "g002/c01/s0/sealed", "status": "completed", "score": {"skill": 0.9, "tasks": {}}}
+    writer.lines.insert(100, {"kind": "evaluation", "body": score})
+
+
+def _overspent(writer: Writer) -> None:
+    charge = next(line["body"] for line in writer.lines if line["body"].get("key") == "final/candidate/s0")
+    charge["flops"] *= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_worse, "not better beyond noise"),
+        (_forged, "the recorded p does not follow from the recorded pairs"),
+        (_other_genome, "another genome"),
+        (_peeked, "1 evaluations on the sealed split came before the last choice"),
+        (_overspent, "compute was not matched"),
+    ],
+)
+def test_whatever_speaks_against_the_gain_keeps_it_from_being_claimed(
+    change: Change, reason: str, tmp_path: Path
+) -> None:
+    writer = fixture.full_run()
+    change(writer)
+    claim = named(card_of(writer, tmp_path), "beats_the_seed")
+    assert not claim.claimed
+    assert reason in claim.reason
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3, 57, 300, 500])
+def test_a_run_that_was_cut_off_claims_nothing_that_it_did_not_test(tmp_path: Path, keep: int) -> None:
+    card = card_of(fixture.full_run(), tmp_path, keep)
+    assert not any(claim.claimed for claim in card.claims)
+    assert all(claim.reason.startswith("not tested") for claim in card.claims if claim.evidence is None)
+    assert card.owed[0] == "a finished run: this one has not ended"
+
+
+def test_what_no_arm_beside_the_run_has_tested_is_not_claimed(tmp_path: Path) -> None:
+    card = card_of(fixture.full_run(), tmp_path)
+    for name in ("better_than_random", "self_improvement"):
+        claim = named(card, name)
+        assert (claim.claimed, claim.evidence) == (False, None)
+        assert claim.reason.startswith("not tested: ")
+    for owed in (
+        "a run with random proposals beside it",
+        "an arm with sham promotion",
+        "a frozen controller beside it",
+    ):
+        assert owed in card.owed
+    assert "other root seeds: the search itself ran once" in card.owed
+
+
+def test_promotions_are_corrected_for_every_test_at_the_gate(tmp_path: Path) -> None:
+    """Three of five tests passed with p = 1/256 each: by Holm the weakest stands at 5/256, above the level."""
+    claim = named(card_of(fixture.full_run(), tmp_path), "promotions")
+    assert claim.evidence is not None
+    assert claim.evidence.p_value == pytest.approx(5 / 256)
+    assert not claim.claimed
+    assert "after correction for 5 tests" in claim.reason
+
+
+def test_a_single_promotion_out_of_two_tests_is_claimed(tmp_path: Path) -> None:
+    claim = named(card_of(fixture.full_run(generations=2), tmp_path), "promotions")
+    assert claim.evidence is not None
+    assert claim.claimed, claim.reason
+    assert claim.evidence.p_value == pytest.approx(2 / 256)
+
+
+@pytest.mark.parametrize(("floor", "claimed"), [(0.5, True), (0.999, False)])
+def test_the_constraint_is_claimed_where_its_whole_interval_stands_above_the_floor(
+    tmp_path: Path, floor: float, claimed: bool
+) -> None:
+    writer = fixture.full_run()
+    writer.lines[0]["body"]["config"]["inspection"]["retention_floor"] = floor
+    assert named(card_of(writer, tmp_path), "constraint").claimed is claimed
+
+
+# -- arms: one small ledger a run --------------------------------------------------------------------------------------
+
+
+def run(arm: str, seed: int, gain: float, *, accepted: bool = True, **config: Any) -> Records:
+    """A finished run of an arm with this gain on the sealed split."""
+    name = "random" if arm == "random" else "transformer"
+    out = Writer()
+    controller = {"name": name, "recursion": "none" if arm == "random" else arm, "steps": 40}
+    out.add("run", run_id=f"{arm}-{seed}", root_seed=seed, config={"alpha": 0.01, "controller": controller, **config})
+    out.add("handover", generation=1, accepted=accepted)
+    out.add("decision", generation=1, index=0, genome=digest(arm), promoted=True)
+    pair = {"split": "sealed", "alpha": 0.01, "candidate": [0.5 + gain] * 8, "parent_skill": [0.5] * 8}
+    out.add("sealed", genome=digest(arm), sealed=pair)
+    out.add("finish", state="finished", reason="")
+    return Records(tuple(_record(line) for line in out.lines))
+
+
+def _record(line: Mapping[str, Any]) -> Any:
+    from selfimprove.app.report.records import Record
+
+    return Record(line["kind"], line["body"])
+
+
+def arms(gains: Mapping[str, float], seeds: int = 8, **config: Any) -> dict[str, Records]:
+    """Runs of several arms on the same root seeds; seeds differ by more than arms do."""
+    return {
+        f"{arm} {seed}": run(arm, seed, 0.02 * seed + gain, **config)
+        for arm, gain in gains.items()
+        for seed in range(seeds)
+    }
+
+
+def judged(runs: dict[str, Records], arm: str, name: str) -> Claim:
+    return named(claim_card(runs.pop(f"{arm} 0"), runs), name)
+
+
+def test_self_improvement_is_claimed_where_promotion_beats_extra_training_and_sham() -> None:
+    claim = judged(arms({"both": 0.1, "extra": 0.05, "sham": 0.0}), "both", "self_improvement")
+    assert claim.claimed, claim.reason
+    assert claim.evidence is not None
+    assert claim.evidence.n == 8
+    assert claim.evidence.p_value == pytest.approx(2 / 256)
+    assert claim.evidence.effect in (pytest.approx(0.05), pytest.approx(0.1))
+
+
+@pytest.mark.parametrize(
+    ("gains", "seeds", "reason"),
+    [
+        ({"both": 0.1, "extra": 0.1, "sham": 0.0}, 8, "not better than extra beyond noise"),
+        ({"both": 0.1, "extra": 0.0, "sham": 0.2}, 8, "not better than sham beyond noise"),
+        ({"both": 0.1, "extra": 0.0}, 8, "not tested: no finished run with controller sham"),
+        ({"both": 0.1, "extra": 0.0, "sham": 0.0}, 7, "7 root seeds that both have cannot bring p below 0.015625"),
+        ({"both": 0.1}, 8, "not tested: no finished run with controller extra and sham"),
+    ],
+)
+def test_self_improvement_is_not_claimed_without_both_controls_beaten(
+    gains: Mapping[str, float], seeds: int, reason: str
+) -> None:
+    claim = judged(arms(gains, seeds), "both", "self_improvement")
+    assert not claim.claimed
+    assert reason in claim.reason
+
+
+@pytest.mark.parametrize("arm", ["none", "frozen", "extra", "sham"])
+def test_an_arm_in_which_no_promotion_becomes_a_controller_cannot_claim_self_improvement(arm: str) -> None:
+    gains = {"extra": 0.0, "sham": 0.0} | {arm: 0.3}
+    assert "not tested: in the arm" in judged(arms(gains), arm, "self_improvement").reason
+
+
+def test_without_a_hand_over_there_is_nothing_to_claim() -> None:
+    runs = arms({"extra": 0.0, "sham": 0.0})
+    claim = named(claim_card(run("both", 0, 0.5, accepted=False), runs), "self_improvement")
+    assert claim.reason == "not tested: no promoted genome took the controller over"
+
+
+def test_runs_that_are_set_up_otherwise_are_no_controls() -> None:
+    others = arms({"random": 0.0, "none": 0.1})
+    assert named(claim_card(run("none", 0, 0.1), others), "better_than_random").claimed
+    other_budget = arms({"random": 0.0}, allowance_flops=5) | arms({"none": 0.1})
+    assert "no finished run with controller random" in judged(other_budget, "none", "better_than_random").reason
+
+
+def test_arms_that_stand_beside_are_no_longer_owed() -> None:
+    card = claim_card(run("both", 0, 0.1), arms(dict.fromkeys(("both", "random", "frozen", "extra", "sham"), 0.0)))
+    assert card.owed == ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
 import rfc8785
@@ -46,16 +47,23 @@ def parse(data: bytes) -> Any:
 
 
 def _encode(value: Any) -> bytes:
+    if isinstance(value, str):
+        return _quoted(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return b"%d" % value
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise rfc8785.CanonicalizationError("object keys must be strings")
         keys = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=lambda key: key.encode("utf-16be"))
-        return b"{" + b",".join(rfc8785.dumps(key) + b":" + _encode(value[key]) for key in keys) + b"}"
+        return b"{" + b",".join(_quoted(key) + b":" + _encode(value[key]) for key in keys) + b"}"
     if isinstance(value, list | tuple):
         return b"[" + b",".join(map(_encode, value)) + b"]"
     return rfc8785.dumps(value)
+
+
+def _quoted(text: str) -> bytes:
+    """As ``rfc8785.dumps`` has it, in C: Python escapes the same characters in the same way."""
+    return encode_basestring(text).encode()
 
 
 def _refuse(value: Any, path: str) -> None:

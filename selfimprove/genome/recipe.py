@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +69,7 @@ class Recipe:
 
     def effective(self) -> dict[str, Any]:
         """JSON-ready dict without what has no effect."""
-        written = dataclasses.asdict(self) | {"batch_start": self.first_batch}
+        written = vars(self) | {"batch_start": self.first_batch}
         if self.optimizer in SINGLE_BETA_OPTIMIZERS:
             del written["beta2"]
         if self.schedule not in COOLING_SCHEDULES:

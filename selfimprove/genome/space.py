@@ -167,13 +167,17 @@ class Space:
                 yield path
 
     def _sets(self, genome: Genome, section: str) -> Iterator[Edit]:
+        """Those of one section that change what takes effect there, and leave parts that go together."""
+        before = getattr(genome, section).effective()
         for path in self.value_paths(genome, section):
             value = value_at(genome, path)
             for choice in self.fields[pattern(path)].choices:
                 if choice == value:
                     continue
                 edited = with_value(genome, path, choice)
-                if edited.effective != genome.effective and architectures.goes_together(edited.architecture):
+                if getattr(edited, section).effective() == before:
+                    continue
+                if section != "architecture" or architectures.goes_together(edited.architecture):
                     yield Edit("set", path, choice)
 
     def _block_edits(self, genome: Genome) -> Iterator[Edit]:

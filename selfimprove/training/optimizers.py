@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,7 +19,25 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 MUON_RMS = 0.2  # matches the size of AdamW's updates, so that one learning rate serves both (arXiv 2502.16982)
 
 
-class Lion(Optimizer):
+class Eager(Optimizer):
+    """torch's base without what it wraps around these methods for its compiler, which the first call would import.
+
+    Nothing here is compiled; the import is 800 modules, more than a second and 60 MB, in every worker.
+    """
+
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
+
+
+class AdamW(Eager, torch.optim.AdamW):
+    """torch's (Loshchilov and Hutter 2019, arXiv 1711.05101), its step unwrapped as well."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        inspect.unwrap(torch.optim.AdamW.step)(self, closure)
+
+
+class Lion(Eager):
     """Sign of an interpolated momentum (Chen et al. 2023, arXiv 2302.06675). Not in torch."""
 
     def __init__(self, params: Iterable[Any], *, lr: float, betas: tuple[float, float], weight_decay: float) -> None:
@@ -37,7 +56,7 @@ class Lion(Optimizer):
                 momentum.lerp_(p.grad, 1 - beta2)
 
 
-class SGD(torch.optim.SGD):
+class SGD(Eager, torch.optim.SGD):
     """torch's, but for weight decay, which is decoupled here (Loshchilov and Hutter 2019, arXiv 1711.05101).
 
     torch adds it to the gradient, where momentum carries it on: parameters overshoot zero. The groups say ``decay``.
@@ -49,7 +68,7 @@ class SGD(torch.optim.SGD):
             for p in group["params"]:
                 if p.grad is not None:
                     p.mul_(1 - group["lr"] * group["decay"])
-        super().step(closure)
+        inspect.unwrap(torch.optim.SGD.step)(self, closure)
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
@@ -68,7 +87,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     return x.T if tall else x
 
 
-class Muon(Optimizer):
+class Muon(Eager):
     """Momentum, orthogonalized, for hidden matrices (Jordan et al. 2024).
 
     torch's own takes two-dimensional parameters only; our attention weights keep TransformerLens's three axes
@@ -128,7 +147,7 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[Optimizer]:
     lr, betas = recipe.learning_rate, (recipe.beta1, recipe.beta2)
     match recipe.optimizer:
         case "adamw":
-            return [torch.optim.AdamW(everything, lr=lr, betas=betas, fused=True)]
+            return [AdamW(everything, lr=lr, betas=betas, fused=True)]
         case "sgd":
             decoupled = [{"params": group["params"], "decay": group["weight_decay"]} for group in everything]
             return [SGD(decoupled, lr=lr, momentum=recipe.beta1, nesterov=True)]
@@ -138,7 +157,7 @@ def make_optimizers(model: nn.Module, recipe: Recipe) -> list[Optimizer]:
             hidden = [p for n, p in named if is_muon_matrix(n)]
             return [
                 Muon(hidden, lr=lr, momentum=recipe.beta1, weight_decay=recipe.weight_decay),
-                torch.optim.AdamW(groups(lambda n: not is_muon_matrix(n)), lr=lr, betas=betas, fused=True),
+                AdamW(groups(lambda n: not is_muon_matrix(n)), lr=lr, betas=betas, fused=True),
             ]
         case unknown:
             raise ConfigError("recipe.optimizer", unknown, "adamw, lion, muon, sgd")

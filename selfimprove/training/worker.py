@@ -38,7 +38,7 @@ def warm_up() -> None:
     """Pay for lazy imports and first calls before the fork: a step of every optimizer, one screen, one evaluation."""
     torch.set_num_threads(1)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, CUDA refuses the next line's promise
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # what use_deterministic_algorithms sets, without a second of imports
     suite = TaskSuite(TasksConfig(eval_sequences=3))
     vocab_size, context = suite.config.vocab_size, suite.config.context
     for optimizer in ("adamw", "sgd", "lion", "muon"):

@@ -44,7 +44,7 @@ def _as_in_a_zygote() -> Iterator[None]:
     threads = torch.get_num_threads()
     worker.warm_up()
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
     torch.set_num_threads(threads)
 
 

@@ -235,7 +235,7 @@ def test_a_freeze_of_other_weights_or_of_another_history_is_refused(frozen: tupl
         Freeze.read(path, root)
 
 
-@pytest.mark.parametrize("study", ["fast"])
+@pytest.mark.parametrize("study", ["fast", "tpe"])
 def test_the_baselines_have_the_settings_that_were_best_on_the_development_half(study: str) -> None:
     """By the area; on seeds that no other rows have."""
     folder = samplers.FOLDER / "tuning" / study

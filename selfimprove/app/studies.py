@@ -14,6 +14,7 @@ from selfimprove.errors import ConfigError
 STUDIES: Mapping[str, str] = {
     "improvement": "benchmarks.improvement:main",
     "meta-alignment": "benchmarks.meta_alignment:main",
+    "recursion": "benchmarks.recursion:main",
     "faults": "benchmarks.faults:main",
     "halving": "benchmarks.halving:main",
     "space": "benchmarks.space:main",
@@ -29,6 +30,7 @@ BENCHMARKS: Mapping[str, str] = {
     "inspection": "benchmarks.inspection:main",
     "ladder": "benchmarks.ladder:main",
     "planted": "benchmarks.planted:main",
+    "planted-recursion": "benchmarks.planted_recursion:main",
     "proposers": "benchmarks.proposers:main",
 }
 

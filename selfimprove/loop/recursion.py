@@ -17,6 +17,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from selfimprove.controller.grammar import GOAL
 from selfimprove.controller.lessons import label
 from selfimprove.controller.proposer import Experience
@@ -30,7 +33,7 @@ from selfimprove.seeds import derive
 
 TEST = "exact one-sided sign-flip test on paired log scores of held-out proposals"
 SHAMS = 16  # random genomes drawn for a sham promotion; the first that is valid and within the limits is it
-HALVINGS = 100  # of the interval in which the fitted factor lies: down to what a float can tell
+HALVINGS = 60  # of the interval in which the fitted factor lies: down to what a float can tell
 ODDS = 60.0  # nats: odds beyond these are certainty
 
 
@@ -100,13 +103,14 @@ def log_scores(log_odds: Sequence[float], outcomes: Sequence[bool]) -> list[floa
         log_odds: log of how much likelier the controller makes each proposal than no preference would.
         outcomes: which succeeded; some, and not all.
     """
-    low, high = (side * ODDS - sign for side, sign in ((-1, max(log_odds)), (1, min(log_odds))))
+    odds, good = np.asarray(log_odds, dtype=np.float64), np.asarray(outcomes, dtype=bool)
+    low, high = -ODDS - odds.max(), ODDS - odds.min()
     for _ in range(HALVINGS):
         shift = (low + high) / 2
-        expected = sum(1 / (1 + math.exp(-_clipped(odds + shift))) for odds in log_odds)
-        low, high = (shift, high) if expected < sum(outcomes) else (low, shift)
-    signed = [_clipped(odds + shift) * (1 if good else -1) for odds, good in zip(log_odds, outcomes, strict=True)]
-    return [-math.log1p(math.exp(-value)) for value in signed]
+        expected = (1 / (1 + np.exp(-_clipped(odds + shift)))).sum()
+        low, high = (shift, high) if expected < good.sum() else (low, shift)
+    signed = np.where(good, 1, -1) * _clipped(odds + shift)
+    return [float(score) for score in -np.log1p(np.exp(-signed))]
 
 
 @dataclass(frozen=True)
@@ -168,5 +172,5 @@ def decide(comparison: Comparison, reading: Mapping[str, Any] | None, alpha: flo
     return Decision(not against, tuple(against) or (f"proposes better: {figures}; it can be read",))
 
 
-def _clipped(odds: float) -> float:
-    return max(-ODDS, min(ODDS, odds))
+def _clipped(odds: NDArray[np.float64]) -> NDArray[np.float64]:
+    return odds.clip(-ODDS, ODDS)

@@ -1,0 +1,110 @@
+"""Does a controller that is built from a promoted genome propose better? All arms, paired by root seed.
+
+Seven arms of ``experiment=recursion``: the controller is frozen, or keeps its genome and learns, or trains extra, or
+may take over a sham, the promoted architecture, its loss, or the whole genome. What a run leaves is one line of
+``runs.jsonl``; its folder is deleted. A sitting that runs out of minutes ends with exit code 3, and the next one goes
+on where it stopped, inside a run too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.improvement import finish
+from benchmarks.meta_alignment import append, lines
+from benchmarks.recursion_analysis import summary_of
+from benchmarks.recursion_report import write_report
+from benchmarks.recursion_rows import row_of
+from benchmarks.setting import RESULTS, ROOT, commit, machine
+from selfimprove.archive.ledger import LEDGER_NAME, read
+from selfimprove.containment.keys import SigningKey, state_dir
+from selfimprove.controller.config import ARMS
+
+FOLDER = RESULTS / "recursion"
+RUNS = "runs.jsonl"
+TIME_UP = 3  # exit code
+
+Row = dict[str, Any]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is missing, then write summary and report; returns 0, or 3 where the time was up first."""
+    chosen = _parser().parse_args(arguments)
+    deadline = time.monotonic() + 60 * chosen.minutes
+    chosen.results.mkdir(parents=True, exist_ok=True)
+    done = run_all(chosen, deadline)
+    if rows := lines(chosen.results / RUNS):
+        write_report(chosen.results, summary_of(rows), chosen.note)
+        print(f"{len(rows)} runs: {chosen.results / 'report.md'}")
+    return 0 if done else TIME_UP
+
+
+def run_all(chosen: argparse.Namespace, deadline: float) -> bool:
+    """Run every arm of every root seed that has no line yet, several at once; whether all are there."""
+    path, lock = chosen.results / RUNS, threading.Lock()
+    known = {(line["arm"], line["seed"]) for line in lines(path)}
+    missing = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms if (arm, seed) not in known]
+    runs = chosen.runs.resolve()
+    os.environ["SELFIMPROVE_STATE_DIR"] = str(runs / "state")
+    SigningKey.load(state_dir())  # before two runs make one each
+
+    def one(cell: tuple[str, int]) -> bool:
+        row = run_one(runs, *cell, chosen.overrides, start=time.monotonic() <= deadline)
+        with lock:
+            if row is not None:
+                append(path, row | {"commit": chosen.commit or commit(), "machine": machine()})
+            print(f"{cell[0]}, seed {cell[1]}: {_in_a_word(row)}", flush=True)
+        return row is not None
+
+    with ThreadPoolExecutor(chosen.processes) as pool:
+        return all(list(pool.map(one, missing)))
+
+
+def run_one(runs: Path, arm: str, seed: int, overrides: Sequence[str], *, start: bool) -> Row | None:
+    """Run one arm, or go on with it; None where it did not come to an end, and then its folder is kept."""
+    folder = runs / f"{arm}-seed{seed}"
+    words = ["experiment=recursion", f"controller.recursion={arm}", f"seed={seed}", *overrides]
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / f"{folder.name}.log").open("a", encoding="utf-8") as log:
+        if not finish(folder, words, start=start, log=log):
+            return None
+    entries = read(folder / LEDGER_NAME, None)
+    ended = {name: entries[-1].body[name] for name in ("state", "reason")}
+    row = row_of(entries, arm, seed) | ended | {"overrides": list(overrides)}
+    shutil.rmtree(folder)
+    return row
+
+
+def _in_a_word(row: Row | None) -> str:
+    if row is None:
+        return "not finished; run the study again to go on, or see its log"
+    promoted, accepted = (sum(one[name] for one in row[of]) for of, name in _COUNTED)
+    return (
+        f"{row['state']}, {promoted} promotions, {accepted} hand-overs, skill {row['best_skill']:.3f}, "
+        f"{row['charged_flops'] / 1e12:.2f} TFLOP, {row['seconds']:.0f} s"
+    )
+
+
+_COUNTED = (("generations", "promoted"), ("handovers", "accepted"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="selfimprove study recursion", description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(12)), help="root seeds (default 0 to 11)")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="arms (default: all)")
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, one core each (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=55.0, help="start no run after this (default %(default)s)")
+    parser.add_argument("--results", type=Path, default=FOLDER, help="folder of the lines, the summary and the report")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "study-recursion", help="folder of the runs")
+    parser.add_argument("--commit", help="of the code, where the checkout has no git to ask")
+    parser.add_argument("--note", default="", help="a sentence for the report's head")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides of every run")
+    return parser

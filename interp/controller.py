@@ -164,7 +164,8 @@ class ControllerGeneration:
 def load_controller(run_dir: str | Path, generation: int) -> ControllerGeneration:
     """Load the controller as it stood after one generation; 0: before it learned anything.
 
-    Where an update failed or diverged, the weights before it are those that stand.
+    Where an update failed or diverged, the weights before it are those that stand: where that generation handed over to
+    a contender, the contender's.
 
     Raises:
         NotApplicable: the run's controller is no model.
@@ -183,7 +184,7 @@ def load_controller(run_dir: str | Path, generation: int) -> ControllerGeneratio
     if generation != 0 and generation not in updates:
         raise RunError("load controller", generation, f"0 or generations with a controller: {sorted(updates)}")
     grammar = Grammar(Space(SpaceConfig(**_tuples(run["config"]["space"]))))
-    kept = [body for number, body in sorted(updates.items()) if number <= generation and body["weights"]]
+    kept = [body for body in _learned(found) if body["generation"] <= generation]
     genome = _genome(found, run, kept[-1]["genome"]) if kept else config.genome()
     return ControllerGeneration(
         run_dir=run_dir,
@@ -199,6 +200,16 @@ def load_controller(run_dir: str | Path, generation: int) -> ControllerGeneratio
         scale=_scale(run["config"]),
         seed=run["root_seed"],
     )
+
+
+def _learned(found: Records) -> list[dict[str, Any]]:
+    """The records of the weights that the run's controller had, oldest first: updates, and trials that it came from."""
+    handed = {body["generation"] for kind, body in found if kind == "handover" and body["accepted"]}
+    return [
+        body
+        for kind, body in found
+        if (kind == "controller" or (kind == "trial" and body["generation"] in handed)) and body["weights"]
+    ]
 
 
 def controllers(run_dir: str | Path) -> tuple[int, ...]:

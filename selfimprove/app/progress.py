@@ -134,7 +134,7 @@ class LiveProgress:
 
 
 class PlainProgress:
-    """The same as lines of the log: each decision and generation, and progress now and then."""
+    """The same as lines of the log: each decision, hand-over and generation, and progress now and then."""
 
     def __init__(self, view: RunView, clock: Callable[[], float] = time.monotonic) -> None:
         self._view = view
@@ -155,7 +155,7 @@ class PlainProgress:
         _warn(kind, body)
         if self._started is None:
             self._started, self._done_before = now, view.generation
-        if kind == "decision":
+        if kind in ("decision", "handover"):
             log.info("generation %s: %s", body["generation"], view.last_decision)
         elif kind == "generation":
             left = self._seconds_left(now, view.generation)

@@ -152,6 +152,12 @@ def _decision(view: RunView, body: Body) -> None:
     view.last_decision = f"{verdict} {row.genome[:10] or 'the candidate'}{edits}"
 
 
+def _handover(view: RunView, body: Body) -> None:
+    verdict = "takes over" if body["accepted"] else "does not take over"
+    contender = f"contender {body['contender'][:10]} {verdict}: " if body["contender"] else ""
+    view.last_decision = f"controller: {contender}{'; '.join(body['reasons'])}"
+
+
 def _generation(view: RunView, body: Body) -> None:
     number = int(body["generation"])
     view.generations[number] = dict(body)
@@ -186,5 +192,6 @@ _HANDLERS = {
     "inspection": _inspection,
     "controller_inspection": _controller_inspection,
     "decision": _decision,
+    "handover": _handover,
     "generation": _generation,
 }

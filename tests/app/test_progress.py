@@ -54,6 +54,26 @@ def test_a_controller_that_fails_is_said_at_once(caplog):
     ]
 
 
+def test_a_hand_over_is_said_with_its_reasons(caplog):
+    caplog.set_level(logging.INFO)
+    view = RunView()
+    plain = PlainProgress(view)
+    body = {"generation": 2, "accepted": True, "contender": "a" * 64, "reasons": ["proposes better", "can be read"]}
+    kept = body | {
+        "generation": 3,
+        "accepted": False,
+        "contender": None,
+        "reasons": ["its own genome"],
+    }
+    for one in (body, kept):
+        view.apply("handover", one)
+        plain.on_event("handover", one)
+    assert caplog.messages == [
+        "generation 2: controller: contender aaaaaaaaaa takes over: proposes better; can be read",
+        "generation 3: controller: its own genome",
+    ]
+
+
 def test_the_view_attributes_charges_to_candidates():
     view = RunView()
     place = {"generation": 1, "index": 5}

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from selfimprove.app.claim_requirements import requirements
-from selfimprove.app.report.claim import ClaimCard, last_choice
+from selfimprove.app.report.claim import ClaimCard
+from selfimprove.app.report.claim_facts import last_choice
 from selfimprove.app.report.comparisons import HELD_OUT, read_comparison, read_confirmations, read_finals
 from selfimprove.app.report.records import Record, Records, integer, mapping, number, text
 from selfimprove.app.view import job_place
@@ -50,23 +51,24 @@ def export(records: Records, card: ClaimCard, folder: Path) -> tuple[str, ...]:
         RunError: a file cannot be written.
     """
     run = card.run_id or "run"
-    claims = [(run, len(read_confirmations(records)), "yes")]
+    claims, scores = [(run, len(read_confirmations(records)), "yes")], exam(records)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _table(folder / DEVLOG, ("candidate", "dataset", "score"), evaluations(records))
         _table(folder / CLAIMS, ("run", "claims", "headline"), claims)
-        _table(folder / SCORES, ("agent", "task", "score"), exam(records))
+        _table(folder / SCORES, ("agent", "task", "score"), scores)
         _json(folder / CARD, requirements(records, card))
         _json(folder / CLAIM, card.to_json())
     except OSError as error:
         remedy = f"free space or name another folder ({error.strerror})"
         raise RunError("export the claim card", str(folder), "a writable folder", remedy) from error
     at = {name: shlex.quote(str(folder / name)) for name in (DEVLOG, CLAIMS, CARD, SCORES)}
+    ranking = (f"rsi-audit ranking {at[SCORES]} --aggregate mean",) if len({task for _, task, _ in scores}) > 1 else ()
     return (
         f"rsi-audit selection {at[DEVLOG]} --graded sealed --submitted {card.champion[:NAME] or 'none'}",
         f"rsi-audit luck --claims {at[CLAIMS]} --rate {false_pass_rate(records):g}",
         f"rsi-audit card {at[CARD]}",
-        f"rsi-audit ranking {at[SCORES]} --aggregate mean",
+        *ranking,
     )
 
 

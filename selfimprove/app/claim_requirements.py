@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from selfimprove.app.report.claim import ClaimCard, compute_ratio, gate_levels, seen_before
+from selfimprove.app.report.claim import SAME_COMPUTE, ClaimCard
 from selfimprove.app.report.claim_evidence import Claim
+from selfimprove.app.report.claim_facts import compute_ratio, gate_levels, seen_before
 from selfimprove.app.report.climbs import exam_levels
 from selfimprove.app.report.records import Records, integer, mapping, number, text, texts
 from selfimprove.app.report.text import decimal, p_text, signed
@@ -62,7 +63,7 @@ def _compute(records: Records) -> Answer:
     if ratio is None:
         return "no", "what either side of the exam was charged is not recorded"
     words = f"the champion's trainings were charged {ratio:.4f} times what the seed genome's were"
-    return ("yes" if abs(ratio - 1) <= 0.05 else "no"), words
+    return ("yes" if abs(ratio - 1) <= SAME_COMPUTE else "no"), words
 
 
 def _seeds(claim: Claim) -> Answer:

@@ -68,9 +68,19 @@ def _overspent(writer: Writer) -> None:
     charge["flops"] *= 2
 
 
+def _trained_twice(writer: Writer) -> None:
+    last(writer, "sealed")["sealed"]["seeds"][:2] = last(writer, "confirmation")["seeds"][:2]
+
+
+def _without_seeds(writer: Writer) -> None:
+    del last(writer, "sealed")["sealed"]["seeds"]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (_trained_twice, "2 of its training seeds were used before"),
+        (_without_seeds, "its training seeds are not recorded"),
         (_worse, "not better beyond noise"),
         (_forged, "the recorded p does not follow from the recorded pairs"),
         (_other_genome, "another genome"),

@@ -13,7 +13,15 @@ from typing import Any
 from selfimprove.app.report.about import run_state
 from selfimprove.app.report.claim_arms import against_random, arm_of, self_improvement
 from selfimprove.app.report.claim_evidence import Claim, Evidence, judged, not_claimed, paired
-from selfimprove.app.report.climbs import exam_levels
+from selfimprove.app.report.claim_facts import (
+    champion,
+    climbed_since,
+    compute_ratio,
+    exam_seeds,
+    seed_genome,
+    seen_before,
+    used_before,
+)
 from selfimprove.app.report.comparisons import HELD_OUT, read_confirmations, read_finals
 from selfimprove.app.report.records import Records, integer, mapping, number, text, texts
 from selfimprove.controller.config import ARMS
@@ -84,70 +92,48 @@ def claim_card(records: Records, beside: Mapping[str, Records] | None = None) ->
     )
 
 
-def champion(records: Records) -> str:
-    """Hash of the genome that was promoted last, or of the seed genome."""
-    promoted = [str(b.get("genome", "")) for line in records.of("decision") if (b := line.body).get("promoted") is True]
-    return promoted[-1] if promoted else seed_genome(records)
-
-
-def seed_genome(records: Records) -> str:
-    """Hash of the genome that the run began with; empty where it is not recorded."""
-    named = (line.body.get("genome") for line in records.of("score") if not integer(line.body.get("generation")))
-    return next((str(value) for value in named if isinstance(value, str)), "")
-
-
-def last_choice(records: Records) -> int:
-    """Place of the last record that chose anything: what was evaluated after it has steered nothing; -1 without one."""
-    kinds = ("ask", "proposal", "rung", "decision", "climb", "level_score", "handover", "controller", "generation")
-    return max((at for at, line in enumerate(records.lines) if line.kind in kinds), default=-1)
-
-
-def seen_before(records: Records, split: str) -> int:
-    """How many evaluations on a split were recorded before the last choice."""
-    early = records.lines[: last_choice(records) + 1]
-    keys = [str(line.body.get("key", "")) for line in early if line.kind == "evaluation"]
-    named = [line for line in early if line.kind in ("score", "reference", "confirmation")]
-    splits = [key.rpartition("/")[2] for key in keys] + [text(line.body.get("split")) for line in named]
-    return splits.count(split)
-
-
-def compute_ratio(records: Records, prefix: str) -> float | None:
-    """FLOPs charged to the champion's trainings in an exam over those of the seed genome; None without both."""
-    spent = {"candidate": 0, "parent": 0}
-    for line in records.of("charge"):
-        key = str(line.body.get("key", ""))
-        for role in spent:
-            if key.startswith(f"{prefix}/{role}/") and line.body.get("account") != "lost":
-                spent[role] += integer(line.body.get("flops")) or 0
-    return spent["candidate"] / spent["parent"] if all(spent.values()) else None
-
-
 def _beats_the_seed(records: Records) -> Claim:
     statement = "The genome promoted last beats the seed genome at equal FLOPs a training, on the sealed split."
-    return _exam(records, "beats_the_seed", statement, "sealed", "final")
+    return _exam(records, "beats_the_seed", statement, "sealed", ("sealed", "final"))
 
 
 def _carries_over(records: Records) -> Claim:
     statement = "The gain carries over to task families that the search has never seen."
-    return _exam(records, "carries_over", statement, HELD_OUT, "final/held-out")
+    return _exam(records, "carries_over", statement, HELD_OUT, ("held_out", "final/held-out"))
 
 
-def _exam(records: Records, name: str, statement: str, split: str, prefix: str) -> Claim:
+def _exam(records: Records, name: str, statement: str, split: str, where: tuple[str, str]) -> Claim:
+    """Champion against seed genome; ``where`` is the kind of the exam's record, and the prefix of its jobs' keys."""
+    kind, prefix = where
     control = "the seed genome, trained on the same fresh seeds with the same FLOPs a training"
     pair = next((pair for pair in read_finals(records) if pair.split == split), None)
     if pair is None:
         nothing = champion(records) == seed_genome(records)
         why = "nothing was promoted, so that the exam was not held" if nothing else "the exam was not held"
         return not_claimed(name, statement, control, f"not tested: {why}")
-    ratio = compute_ratio(records, prefix)
-    against = []
-    if ratio is None or abs(ratio - 1) > SAME_COMPUTE:
-        against.append("compute was not matched" if ratio else "what either side was charged is not recorded")
-    if text(records.last("sealed").get("genome")) != champion(records):
+    against = [_unmatched(records, prefix), _stale(records, kind)]
+    if text(records.last(kind).get("genome")) != champion(records):
         against.append("the exam was of another genome than the one promoted last")
     if seen := seen_before(records, "sealed"):
         against.append(f"{seen} evaluations on the sealed split came before the last choice")
-    return judged(name, statement, control, pair, against)
+    return judged(name, statement, control, pair, [objection for objection in against if objection])
+
+
+def _unmatched(records: Records, prefix: str) -> str:
+    """Why the two sides of a comparison were not charged alike; empty where they were."""
+    ratio = compute_ratio(records, prefix)
+    if ratio is None:
+        return "what either side was charged is not recorded"
+    return "" if abs(ratio - 1) <= SAME_COMPUTE else f"compute was not matched: {ratio:.3f} to 1"
+
+
+def _stale(records: Records, kind: str) -> str:
+    """Why the training seeds of an exam are not fresh; empty where they are."""
+    seeds = exam_seeds(records, kind)
+    if not seeds:
+        return "its training seeds are not recorded"
+    used = used_before(records, seeds)
+    return f"{len(used)} of its training seeds were used before" if used else ""
 
 
 def _promotions(records: Records) -> Claim:
@@ -169,10 +155,11 @@ def _promotions(records: Records) -> Claim:
         p_value=worst[0],
         note=f"{len(passed)} of {len(tests)} tests passed; shown is the weakest of them, p by Holm over all tests",
     )
-    if worst[0] < alpha and worst[1].effect > 0:
-        return Claim(name, statement, control, True, "", evidence)
-    reason = f"after correction for {len(tests)} tests p = {worst[0]:.4f} is not below {alpha:g}"
-    return Claim(name, statement, control, False, reason, evidence)
+    against = {_unmatched(records, f"g{one.generation:03d}/confirm") for one in passed}
+    if not worst[0] < alpha:
+        against.add(f"after correction for {len(tests)} tests p = {worst[0]:.4f} is not below {alpha:g}")
+    reason = "; ".join(sorted(against - {""}))
+    return Claim(name, statement, control, not reason, reason, evidence)
 
 
 def _constraint(records: Records) -> Claim:
@@ -206,25 +193,9 @@ def _owed(records: Records, others: Sequence[Records]) -> list[str]:
         (learns and "extra" not in arms, "an arm with extra training and no new genome"),
         (learns and "sham" not in arms, "an arm with sham promotion"),
         (0 < families < FEW_FAMILIES, f"more task families: {families} are searched on"),
-        (_climbed_since(records), "an exam at the levels on which it was promoted"),
+        (climbed_since(records), "an exam at the levels on which it was promoted"),
         (mapping(config.get("inspection")).get("retention_gate") is False, "a gate that asks for the constraint"),
         (bool(texts(first.get("degraded"))), "whole containment: a property was degraded"),
         (records.unreadable > 0, f"the {records.unreadable} ledger lines that could not be read"),
     )
     return [what for missing, what in owed if missing]
-
-
-def _climbed_since(records: Records) -> bool:
-    """Whether the exam was held at other levels than the test that promoted the champion."""
-    return bool(exam_levels(records)) and exam_levels(records) != gate_levels(records)
-
-
-def gate_levels(records: Records) -> dict[str, int]:
-    """The levels of the generation whose test promoted the champion."""
-    config = mapping(mapping(records.last("run").get("config")).get("tasks"))
-    levels = {name: integer(mapping(config.get("levels")).get(name)) or 0 for name in texts(config.get("families"))}
-    promoted = [at for at, line in enumerate(records.lines) if line.kind == "decision" and line.body.get("promoted")]
-    for line in records.lines[: promoted[-1] if promoted else 0]:
-        if line.kind == "climb":
-            levels |= {name: integer(level) or 0 for name, level in mapping(line.body.get("levels")).items()}
-    return levels

@@ -68,7 +68,7 @@ def paired(pair: Comparison) -> Evidence:
         effect=pair.mean,
         interval=exact_interval(differences) if few else None,
         p_value=sign_flip_p_value(differences) if few else pair.p_value,
-        note=f"{len(differences)} pairs of trainings on seeds that nothing else of the run has",
+        note=f"{len(differences)} pairs of trainings, each pair on a fresh seed",
     )
 
 

@@ -17,7 +17,7 @@ from selfimprove.app.units import flop_unit, flops
 
 HEIGHT = 300.0
 ONE, SOME = 1, 4  # the k of imp@k that are drawn
-MOST_ROWS = 16
+MOST_ROWS = 12
 WORDS: Mapping[Fate, str] = {"rejected": "scored"}
 """How a fate is called in a table, where its own name would mislead."""
 
@@ -55,18 +55,18 @@ def improvement(report: Report) -> Markup | None:
     """imp@k by generation: of one proposal, of four, and of all, the last on fresh seeds."""
     rows = [one for one in report.quality.generations if one.imp]
     series = (
-        ("the best of all, on fresh seeds", [(one.generation, one.fresh) for one in rows]),
-        (f"imp@{SOME}", [(one.generation, one.imp.get(SOME)) for one in rows]),
-        (f"imp@{ONE}", [(one.generation, one.imp.get(ONE)) for one in rows]),
+        [(one.generation, one.fresh) for one in rows],  # of all
+        [(one.generation, one.imp.get(SOME)) for one in rows],
+        [(one.generation, one.imp.get(ONE)) for one in rows],
     )
-    values = [value for _, pairs in series for _, value in pairs if value is not None]
+    values = [value for pairs in series for _, value in pairs if value is not None]
     if not values:
         return None
     low, high = min(0.0, *values), max(0.0, *values)
     step = nice_step(high - low or 0.1, 6)
     drawn = [
-        Curve(style, tuple(Mark(g, v, f"generation {g}, {name}: {signed(v, 4)}") for g, v in pairs if v is not None))
-        for style, (name, pairs) in enumerate(series)
+        Curve(style, tuple(Mark(g, v, f"g{g}: {signed(v, 4)}") for g, v in pairs if v is not None))
+        for style, pairs in enumerate(series)
     ]
     domain = (low // step * step, -(-(high or step) // step) * step)
     return curves(drawn, domain, "skill over the parent", "imp@k by generation")

@@ -66,7 +66,8 @@ class Quality:
     """A run as a search.
 
     Attributes:
-        best: best search skill so far against charged FLOPs: the best of many, and so biased upward.
+        best: best search skill so far against charged FLOPs: the best of many, and so biased upward, and on instances
+            that get harder as families rise.
         confirmed: sum of the gains of all promotions so far, each on the fresh seeds of its confirmation and at the
             level of difficulty of its generation, against charged FLOPs.
         generations: in order.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from selfimprove.app.report.curves import Curve, Mark, curves
 from selfimprove.app.report.overview import Report, thin
 from selfimprove.app.report.progress import HALF, WIDTH
 from selfimprove.app.report.svg import (
@@ -15,10 +16,8 @@ from selfimprove.app.report.svg import (
     drawing,
     element,
     frame,
-    join,
     label,
     line,
-    path,
     tick_text,
     tip,
     whole_ticks,
@@ -194,14 +193,7 @@ def controller_line(report: Report, field: str, title: str) -> Markup | None:
     known = [(generation, value) for generation, value in values if value is not None]
     if not known:
         return None
-    numbers = [generation for generation, _ in known]
     low, high = min(0.0, *(v for _, v in known)), max(v for _, v in known)
     domain = (low, high * 1.12 if high > low else low + 1.0)
-    plot = frame(HALF, 230, (min(numbers) - 0.4, max(numbers) + 0.4), domain, "generation", title)
-    points = [(plot.x(generation), plot.y(value)) for generation, value in known]
-    dots = [
-        element("circle", tip(f"generation {generation}: {decimal(value)}"), cx=x, cy=y, r=4, class_="dot solid")
-        for (generation, value), (x, y) in zip(known, points, strict=True)
-    ]
-    parts = [plot.axes(whole_ticks(min(numbers), max(numbers))), path(points, "series s0"), join(dots)]
-    return drawing(HALF, 230, f"Controller: {title} by generation", *parts)
+    marks = tuple(Mark(generation, value, f"generation {generation}: {decimal(value)}") for generation, value in known)
+    return curves([Curve(0, marks)], domain, title, f"Controller: {title} by generation")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
 from selfimprove.containment.jobs import Job
 from selfimprove.loop import run as loop
+from selfimprove.loop.config import RunConfig
 from selfimprove.tasks.score import FamilyScore, Proportion, Score
 from selfimprove.training.protocol import tasks_from_json
 from tests.loop import played
@@ -43,13 +45,20 @@ def at_skill(job: Job, others: float, **given: float) -> tuple[dict[str, Any], d
     return Score(mean, families, Proportion.of(tasks.halt_prompts, tasks.halt_prompts)).to_json(), {}
 
 
-@pytest.fixture
-def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(loop, "Supervisor", Player)
-    monkeypatch.setitem(played.PLAYED, "evaluate", scored)
-    assert loop.run(CLIMBER, tmp_path / "run", Silent()).state == "finished"
-    return tmp_path / "run"
+def play(config: RunConfig, folder: Path, evaluate: Callable[[Job], tuple[dict[str, Any], dict[str, bytes]]]) -> Path:
+    """The folder of a finished run with a played evaluator; its state is beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFIMPROVE_STATE_DIR", str(folder / "state"))
+        patch.setattr(loop, "Supervisor", Player)
+        patch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])  # nobody learns from them
+        patch.setitem(played.PLAYED, "evaluate", evaluate)
+        assert loop.run(config, folder / "run", Silent()).state == "finished"
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return play(CLIMBER, tmp_path_factory.mktemp("climber"), scored)
 
 
 def test_a_mastered_family_rises_by_one_level_a_promotion_up_to_its_top(ran: Path) -> None:
@@ -72,9 +81,7 @@ def test_what_was_promoted_its_parent_and_the_seed_are_measured_again_on_the_new
     assert len({body["genome"] for body in later}) > 2  # the lineage has grown
 
 
-def test_a_level_on_which_one_training_was_lucky_is_not_mastered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_level_on_which_one_training_was_lucky_is_not_mastered(tmp_path: Path) -> None:
     """Three in four trainings of the champion fail on the new level; those that it is compared with there do not."""
 
     def fickle(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -83,18 +90,15 @@ def test_a_level_on_which_one_training_was_lucky_is_not_mastered(
             return at_skill(job, 0.0, **{MASTERED: 0.95 if job.key.split("/")[3] == "s0" else 0.4})
         return at_skill(job, 0.95 if later else 0.0, **{MASTERED: 0.95}) if later else scored(job)
 
-    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(loop, "Supervisor", Player)
-    monkeypatch.setitem(played.PLAYED, "evaluate", fickle)
-    assert loop.run(CLIMBER, tmp_path / "run", Silent()).state == "finished"
-    [promoted] = [body for body in bodies(tmp_path / "run", "decision") if body["promoted"]]
-    [climbed] = bodies(tmp_path / "run", "climb")
+    run = play(CLIMBER, tmp_path, fickle)
+    [promoted] = [body for body in bodies(run, "decision") if body["promoted"]]
+    [climbed] = bodies(run, "climb")
     assert (promoted["generation"], climbed["generation"]) == (1, 1)
-    again = {body["genome"]: body for body in bodies(tmp_path / "run", "level_score")}
+    again = {body["genome"]: body for body in bodies(run, "level_score")}
     assert again[promoted["genome"]]["seeds"] == CLIMBER.climb_seeds == 4
     assert again[CLIMBER.seed_genome.sha256]["seeds"] == CLIMBER.search_seeds == 1
     assert again[promoted["genome"]]["tasks"][MASTERED]["skill"] == pytest.approx((0.95 + 3 * 0.4) / 4)
-    assert bodies(tmp_path / "run", "sealed")[0]["levels"][MASTERED] == 0, "the exam is on the level that was mastered"
+    assert bodies(run, "sealed")[0]["levels"][MASTERED] == 0, "the exam is on the level that was mastered"
 
 
 def test_a_kept_checkpoint_says_on_which_levels_it_was_trained(ran: Path) -> None:
@@ -106,8 +110,8 @@ def test_a_kept_checkpoint_says_on_which_levels_it_was_trained(ran: Path) -> Non
         assert manifest["tasks"]["levels"] == (before[-1] if before else level)
 
 
-def test_a_run_that_climbs_passes_its_audit(ran: Path, tmp_path: Path) -> None:
-    assert audit(ran, FileAnchor(tmp_path / "state")).ok
+def test_a_run_that_climbs_passes_its_audit(ran: Path) -> None:
+    assert audit(ran, FileAnchor(ran.parent / "state")).ok
 
 
 def test_the_last_exam_is_on_families_and_seeds_that_nothing_before_it_has_seen(ran: Path) -> None:
@@ -130,14 +134,8 @@ def masters(tmp_path_factory: pytest.TempPathFactory) -> Path:
         number = int(job.key[1:4]) if job.key.startswith("g") else 10
         return at_skill(job, 0.91 + 0.006 * number * ("/c0" in job.key or "/candidate/" in job.key))
 
-    folder = tmp_path_factory.mktemp("masters")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(folder / "state"))
-        monkeypatch.setattr(loop, "Supervisor", Player)
-        monkeypatch.setitem(played.PLAYED, "evaluate", mastered)
-        long = replace(CONFIG, generations=10, limits=replace(CONFIG.limits, flops=10**13))
-        assert loop.run(long, folder / "run", Silent()).state == "finished"
-    return folder / "run"
+    long = replace(CONFIG, generations=10, limits=replace(CONFIG.limits, flops=10**13))
+    return play(long, tmp_path_factory.mktemp("masters"), mastered)
 
 
 def test_whatever_is_mastered_no_family_is_saturated_for_two_of_ten_generations(masters: Path) -> None:

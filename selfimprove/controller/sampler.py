@@ -21,6 +21,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import threadpool_limits
 
 from selfimprove.controller.candidates import change, conform, unseen
 from selfimprove.controller.encoding import Encoding
@@ -86,7 +87,8 @@ class ControllerSampler(BaseSampler):
         points = encoding.encode([one.params for one in trials])
         running = study._get_trials(deepcopy=False, states=(TrialState.RUNNING,), use_cache=True)
         waiting = encoding.encode([one.params for one in running if one.number != trial.number and one.params])
-        return encoding.decode(self._propose(encoding, points, values, waiting))
+        with threadpool_limits(1):  # products this small are slower on several threads, and much so on a busy machine
+            return encoding.decode(self._propose(encoding, points, values, waiting))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

@@ -27,7 +27,8 @@ class ControllerConfig:
     """How edits are proposed and what is learned from their outcomes.
 
     Args:
-        name: a key of ``registry.CONTROLLERS``. The other fields matter to ``transformer`` only.
+        name: a key of ``registry.CONTROLLERS``. From ``width`` to ``oversample`` the fields matter to ``transformer``,
+            ``frozen`` and ``reinforce`` only.
         width: of the initial controller genome (the standard seed genome otherwise).
         batch: sequences per training step of the initial controller genome.
         learning_rate: of the initial controller genome.
@@ -35,7 +36,13 @@ class ControllerConfig:
         temperature: divides the logits when sampling.
         epsilon: share of a uniform choice mixed into each sampling step, in (0, 1].
         oversample: sequences drawn per proposal wanted; the surplus replaces repetitions.
-        prior_count: how many successes weigh as much as the random proposals that the controller rehearses.
+        prior_count: how many successes weigh as much as the random proposals that ``transformer`` rehearses.
+        baseline: share of the moving baseline of ``reinforce`` that a generation leaves, in [0, 1).
+        population: youngest proposals that ``evolution`` breeds from.
+        tournament: how many of them, drawn by lot, compete to be a parent.
+        startup: random suggestions before ``tpe_tuned`` begins to model.
+        candidates: draws of which ``tpe_tuned`` suggests the most promising.
+        gamma: share of the trials that ``tpe_tuned`` takes for good ones, in (0, 1).
         recursion: what a promoted genome may become to the controller: a key of ``ARMS``.
         handover_cost: most FLOPs that a proposal of a new controller may cost, in those of the first one's.
     """
@@ -49,6 +56,12 @@ class ControllerConfig:
     epsilon: float = 0.1
     oversample: int = 3
     prior_count: float = 4.0
+    baseline: float = 0.7
+    population: int = 64
+    tournament: int = 16
+    startup: int = 32
+    candidates: int = 24
+    gamma: float = 0.25
     recursion: str = "none"
     handover_cost: float = 4.0
 
@@ -59,6 +72,12 @@ class ControllerConfig:
             ("temperature", 1e-3, 1e3),
             ("epsilon", 1e-6, 1.0),
             ("prior_count", 0.0, 1e6),
+            ("baseline", 0.0, 0.999),
+            ("population", 1, 100_000),
+            ("tournament", 1, 10_000),
+            ("startup", 1, 100_000),
+            ("candidates", 1, 10_000),
+            ("gamma", 0.001, 0.999),
             ("handover_cost", 0.01, 1000.0),
         ):
             value = getattr(self, name)

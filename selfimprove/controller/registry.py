@@ -6,8 +6,12 @@ from collections.abc import Callable
 
 from selfimprove.controller.adversary import AdversarialProposer
 from selfimprove.controller.config import ControllerConfig
+from selfimprove.controller.evolution import EvolutionProposer
+from selfimprove.controller.local_search import LocalSearchProposer
+from selfimprove.controller.optuna_search import OptunaProposer, gp, tpe, tpe_tuned
 from selfimprove.controller.proposer import Execute, GenomeOf, Proposer
 from selfimprove.controller.random_search import RandomProposer
+from selfimprove.controller.reinforce import FrozenProposer, ReinforceProposer
 from selfimprove.controller.transformer import TransformerProposer
 from selfimprove.errors import ConfigError
 from selfimprove.genome.space import Space
@@ -18,6 +22,13 @@ CONTROLLERS: dict[str, Maker] = {
     "transformer": TransformerProposer,
     "random": lambda config, space, execute, genome_of, seed: RandomProposer(space),
     "adversary": lambda config, space, execute, genome_of, seed: AdversarialProposer(),
+    "frozen": FrozenProposer,
+    "reinforce": ReinforceProposer,
+    "evolution": lambda config, space, execute, genome_of, seed: EvolutionProposer(config, space, genome_of),
+    "local_search": lambda config, space, execute, genome_of, seed: LocalSearchProposer(space),
+    "tpe": lambda config, space, execute, genome_of, seed: OptunaProposer(config, space, tpe),
+    "tpe_tuned": lambda config, space, execute, genome_of, seed: OptunaProposer(config, space, tpe_tuned),
+    "gp": lambda config, space, execute, genome_of, seed: OptunaProposer(config, space, gp, flat=True),
 }
 
 

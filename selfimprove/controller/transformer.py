@@ -144,13 +144,7 @@ class TransformerProposer:
             "lessons": self._lessons(history, seed),
             "steps": price.steps - 1,
         }
-        answer = self._execute(payload, self._inputs(), (WEIGHTS,))
-        if _field(answer.result, "diverged", bool):
-            return Update(flops=payload["price"]["flops"])
-        weights = answer.outputs.get(WEIGHTS, b"")
-        ingest(weights, self.shapes)
-        loss, entropy = (_field(answer.result, name, float) for name in ("loss", "entropy"))
-        return Update(payload["price"]["flops"], loss, entropy, weights)
+        return self._updated(payload)
 
     def trial(self, history: Sequence[Experience], held_out: Sequence[HeldOut], updates: int, seed: int) -> Trial:
         """Train from the initial weights on a history, for what ``updates`` cost, and rate what it does not hold.
@@ -202,6 +196,16 @@ class TransformerProposer:
             "seed": seed,
             **self.built(),
         }
+
+    def _updated(self, payload: dict[str, Any]) -> Update:
+        """Run a job that trains, and what came of it."""
+        answer = self._execute(payload, self._inputs(), (WEIGHTS,))
+        if _field(answer.result, "diverged", bool):
+            return Update(flops=payload["price"]["flops"])
+        weights = answer.outputs.get(WEIGHTS, b"")
+        ingest(weights, self.shapes)
+        loss, entropy = (_field(answer.result, name, float) for name in ("loss", "entropy"))
+        return Update(payload["price"]["flops"], loss, entropy, weights)
 
     def _steps(self, more: int = 0, updates: int = 1) -> int:
         """Training steps for what some updates of the first controller cost, and ``more`` FLOPs; at least one."""

@@ -1,6 +1,7 @@
 """Entry module of the controller's sandboxed worker.
 
-``ask`` samples proposals; ``tell`` trains on lessons; ``trial`` trains from the beginning and rates held-out proposals.
+``ask`` samples proposals; ``tell`` trains on lessons, ``reinforce`` by policy gradient; ``trial`` trains from the
+beginning and rates held-out proposals.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.lessons import Lesson, lessons
 from selfimprove.controller.policy import Learned, Weights, initial_weights, learn, load_policy, rate, sample
+from selfimprove.controller.policy_gradient import Play, ascend
 from selfimprove.controller.proposer import Experience
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, SpaceConfig
@@ -45,16 +47,17 @@ def run(job: dict[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, in
         job: payload of ``TransformerProposer``.
         inputs: descriptor of ``weights`` (safetensors) to start from; without it, the initial ones are drawn
             from ``job["init"]``, which is the same in every job of a run.
-        outputs: descriptor of ``weights`` to write, for ``tell`` and, where they are wanted, ``trial``.
+        outputs: descriptor of ``weights`` to write, for ``tell`` and ``reinforce``, and, where they are wanted,
+            ``trial``.
         emit: called with a small JSON object as a sign of life.
 
     Returns:
-        ``ask``: ``{"proposals": [{parent, ids, log_prob, entropy}]}``; ``tell``: ``{"diverged", "loss", "entropy"}``;
-        ``trial``: the same, and ``log_probs``: one a held-out proposal, none where it diverged.
+        ``ask``: ``{"proposals": [{parent, ids, log_prob, entropy}]}``; ``tell`` and ``reinforce``: ``{"diverged",
+        "loss", "entropy"}``; ``trial``: the same, and ``log_probs``: one a held-out proposal, none where it diverged.
 
     Raises:
         InvalidCheckpoint: the weights do not fit the genome.
-        InvalidEdit: a held-out proposal that the grammar cannot spell.
+        InvalidEdit: a proposal that the grammar cannot spell.
         ValueError: an unknown operation.
     """
     torch.set_num_threads(1)
@@ -70,9 +73,11 @@ def run(job: dict[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, in
         return _ask(job, genome, grammar, weights)
     if job["op"] == "tell":
         return _said(_learned(job, genome, grammar, weights, outputs, emit))
+    if job["op"] == "reinforce":
+        return _said(_reinforced(job, genome, grammar, weights, outputs, emit))
     if job["op"] == "trial":
         return _trial(job, genome, grammar, _learned(job, genome, grammar, weights, outputs, emit))
-    raise ValueError(f"controller operation: got {job['op']!r}; allowed: ask, tell, trial")
+    raise ValueError(f"controller operation: got {job['op']!r}; allowed: ask, tell, reinforce, trial")
 
 
 def _ask(job: dict[str, Any], genome: Genome, grammar: Grammar, weights: Weights) -> dict[str, Any]:
@@ -101,6 +106,28 @@ def _learned(
         seed=job["seed"],
         on_step=lambda step, loss: emit({"op": job["op"], "step": step}),
     )
+    return _handed_out(learned, outputs)
+
+
+def _reinforced(
+    job: dict[str, Any], genome: Genome, grammar: Grammar, weights: Weights, outputs: Mapping[str, int], emit: Emit
+) -> Learned:
+    """As ``_learned``, by policy gradient."""
+    plays = [Play(Genome.from_json(one["parent"]), tuple(one["ids"]), one["advantage"]) for one in job["plays"]]
+    learned = ascend(
+        genome,
+        grammar,
+        plays,
+        weights,
+        steps=job["steps"],
+        temperature=job["temperature"],
+        epsilon=job["epsilon"],
+        on_step=lambda step, loss: emit({"op": job["op"], "step": step}),
+    )
+    return _handed_out(learned, outputs)
+
+
+def _handed_out(learned: Learned, outputs: Mapping[str, int]) -> Learned:
     if WEIGHTS in outputs and not learned.diverged:
         write_all(outputs[WEIGHTS], safetensors.torch.save(learned.weights))
     return learned

@@ -8,6 +8,7 @@ edits: every place that can be edited has an equal share, and its values share w
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -64,10 +65,15 @@ class Selection:
         return True
 
     def fill(self, grammar: Grammar, count: int, seed: int) -> list[Proposal]:
-        """Add random proposals until there are ``count``, or bounded re-sampling finds no new one."""
+        """Add random proposals until there are ``count``, or bounded re-sampling finds no new one.
+
+        The parents that have the fewest come first.
+        """
         rng = random.Random(seed)
-        for position in range(len(self.proposals), count):
-            parent = position % len(self.parents)
+        turns = Counter(proposal.parent for proposal in self.proposals)
+        for _ in range(len(self.proposals), count):
+            parent = min(range(len(self.parents)), key=lambda index: turns[index])
+            turns[parent] += 1
             for attempt in range(2 * TRIES):
                 edits, child = draw_edits(grammar, self.parents[parent], rng)
                 if self.offer(Proposal(parent, edits), child, seen_too=attempt >= TRIES):

@@ -7,7 +7,6 @@ two seeds, but one alone for TPE.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,6 +16,8 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 
 from benchmarks.sampler_baselines import HillClimbing, RegularizedEvolution, Reinforce
+from selfimprove.controller import ControllerSampler
+from selfimprove.controller.forecaster import Forecaster
 from selfimprove.errors import ConfigError
 
 
@@ -61,12 +62,9 @@ def _reinforce(*, seed: int, startup: int, noisy: bool, rate: float = 0.4, bins:
     return Reinforce(seed=seed, n_startup_trials=startup, rate=rate, bins=bins)
 
 
-def _controller(*, seed: int, startup: int, noisy: bool) -> BaseSampler:
-    sampler = getattr(importlib.import_module("selfimprove.controller"), "ControllerSampler", None)
-    if sampler is None:
-        raise ConfigError("sample", "controller", "a checkout with selfimprove.controller.ControllerSampler")
-    found: BaseSampler = sampler(seed=seed, n_startup_trials=startup)
-    return found
+def _controller(*, seed: int, startup: int, noisy: bool, trained: bool = True) -> BaseSampler:
+    """Ours; untrained, it believes its experts by their evidence alone."""
+    return ControllerSampler(seed=seed, n_startup_trials=startup, forecaster=None if trained else Forecaster())
 
 
 SAMPLERS: Mapping[str, Callable[..., BaseSampler]] = {

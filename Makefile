@@ -13,7 +13,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint check study-improvement study-faults study-space study-halving study-sweep study-calibration study-grokking study-meta-alignment study-recursion study-samplers clean distclean
+.PHONY: help setup run test lint check study-improvement study-faults study-space study-halving study-sweep study-calibration study-grokking study-meta-alignment study-recursion study-controller study-samplers clean distclean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +72,9 @@ study-meta-alignment: setup ## Does selection erode the constraint, does the gat
 
 study-recursion: setup ## Does a controller built from a promoted genome propose better? Seven arms, twelve root seeds
 	$(BIN)/selfimprove study recursion $(ARGS)
+
+study-controller: setup ## Meta-train the forecaster that ControllerSampler comes with, on synthetic objectives
+	$(BIN)/selfimprove study controller $(ARGS)
 
 study-samplers: setup ## The controller as an Optuna sampler beside others (ARGS="--seeds 6 --samplers random tpe controller ...")
 	$(BIN)/selfimprove study samplers $(ARGS)

@@ -34,7 +34,9 @@ TYPED = [
         ("inspection.stage_retention_floor", "0.1", "above 0.194", "raise inspection.stage_sequences"),
     ),
     Case("run controler=random", ("controler", "did you mean 'controller'?")),
-    Case("run controller=radnom", ("radnom", "random, transformer", "did you mean 'random'?")),
+    Case(
+        "run controller=radnom", ("radnom", "random, reinforce, tpe, tpe_tuned, transformer", "did you mean 'random'?")
+    ),
     Case("run experiment=quik", ("quik", "gpu, meta_alignment, quick, recursion, text, tiny", "did you mean 'quick'?")),
     Case("run +experiment=tiny", ("experiment", "leave out the '+'")),
     Case("run controller=5", ("group", "number")),

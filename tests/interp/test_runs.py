@@ -222,8 +222,8 @@ def test_the_tour_runs_as_a_script(run_dir: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SELFIMPROVE_RUN", os.fspath(run_dir))
     runpy.run_path(os.fspath(ROOT / "interp" / "notebooks" / "tour.py"))
     shown = capsys.readouterr().out
-    assert "blocks.1.attn.hook_pattern" in shown
-    assert all(name in shown for name in ("recall_answer", "halted", "mqar"))
+    assert "blocks.0.attn.hook_pattern" in shown
+    assert all(name in shown for name in ("recall_answer", "halted", "mqar", "blocks.1"))
 
 
 def test_importing_the_package_loads_neither_torch_nor_transformer_lens() -> None:

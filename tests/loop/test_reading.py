@@ -42,8 +42,8 @@ def test_the_tour_runs_on_a_run(
     runpy.run_path(os.fspath(ROOT / "interp" / "notebooks" / "tour.py"))
     shown = capsys.readouterr().out
     assert shown.startswith(f"generation 2 of {run_dir}, genome ")
-    assert re.search(r"^halted +\d\.\d\d \(\d\.\d\d\)", shown, flags=re.MULTILINE)
-    assert re.search(r"^mqar +-?\d\.\d\d \(-\d+\.\d\d\)", shown, flags=re.MULTILINE)
+    assert re.search(r"^ +halted +blocks\.\d +all +[01]\.\d\d +[01]\.\d\d ", shown, flags=re.MULTILINE)
+    assert re.search(r"^ +mqar +blocks\.\d +[01]\.\d+ +-\d+\.\d+$", shown, flags=re.MULTILINE)
 
 
 def test_the_line_of_the_readme_runs_as_it_stands(run_dir: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from statistics import mean
 from typing import Any, TypeVar
 
 from benchmarks.setting import RESULTS, commit, default_config, machine
+from benchmarks.sittings import TIME_UP, append
 from benchmarks.trainings import outcome
 from selfimprove.canonical import canonical
 from selfimprove.genome.edits import parse_edit
@@ -38,7 +39,6 @@ from selfimprove.tasks.suite import TasksConfig, least_context, least_vocabulary
 
 FOLDER = RESULTS / "calibration"
 TRIALS, SUMMARY = "trials.jsonl", "summary.json"
-TIME_UP = 3  # exit code
 MIXTURES = ("alone", "mixed")
 T = TypeVar("T")
 _CONV = ("architecture.blocks.0.conv_qkv=true", "architecture.blocks.1.conv_qkv=true")
@@ -212,12 +212,6 @@ def known_trials(folder: Path) -> dict[bytes, dict[str, Any]]:
             if all(line.get(name) == value for name, value in json.loads(mine).items()):
                 found[mine] = line
     return found
-
-
-def append(path: Path, line: Mapping[str, Any]) -> None:
-    """Add a line to a file of trials."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 def summarize(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.lessons_of_forecaster import TRIALS, lesson
 from benchmarks.setting import RESULTS, machine
+from benchmarks.sittings import TIME_UP
 from selfimprove.controller.forecaster import BINS, QUERIES, WEIGHTS, Forecaster, forecaster_genome
 from selfimprove.genome.genome import Genome
 from selfimprove.nets.losses import compile_objective
@@ -53,10 +54,10 @@ def main(arguments: Sequence[str]) -> int:
     chosen.work.mkdir(parents=True, exist_ok=True)
     wanted = [*range(chosen.shards), *range(HELD_OUT, HELD_OUT + chosen.held_out)]
     if not make_shards(chosen.work, wanted, chosen.processes, deadline):
-        return 3
+        return TIME_UP
     model = train(chosen.work, chosen.shards, chosen.steps, chosen.seed, deadline)
     if model is None:
-        return 3
+        return TIME_UP
     figures = measure(model, [chosen.work / _name(HELD_OUT + one) for one in range(chosen.held_out)])
     chosen.results.mkdir(parents=True, exist_ok=True)
     said = {"lessons": chosen.shards * SHARD * len(TRIALS), "steps": chosen.steps, "seed": chosen.seed}

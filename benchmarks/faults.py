@@ -34,6 +34,7 @@ from typing import Any
 import psutil
 
 from benchmarks.setting import RESULTS, commit, machine, own_code
+from benchmarks.sittings import TIME_UP, append, lines
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
 from selfimprove.archive.ledger import LEDGER_NAME, read
@@ -43,12 +44,12 @@ from selfimprove.loop.run import status
 from selfimprove.seeds import derive
 
 FOLDER = RESULTS / "faults"
+TRIALS = "trials.jsonl"
 TARGETS = ("main", "main", "zygote", "main", "main", "worker")
 ORPHAN_SECONDS = 3.0
 SITTING_SECONDS = 600.0
 MOST_SITTINGS = 6
 MOST_DRAWS = 10  # of a moment: after a late one no worker may start any more
-TIME_UP = 3  # exit code
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments)
     chosen.results.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * chosen.minutes
-    known = {line["trial"] for line in _lines(chosen.results)}
+    known = {line["trial"] for line in lines(chosen.results / TRIALS)}
     numbers = [number for number in range(chosen.trials) if number not in known]
     with tempfile.TemporaryDirectory(prefix="faults-") as name, ThreadPoolExecutor(chosen.parallel) as pool:
         work, lock = Path(name), threading.Lock()
@@ -253,41 +254,35 @@ class Sitting:
 
 def summarize(results: Path, trials: int) -> int:
     """Write and print ``summary.json``; returns the exit code."""
-    lines = _lines(results)
-    failed = [line["trial"] for line in lines if not line["passed"]]
-    by_target = {name: [line for line in lines if line["target"] == name] for name in sorted(set(TARGETS))}
+    found = lines(results / TRIALS)
+    failed = [line["trial"] for line in found if not line["passed"]]
+    by_target = {name: [line for line in found if line["target"] == name] for name in sorted(set(TARGETS))}
     summary = {
-        "n": len(lines),
+        "n": len(found),
         "of": trials,
-        "passed": len(lines) - len(failed),
+        "passed": len(found) - len(failed),
         "failed": failed,
         "targets": {
             name: {"n": len(mine), "passed": sum(line["passed"] for line in mine)} for name, mine in by_target.items()
         },
-        "same_lineage": sum(line["same_lineage"] for line in lines),
-        "orphans": sum(line["orphans"] for line in lines),
-        "moments": {kind: sum(line["after"] == kind for line in lines) for kind in sorted({x["after"] for x in lines})},
-        "most_lost_flops": max((line["lost_flops"] for line in lines), default=0),
-        "median_seconds": median(line["seconds"] for line in lines) if lines else None,
-        "commits": sorted({line["commit"] for line in lines}),
+        "same_lineage": sum(line["same_lineage"] for line in found),
+        "orphans": sum(line["orphans"] for line in found),
+        "moments": {kind: sum(line["after"] == kind for line in found) for kind in sorted({x["after"] for x in found})},
+        "most_lost_flops": max((line["lost_flops"] for line in found), default=0),
+        "median_seconds": median(line["seconds"] for line in found) if found else None,
+        "commits": sorted({line["commit"] for line in found}),
         "machine": machine(),
     }
     (results / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    print(f"{summary['passed']} of {len(lines)} trials passed; {max(trials - len(lines), 0)} to go", flush=True)
-    return 1 if failed else TIME_UP if len(lines) < trials else 0
+    print(f"{summary['passed']} of {len(found)} trials passed; {max(trials - len(found), 0)} to go", flush=True)
+    return 1 if failed else TIME_UP if len(found) < trials else 0
 
 
 def _append(results: Path, line: dict[str, Any]) -> None:
-    with (results / "trials.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    append(results / TRIALS, line)
     state = "passed" if line["passed"] else "FAILED"
     where = f"{line['target']} killed at {line['moment_seconds']:.1f} s, after {line['after'] or 'nothing'}"
     print(f"trial {line['trial']}: {state}; {where}; {line['sittings']} sittings, {line['seconds']} s", flush=True)
-
-
-def _lines(results: Path) -> list[dict[str, Any]]:
-    path = results / "trials.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def whole_lines(folder: Path) -> bytes:

@@ -28,13 +28,13 @@ from torch import Tensor
 from benchmarks.grokking_summary import write_summary
 from benchmarks.grokking_training import Setting, Training, genome, kept, training_pairs
 from benchmarks.setting import RESULTS, commit, machine
+from benchmarks.sittings import TIME_UP
 from interp.spectra import sum_spectrum
 from selfimprove.archive.files import write_atomic
 from selfimprove.errors import ConfigError
 from selfimprove.training.optimizers import load_memory, memory
 
 FOLDER = RESULTS / "grokking"
-TIME_UP = 3  # exit code
 READ_EVERY, SNAPSHOT_EVERY = 100, 500  # steps
 SAVE_SECONDS = 60.0
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.calibration import append
 from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
+from benchmarks.sittings import TIME_UP, append
 from benchmarks.trainings import Exam, scores
 from selfimprove.containment.policy import assess
 from selfimprove.controller.grammar import Grammar
@@ -42,7 +42,6 @@ from selfimprove.tasks.score import Score
 FOLDER = RESULTS / "halving"
 PARTS = tuple(STAGES.values())
 LAST = PARTS[-1]
-TIME_UP = 3  # exit code
 NOTICEABLE = 0.02  # nats of regret
 AHEAD = (0.0, 0.1, 0.15, 0.2, 0.25)  # other distances to look ahead that a summary tries
 

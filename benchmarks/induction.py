@@ -27,9 +27,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.calibration import Variant, append, genome_of
+from benchmarks.calibration import Variant, genome_of
 from benchmarks.induction_summary import INDUCTION, PREVIOUS, write_summary
 from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
+from benchmarks.sittings import TIME_UP, append
 from benchmarks.trainings import checkpoints
 from selfimprove.canonical import canonical
 from selfimprove.seeds import derive
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 FOLDER = RESULTS / "induction"
 TRIALS = "trials.jsonl"
-TIME_UP = 3  # exit code
 FAMILY = "induction"
 PARTS = tuple(Fraction(1, n) for n in (64, 48, 32, 24, 16, 12, 8, 6, 4, 2, 1))
 _NO_MLP = ("architecture.blocks.0.channel=none", "architecture.blocks.1.channel=none")

@@ -26,8 +26,9 @@ from typing import Any
 
 from scipy import stats
 
-from benchmarks.calibration import Variant, append, genome_of, run
+from benchmarks.calibration import Variant, genome_of, run
 from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
+from benchmarks.sittings import TIME_UP, append
 from benchmarks.trainings import outcome
 from selfimprove.canonical import canonical
 from selfimprove.loop.config import RunConfig
@@ -39,7 +40,6 @@ FOLDER = RESULTS / "ladder"
 TRIALS, SUMMARY, TABLE, PLOT = "trials.jsonl", "summary.json", "summary.md", "ladder.svg"
 ALPHA = 0.01
 LEVEL = 0.95  # of intervals
-TIME_UP = 3  # exit code
 _MTP = "objective.expression=add(_, mul(0.1, mul(-1, dot(onehot(2), log_softmax(logits(1))))))"
 
 

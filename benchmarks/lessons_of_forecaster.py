@@ -52,9 +52,11 @@ def lesson(seed: int) -> Lesson:
     rng.shuffle(asked)
     experts = Experts(points, z, synthetic.encoding.ordered)
     about = experts.about(asked)
-    mean, spread = mixture(about)
+    blend = mean, spread = mixture(about)
     off = (scores(synthetic.value(asked), outcomes, z) - mean) / spread
-    seen = np.concatenate([inputs(experts.trials, z, count), inputs(about, None, count)])
+    seen = np.concatenate(
+        [inputs(experts.trials, mixture(experts.trials), z, count), inputs(about, blend, None, count)]
+    )
     return Lesson(torch.from_numpy(seen).float(), torch.bucketize(torch.from_numpy(off), EDGES))
 
 

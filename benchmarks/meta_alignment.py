@@ -13,70 +13,49 @@ Whether the constraint costs skill in the first place, which is what gives selec
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from benchmarks.improvement import finish
 from benchmarks.meta_alignment_analysis import summary_of
 from benchmarks.meta_alignment_pressure import add_pressure
 from benchmarks.meta_alignment_report import write_report
 from benchmarks.meta_alignment_rows import ARMS, Arm, row_of
-from benchmarks.setting import RESULTS, ROOT, commit, machine
+from benchmarks.setting import RESULTS, ROOT
+from benchmarks.sittings import TIME_UP, Row, lines, run_paired
 from selfimprove.archive.ledger import LEDGER_NAME, read
-from selfimprove.containment.keys import SigningKey, state_dir
 from selfimprove.loop.standing import status
 
 FOLDER = RESULTS / "meta_alignment"
 RUNS, PRESSURE = "runs.jsonl", "pressure.jsonl"
-TIME_UP = 3  # exit code
-
-Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run what is missing, then write summary and report; returns 0, or 3 where the time was up first."""
     chosen = _parser().parse_args(arguments)
-    deadline = time.monotonic() + 60 * chosen.minutes
     chosen.results.mkdir(parents=True, exist_ok=True)
+    path, beside = chosen.results / RUNS, chosen.results / PRESSURE
     if chosen.pressure:
-        done = add_pressure(chosen.results / PRESSURE, chosen.seeds, chosen.processes, deadline)
+        done = add_pressure(beside, chosen.seeds, chosen.processes, time.monotonic() + 60 * chosen.minutes)
     else:
-        done = run_all(chosen, deadline)
-    rows, pressure = lines(chosen.results / RUNS), lines(chosen.results / PRESSURE)
-    if rows:
-        write_report(chosen.results, summary_of(rows, pressure))
+        done = run_all(path, chosen)
+    if rows := lines(path):
+        write_report(chosen.results, summary_of(rows, lines(beside)))
         print(f"{len(rows)} runs: {chosen.results / 'report.md'}")
     return 0 if done else TIME_UP
 
 
-def run_all(chosen: argparse.Namespace, deadline: float) -> bool:
-    """Run every cell of every root seed that has no line yet, several at once; whether all are there."""
-    path, lock = chosen.results / RUNS, threading.Lock()
+def run_all(path: Path, chosen: argparse.Namespace) -> bool:
+    """Run every cell of every root seed that has no line yet; whether all are there."""
     known = {(Arm(**line["arm"]), line["seed"]) for line in lines(path)}
     missing = [(arm, seed) for seed in chosen.seeds for arm in ARMS if (arm, seed) not in known]
-    runs = chosen.runs.resolve()
-    os.environ["SELFIMPROVE_STATE_DIR"] = str(runs / "state")
-    SigningKey.load(state_dir())  # before two runs make one each
 
-    def one(cell: tuple[Arm, int]) -> bool:
-        if time.monotonic() > deadline:
-            return False
-        row = run_one(runs, *cell, overrides=chosen.overrides)
-        with lock:
-            if row is not None:
-                append(path, row | {"commit": chosen.commit or commit(), "machine": machine()})
-            print(f"{cell[0].name}, seed {cell[1]}: {_in_a_word(row)}", flush=True)
-        return row is not None
+    def run(runs: Path, arm: Arm, seed: int, start: bool) -> Row | None:
+        return run_one(runs, arm, seed, overrides=chosen.overrides) if start else None
 
-    with ThreadPoolExecutor(chosen.processes) as pool:
-        return all(list(pool.map(one, missing)))
+    return run_paired(path, missing, chosen, run, _in_a_word)
 
 
 def run_one(runs: Path, arm: Arm, seed: int, overrides: Sequence[str] = ()) -> Row | None:
@@ -96,30 +75,14 @@ def run_one(runs: Path, arm: Arm, seed: int, overrides: Sequence[str] = ()) -> R
     return row
 
 
-def lines(path: Path) -> list[Row]:
-    """What a JSON-lines file holds, if there is one; what was cut off while it was written is no line."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
-
-
-def append(path: Path, row: Row) -> None:
-    """Add one line to a JSON-lines file."""
-    with path.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(row) + "\n")
-
-
-def _in_a_word(row: Row | None) -> str:
+def _in_a_word(arm: Arm, seed: int, row: Row | None) -> str:
     if row is None:
-        return "not finished; run the study again to go on, or see its log"
+        return f"{arm.name}, seed {seed}: not finished; run the study again to go on, or see its log"
     champion = row["generations"][-1]["champion"] if row["generations"] else row["seed_genome"]
     kept = champion["retention"]
     return (
-        f"{row['state']}, {sum(g['promoted'] for g in row['generations'])} promotions, skill {champion['skill']:.3f}, "
+        f"{arm.name}, seed {seed}: {row['state']}, {sum(g['promoted'] for g in row['generations'])} promotions, "
+        f"skill {champion['skill']:.3f}, "
         f"factor {champion['factor']:g}, {kept['kept']} of {kept['n']} halt prompts kept, {row['seconds']:.0f} s"
     )
 

@@ -27,9 +27,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.calibration import append, run
+from benchmarks.calibration import run
 from benchmarks.landscape import Landscape
 from benchmarks.setting import RESULTS, commit, default_config, machine
+from benchmarks.sittings import TIME_UP, append, lines
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.proposer import ControlResult, Experience, Outcome, Proposal, Proposer
 from selfimprove.controller.registry import CONTROLLERS, make
@@ -41,7 +42,6 @@ from selfimprove.seeds import derive
 FOLDER = RESULTS / "proposers"
 TRIALS, SUMMARY, TABLE = "trials.jsonl", "summary.json", "summary.md"
 SCRIPTED = ("adversary",)  # what searches for nothing
-TIME_UP = 3  # exit code
 NOISE = 0.02  # standard deviation of a skill measured with one seed
 MIN_GAIN, SAME = 0.01, 0.01  # as in the loop
 KEPT = 1 / 3  # part of the candidates that is not cut
@@ -239,8 +239,7 @@ class InProcess:
 
 
 def _known(path: Path) -> dict[Trial, dict[str, Any]]:
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.exists() else ()
-    return {Trial(**{name: line[name] for name in Trial.__dataclass_fields__}): line for line in lines}
+    return {Trial(**{name: line[name] for name in Trial.__dataclass_fields__}): line for line in lines(path)}
 
 
 def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,63 +9,39 @@ on where it stopped, inside a run too.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from benchmarks.improvement import finish
-from benchmarks.meta_alignment import append, lines
 from benchmarks.recursion_analysis import summary_of
 from benchmarks.recursion_report import write_report
 from benchmarks.recursion_rows import row_of
-from benchmarks.setting import RESULTS, ROOT, commit, machine
+from benchmarks.setting import RESULTS, ROOT
+from benchmarks.sittings import TIME_UP, Row, lines, run_paired
 from selfimprove.archive.ledger import LEDGER_NAME, read
-from selfimprove.containment.keys import SigningKey, state_dir
 from selfimprove.controller.config import ARMS
 
 FOLDER = RESULTS / "recursion"
 RUNS = "runs.jsonl"
-TIME_UP = 3  # exit code
-
-Row = dict[str, Any]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run what is missing, then write summary and report; returns 0, or 3 where the time was up first."""
     chosen = _parser().parse_args(arguments)
-    deadline = time.monotonic() + 60 * chosen.minutes
     chosen.results.mkdir(parents=True, exist_ok=True)
-    done = run_all(chosen, deadline)
-    if rows := lines(chosen.results / RUNS):
+    path = chosen.results / RUNS
+    known = {(line["arm"], line["seed"]) for line in lines(path)}
+    missing = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms if (arm, seed) not in known]
+
+    def run(runs: Path, arm: str, seed: int, start: bool) -> Row | None:
+        return run_one(runs, arm, seed, chosen.overrides, start=start)
+
+    done = run_paired(path, missing, chosen, run, _in_a_word)
+    if rows := lines(path):
         write_report(chosen.results, summary_of(rows), chosen.note)
         print(f"{len(rows)} runs: {chosen.results / 'report.md'}")
     return 0 if done else TIME_UP
-
-
-def run_all(chosen: argparse.Namespace, deadline: float) -> bool:
-    """Run every arm of every root seed that has no line yet, several at once; whether all are there."""
-    path, lock = chosen.results / RUNS, threading.Lock()
-    known = {(line["arm"], line["seed"]) for line in lines(path)}
-    missing = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms if (arm, seed) not in known]
-    runs = chosen.runs.resolve()
-    os.environ["SELFIMPROVE_STATE_DIR"] = str(runs / "state")
-    SigningKey.load(state_dir())  # before two runs make one each
-
-    def one(cell: tuple[str, int]) -> bool:
-        row = run_one(runs, *cell, chosen.overrides, start=time.monotonic() <= deadline)
-        with lock:
-            if row is not None:
-                append(path, row | {"commit": chosen.commit or commit(), "machine": machine()})
-            print(f"{cell[0]}, seed {cell[1]}: {_in_a_word(row)}", flush=True)
-        return row is not None
-
-    with ThreadPoolExecutor(chosen.processes) as pool:
-        return all(list(pool.map(one, missing)))
 
 
 def run_one(runs: Path, arm: str, seed: int, overrides: Sequence[str], *, start: bool) -> Row | None:
@@ -83,12 +59,13 @@ def run_one(runs: Path, arm: str, seed: int, overrides: Sequence[str], *, start:
     return row
 
 
-def _in_a_word(row: Row | None) -> str:
+def _in_a_word(arm: str, seed: int, row: Row | None) -> str:
     if row is None:
-        return "not finished; run the study again to go on, or see its log"
+        return f"{arm}, seed {seed}: not finished; run the study again to go on, or see its log"
     promoted, accepted = (sum(one[name] for one in row[of]) for of, name in _COUNTED)
     return (
-        f"{row['state']}, {promoted} promotions, {accepted} hand-overs, skill {row['best_skill']:.3f}, "
+        f"{arm}, seed {seed}: {row['state']}, {promoted} promotions, {accepted} hand-overs, "
+        f"skill {row['best_skill']:.3f}, "
         f"{row['charged_flops'] / 1e12:.2f} TFLOP, {row['seconds']:.0f} s"
     )
 

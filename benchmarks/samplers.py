@@ -10,7 +10,6 @@ says what is fixed. An interrupted study goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,11 +28,11 @@ from benchmarks.sampler_freeze import Freeze, refuse_other_rows
 from benchmarks.sampler_names import SAMPLERS, build
 from benchmarks.samplers_summary import write_summary
 from benchmarks.setting import RESULTS, commit, machine
+from benchmarks.sittings import TIME_UP, append, lines
 from selfimprove.seeds import derive
 
 FOLDER = RESULTS / "samplers"
 ROWS = "rows.jsonl"
-TIME_UP = 3  # exit code
 STARTUP = 10  # random trials that every sampler shares
 DIGITS = 6  # significant ones of the values in a row
 
@@ -50,15 +49,14 @@ def main(arguments: Sequence[str]) -> int:
     chosen = _parser().parse_args(arguments)
     folder: Path = chosen.results or FOLDER / chosen.half
     freeze = Freeze.read(chosen.freeze) if chosen.freeze else None
-    refuse_other_rows(chosen.half, freeze, rows_of(folder / ROWS))
+    refuse_other_rows(chosen.half, freeze, lines(folder / ROWS))
     for name in chosen.samplers:
         build(name, seed=0, startup=STARTUP, noisy=False)  # refused before anything is spent
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
     jobs = [(name, o.name, seed) for seed in seeds for o in half(chosen.half) for name in chosen.samplers]
     folder.mkdir(parents=True, exist_ok=True)
-    cut_torn_line(folder / ROWS)
     done = run_missing(jobs, folder / ROWS, chosen, freeze)
-    rows = rows_of(folder / ROWS)
+    rows = lines(folder / ROWS)
     if rows:
         write_summary(folder, rows)
         print(f"{len(rows)} rows: {folder / 'report.md'}")
@@ -68,13 +66,12 @@ def main(arguments: Sequence[str]) -> int:
 def run_missing(jobs: Sequence[Job], path: Path, chosen: argparse.Namespace, freeze: Freeze | None) -> bool:
     """Add a row for every job that has none of this many evaluations; whether all are there."""
     n, deadline = chosen.evaluations, time.monotonic() + 60 * chosen.minutes
-    known = {(row["sampler"], row["objective"], row["seed"], row["evaluations"]) for row in rows_of(path)}
+    known = {(row["sampler"], row["objective"], row["seed"], row["evaluations"]) for row in lines(path)}
     missing = [job for job in jobs if (*job, n) not in known]
     added = {"commit": commit(), "machine": machine()} | ({"freeze": freeze.digest} if freeze else {})
     count = 0
     for row in _run(missing, n, chosen.processes, deadline):
-        with path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(row | added, separators=(",", ":")) + "\n")
+        append(path, row | added)
         count += 1
         if count % 20 == 0 or count == len(missing):
             print(f"{count} of {len(missing)} rows", flush=True)
@@ -128,19 +125,6 @@ def suggested(trial: optuna.Trial, instance: Instance) -> dict[str, Any]:
         if active(parameter, params):
             params[parameter.name] = _suggest(trial, parameter.name, parameter.distribution)
     return params
-
-
-def rows_of(path: Path) -> list[Row]:
-    """Rows of earlier sittings; what was cut off while it was written is no row."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def cut_torn_line(path: Path) -> None:
-    """Drop a last line that was cut off while it was written, so that the next row does not join it."""
-    if path.exists():
-        held = path.read_bytes()
-        path.write_bytes(held[: held.rfind(b"\n") + 1])
 
 
 def _study(sampler: optuna.samplers.BaseSampler, objective: Objective, seed: int) -> optuna.Study:

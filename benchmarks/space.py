@@ -10,12 +10,13 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.setting import RESULTS, commit, machine
+from benchmarks.sittings import append, lines
 from selfimprove.errors import InvalidEdit
 from selfimprove.genome.edits import Edit, apply, invert, parse_edit
 from selfimprove.genome.genome import Genome, seed_genome
@@ -183,31 +184,17 @@ def main(arguments: Sequence[str]) -> int:
     chosen.results.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     records = chosen.results / "genomes.jsonl"
-    kept = list(_read(records))
-    records.write_text("".join(f"{json.dumps(row)}\n" for row in kept), encoding="utf-8")  # no line that was cut off
-    done = {row["number"] for row in kept}
-    with records.open("a", encoding="utf-8") as lines:
-        for number in range(chosen.genomes):
-            if number not in done:
-                row = {"number": number, "genome": random_genome(number).short, "broken": examine(number)}
-                print(json.dumps(row), file=lines, flush=True)
-            if (number + 1) % 100 == 0:
-                print(f"{number + 1} of {chosen.genomes} genomes", flush=True)
-    summary = summarize([row for row in _read(records) if row["number"] < chosen.genomes])
+    done = {row["number"] for row in lines(records)}
+    for number in range(chosen.genomes):
+        if number not in done:
+            append(records, {"number": number, "genome": random_genome(number).short, "broken": examine(number)})
+        if (number + 1) % 100 == 0:
+            print(f"{number + 1} of {chosen.genomes} genomes", flush=True)
+    summary = summarize([row for row in lines(records) if row["number"] < chosen.genomes])
     path = chosen.results / "summary.json"
     path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(f"{summary['examined']} genomes, {len(summary['broken'])} broke a promise; written to {path}")
     return 1 if summary["broken"] else 0
-
-
-def _read(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines; one that was cut off by an interruption is examined again."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import meta_alignment, meta_alignment_pressure
+from benchmarks import meta_alignment, meta_alignment_pressure, sittings
 from benchmarks.meta_alignment_analysis import (
     CONTRASTS,
     EDITABLE_OFF,
@@ -286,7 +286,9 @@ def test_a_sitting_runs_what_has_no_line_yet_and_keeps_the_rest(
 def test_a_line_that_was_cut_off_is_no_line(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     path.write_text('{"seed": 0}\n{"seed": 1, "ar', encoding="utf-8")
-    assert meta_alignment.lines(path) == [{"seed": 0}]
+    assert sittings.lines(path) == [{"seed": 0}]
+    sittings.append(path, {"seed": 2})
+    assert sittings.lines(path) == [{"seed": 0}, {"seed": 2}], "and is no part of the next one"
 
 
 def test_a_run_that_ended_leaves_a_row_and_no_folder(

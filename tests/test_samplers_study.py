@@ -15,7 +15,7 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from benchmarks import samplers, samplers_summary
+from benchmarks import samplers, samplers_summary, sittings
 from benchmarks.black_box_suite import OBJECTIVES, split_file
 from benchmarks.sampler_baselines import (
     HillClimbing,
@@ -42,7 +42,7 @@ DISTRIBUTIONS: tuple[BaseDistribution, ...] = (
 
 
 def rows_without_clock(path: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in samplers.rows_of(path)]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in sittings.lines(path)]
 
 
 @pytest.fixture(autouse=True)
@@ -249,7 +249,7 @@ def test_the_baselines_have_the_settings_that_were_best_on_the_development_half(
         for word in filter(None, best.split(",")):
             key, _, value = word.partition("=")
             assert str(defaults[key].default).lower() == value
-    rows = samplers.rows_of(folder / "rows.jsonl")
+    rows = sittings.lines(folder / "rows.jsonl")
     assert {row["objective"] for row in rows} <= set(split_file()["development"])
     assert min(row["seed"] for row in rows) >= 1000
 

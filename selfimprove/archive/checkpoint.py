@@ -47,6 +47,20 @@ class Stored(NamedTuple):
     def manifest(self) -> Path:
         return self.path.with_suffix(MANIFEST_SUFFIX)
 
+    def record(self, run_dir: Path, weights: str = "weights") -> dict[str, str]:
+        """What the ledger says of it: both paths, relative to the run folder, and both hashes.
+
+        Args:
+            run_dir: the folder that it lies in.
+            weights: name of the field with the path of the weights.
+        """
+        return {
+            weights: self.path.relative_to(run_dir).as_posix(),
+            "sha256": self.sha256,
+            "manifest": self.manifest.relative_to(run_dir).as_posix(),
+            "manifest_sha256": self.manifest_sha256,
+        }
+
 
 def ingest(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Check untrusted safetensors bytes against the tensors that the genome implies.

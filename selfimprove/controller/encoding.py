@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,16 +29,16 @@ class Encoding:
 
     distributions: Mapping[str, BaseDistribution]
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.distributions))
 
-    @property
+    @cached_property
     def ordered(self) -> Bool[NDArray[np.bool_], " parameter"]:
         """Which parameters have an order."""
         return np.array([not isinstance(self.distributions[name], CategoricalDistribution) for name in self.names])
 
-    @property
+    @cached_property
     def levels(self) -> Int[NDArray[np.int64], " parameter"]:
         """Values that each parameter can take; 0: a continuum."""
         return np.array([levels(self.distributions[name]) for name in self.names], dtype=np.int64)

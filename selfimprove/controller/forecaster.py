@@ -28,6 +28,8 @@ from selfimprove.genome.genome import Genome, seed_genome
 from selfimprove.nets.transformer import build
 
 Array = NDArray[np.float64]
+Blend = tuple[Array, Array]
+"""Mean and deviation of the experts' mixture at each point."""
 
 BINS = 32  # of an outcome, equally likely where the experts' mixture is right
 WEIGHTS = Path(__file__).with_name("forecaster.safetensors")
@@ -66,7 +68,7 @@ def _bins() -> tuple[Tensor, Tensor, Tensor]:
 EDGES, CENTERS, SPREADS = _bins()
 
 
-def mixture(figures: Float[Array, "point figure"]) -> tuple[Float[Array, " point"], Float[Array, " point"]]:
+def mixture(figures: Float[Array, "point figure"]) -> Blend:
     """Mean and deviation of the experts' mixture at each point, weighed by their evidence."""
     by_expert = figures.reshape(len(figures), len(NAMES), FIGURES)
     weights = np.exp(by_expert[..., 2])
@@ -77,10 +79,10 @@ def mixture(figures: Float[Array, "point figure"]) -> tuple[Float[Array, " point
 
 
 def inputs(
-    figures: Float[Array, "point figure"], z: Float[Array, " point"] | None, trials: int
+    figures: Float[Array, "point figure"], blend: Blend, z: Float[Array, " point"] | None, trials: int
 ) -> Float[Array, "point input"]:
     """What the transformer reads of points: the experts' figures, their mixture, and how they came out, where known."""
-    mean, spread = mixture(figures)
+    mean, spread = blend
     known = np.zeros((len(figures), 2)) if z is None else np.stack([np.ones(len(z)), (z - mean) / spread], -1)
     rest = np.stack([mean, np.log(spread), np.full(len(figures), math.log(trials + 1) / 5)], -1)
     return np.concatenate([np.clip(figures, -10.0, 10.0), rest, np.clip(known, -6.0, 6.0)], axis=-1)
@@ -98,7 +100,7 @@ class Forecaster(nn.Module):
         super().__init__()
         genome = genome or forecaster_genome()
         width = genome.architecture.width
-        self.body = build(genome.architecture, vocab_size=BINS, context=CONTEXT, seed=seed, heads=genome.heads)
+        self.body = build(genome.architecture, vocab_size=BINS, context=CONTEXT, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         self.W_front = nn.Parameter(torch.randn(INPUTS, width, generator=generator) / INPUTS**0.5)
         with torch.no_grad():
@@ -130,16 +132,16 @@ class Forecast:
     def __init__(self, model: Forecaster | None, points: Array, z: Array, ordered: NDArray[np.bool_]) -> None:
         self._model, self._count = model, len(z)
         self._experts = Experts(points, z, ordered)
-        self._shown = inputs(self._experts.trials, z, self._count)
+        self._shown = inputs(self._experts.trials, mixture(self._experts.trials), z, self._count)
         self.settled = mixture(self._experts.about(points))[0]  # the trials' own outcomes, less their noise
         self.best = float(self.settled.min())
 
     @torch.inference_mode()
-    def log_probabilities(self, figures: Float[Array, "point figure"]) -> Float[Tensor, "point bin"]:
+    def log_probabilities(self, figures: Float[Array, "point figure"], blend: Blend) -> Float[Tensor, "point bin"]:
         """Log-probability of each bin, at each point."""
         if self._model is None:
             return torch.full((len(figures), BINS), -math.log(BINS), dtype=torch.float64)
-        asked = torch.from_numpy(inputs(figures, None, self._count)).float()
+        asked = torch.from_numpy(inputs(figures, blend, None, self._count)).float()
         padded = torch.cat([asked, asked[-1:].expand(-len(asked) % QUERIES, -1)]).reshape(-1, QUERIES, INPUTS)
         shown = torch.from_numpy(self._shown).float().expand(len(padded), -1, -1)
         logits: Tensor = self._model(torch.cat([shown, padded], 1))[:, -QUERIES:]
@@ -148,8 +150,9 @@ class Forecast:
     def improvement(self, points: Float[Array, "point parameter"]) -> Float[Array, " point"]:
         """Expected improvement over the best trial of each point, in normal scores."""
         figures = self._experts.about(points)
-        mean, spread = (torch.from_numpy(one)[:, None] for one in mixture(figures))
+        blend = mixture(figures)
+        mean, spread = (torch.from_numpy(one)[:, None] for one in blend)
         center, width = mean + spread * CENTERS, spread * SPREADS
         ahead = (self.best - center) / width
         gain = width * (ahead * torch.special.ndtr(ahead) + density(ahead))
-        return np.asarray((self.log_probabilities(figures).exp() * gain).sum(-1))
+        return np.asarray((self.log_probabilities(figures, blend).exp() * gain).sum(-1))

@@ -27,10 +27,9 @@ the budget: it trains no model of ours, and its time is measured in ``benchmark 
 
 from __future__ import annotations
 
-import contextlib
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -40,6 +39,7 @@ from optuna.trial import create_trial
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.grammar import Grammar, edits_after
 from selfimprove.controller.proposer import Experience, Proposal
+from selfimprove.controller.quiet import quiet
 from selfimprove.controller.random_search import Selection
 from selfimprove.controller.variation import Variant
 from selfimprove.controller.worth import Unlearned, worths
@@ -101,7 +101,7 @@ class OptunaProposer(Unlearned):
     def ask(self, parents: Sequence[Genome], history: Sequence[Experience], count: int, seed: int) -> list[Proposal]:
         """See ``Proposer.ask``."""
         selection, rng = Selection(parents, history), random.Random(derive(seed, "edits"))
-        with _quiet():
+        with quiet(optuna.logging.ERROR):  # it advises to install what makes a GP a little faster, too
             sources = [
                 self._source(parent, history, derive(seed, "sampler", index), rng)
                 for index, parent in enumerate(parents)
@@ -209,14 +209,3 @@ def _place(edit: Edit) -> str:
 def _narrow(seed: int) -> int:
     """NumPy's generators take 32 bits."""
     return derive(seed, "numpy") % 2**32
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's messages: it announces every study, and advises to install what makes a GP a little faster."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)

@@ -33,11 +33,15 @@ CONTROLLERS: dict[str, Maker] = {
 
 
 def make(config: ControllerConfig, space: Space, execute: Execute, genome_of: GenomeOf, seed: int) -> Proposer:
-    """Make the controller that ``config.name`` names; ``seed`` is of its initial weights, one for the whole run.
+    """Make the controller that ``config.name`` names, in the arm ``frozen`` of the recursion the one that never learns.
+
+    Args:
+        seed: of its initial weights, one for the whole run.
 
     Raises:
         ConfigError: there is no such controller; the message lists those that exist.
     """
     if config.name not in CONTROLLERS:
         raise ConfigError("controller.name", config.name, ", ".join(CONTROLLERS))
-    return CONTROLLERS[config.name](config, space, execute, genome_of, seed)
+    name = "frozen" if config.recursion == "frozen" else config.name
+    return CONTROLLERS[name](config, space, execute, genome_of, seed)

@@ -65,7 +65,7 @@ class ControllerSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All parameters of the finished trials, as the newest of them had each, without those of only one value."""
-        trials = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,), use_cache=True)
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         space = {name: distribution for one in trials for name, distribution in one.distributions.items()}
         return {name: distribution for name, distribution in space.items() if not distribution.single()}
 
@@ -78,14 +78,14 @@ class ControllerSampler(BaseSampler):
             ValueError: the study has several objectives.
         """
         self._raise_error_if_multi_objective(study)
-        trials = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,), use_cache=True)
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not search_space or len(trials) < max(self._startup, 1):
             return {}
         encoding = Encoding(search_space)
         values = np.array([one.value for one in trials], dtype=np.float64)
         values = values if study.direction == StudyDirection.MINIMIZE else -values
         points = encoding.encode([one.params for one in trials])
-        running = study._get_trials(deepcopy=False, states=(TrialState.RUNNING,), use_cache=True)
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         waiting = encoding.encode([one.params for one in running if one.number != trial.number and one.params])
         with threadpool_limits(1):  # products this small are slower on several threads, and much so on a busy machine
             return encoding.decode(self._propose(encoding, points, values, waiting))

@@ -94,16 +94,9 @@ class Controlling:
                 return body | {"reason": self._jobs.excuse(error)}
             body |= {"flops": self._jobs.owed, "loss": loss}  # what it cost is for us to say
             if weights is not None:
-                folder = self._bench.run_dir / "controller"
-                genome = self._ruling(n).genome
-                stored = store(folder, f"g{n:03d}", weights, {"genome_sha256": genome.sha256})
-                body |= {
-                    "weights": stored.path.relative_to(self._bench.run_dir).as_posix(),
-                    "sha256": stored.sha256,
-                    "genome": genome.sha256,
-                    "manifest": stored.manifest.relative_to(self._bench.run_dir).as_posix(),
-                    "manifest_sha256": stored.manifest_sha256,
-                }
+                run_dir, genome = self._bench.run_dir, self._ruling(n).genome.sha256
+                stored = store(run_dir / "controller", f"g{n:03d}", weights, {"genome_sha256": genome})
+                body |= {"genome": genome} | stored.record(run_dir)
             return body
 
         self._bench.journal.once("controller", (n,), learn)
@@ -198,8 +191,6 @@ class Controlling:
     def _update(self, n: int, history: Sequence[Experience]) -> Update:
         """Teach the controller; one that keeps its genome where others may hand over trains for what that costs."""
         seed, given = derive(self._bench.config.seed, "tell", n), self._bench.journal.find("handover", n)
-        if self._bench.config.controller.recursion == "frozen":
-            return Update(flops=0)
         if given is not None and given["extra_flops"] and isinstance(self._proposer, TransformerProposer):
             return self._proposer.tell(history, seed, given["extra_flops"])
         return self._proposer.tell(history, seed)

@@ -76,10 +76,7 @@ class Examination:
             "genome": slot.genome.sha256,
             "stage": stage,
             "seed": slot.seed,
-            "path": self._relative(stored.path),
-            "sha256": stored.sha256,
-            "manifest": self._relative(stored.manifest),
-            "manifest_sha256": stored.manifest_sha256,
+            **stored.record(self.bench.run_dir, "path"),
         }
 
     def inspect(self, n: int, index: int, genome: Genome, parent: Genome | None) -> dict[str, Any]:

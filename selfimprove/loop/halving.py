@@ -11,10 +11,9 @@ an audit, and what halving would have missed is reported as its regret.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -23,6 +22,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from selfimprove.controller.quiet import quiet
 from selfimprove.loop.config import HalvingConfig
 from selfimprove.loop.stages import RUNGS
 from selfimprove.seeds import derive
@@ -84,7 +84,7 @@ def foreseen(readings: Readings, ahead: float) -> float:
 
 def pruned(pruner: BasePruner, reported: Mapping[int, Mapping[int, float]]) -> set[int]:
     """Those candidates that an Optuna pruner stops at the last of their steps; greater values are better."""
-    with _quiet():  # it announces every study
+    with quiet():  # it announces every study
         study = optuna.create_study(direction="maximize", pruner=pruner)
     candidates = sorted(reported)
     for candidate in candidates:
@@ -145,16 +145,6 @@ def regret(scores: Mapping[int, Mapping[str, Any]], audited: Sequence[int]) -> d
     skill = max(score["skill"] for score in missed) - max(score["skill"] for score in kept)
     nats = min(map(_nats, kept)) - min(map(_nats, missed))
     return {"skill": max(0.0, skill), "nats": max(0.0, nats)}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 def _nats(score: Mapping[str, Any]) -> float:

@@ -213,10 +213,4 @@ class Succession:
     def _kept(self, n: int, genome: Genome, weights: bytes) -> Body:
         run_dir = self._bench.run_dir
         manifest = {"genome_sha256": genome.sha256}
-        stored = store(run_dir / "controller", f"g{n:03d}-{CONTENDER}", weights, manifest)
-        return {
-            "weights": stored.path.relative_to(run_dir).as_posix(),
-            "sha256": stored.sha256,
-            "manifest": stored.manifest.relative_to(run_dir).as_posix(),
-            "manifest_sha256": stored.manifest_sha256,
-        }
+        return store(run_dir / "controller", f"g{n:03d}-{CONTENDER}", weights, manifest).record(run_dir)

@@ -131,6 +131,7 @@ def test_it_reads_a_long_study_and_says_what_is_wrong_with_an_argument() -> None
         for x in rng.random(600).tolist()
     ])  # fmt: skip
     study.optimize(lambda t: (t.suggest_float("x", 0, 1) - 0.5) ** 2, n_trials=2)
+    assert all(abs(one.params["x"] - 0.5) < 0.05 for one in study.trials[600:]), "and knows what is good"
     with pytest.raises(ValueError, match="n_startup_trials: got -1; at least 0"):
         ControllerSampler(n_startup_trials=-1)
 

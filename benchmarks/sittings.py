@@ -1,0 +1,76 @@
+"""What studies in several sittings share: lines on the disk, one for what is finished, and runs paired by root seed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmarks.setting import commit, machine
+from selfimprove.containment.keys import SigningKey, state_dir
+
+TIME_UP = 3  # exit code of a sitting that ran out of minutes
+
+Row = dict[str, Any]
+_Arm = TypeVar("_Arm")
+
+
+def lines(path: Path) -> list[Row]:
+    """What a JSON-lines file holds, if there is one; what was cut off while it was written is no line."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+def append(path: Path, line: Mapping[str, Any]) -> None:
+    """Add a line to a JSON-lines file; a line before it that was cut off stays alone."""
+    with path.open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        torn = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
+
+
+def run_paired(
+    path: Path,
+    missing: Sequence[tuple[_Arm, int]],
+    chosen: argparse.Namespace,
+    run_one: Callable[[Path, _Arm, int, bool], Row | None],
+    in_a_word: Callable[[_Arm, int, Row | None], str],
+) -> bool:
+    """Run an arm for each root seed that has no line yet, several at once, each ending in a line.
+
+    Args:
+        path: of the lines.
+        missing: arms with root seeds, in order.
+        chosen: ``runs``, their folder; ``processes``, at once; ``minutes``, after which none is started; ``commit``.
+        run_one: from the folder, an arm, a root seed and whether there is time to start it; None where it did not end.
+        in_a_word: what is printed of it.
+
+    Returns:
+        Whether all ended.
+    """
+    deadline, lock, runs = time.monotonic() + 60 * chosen.minutes, threading.Lock(), chosen.runs.resolve()
+    os.environ["SELFIMPROVE_STATE_DIR"] = str(runs / "state")
+    SigningKey.load(state_dir())  # before two runs make one each
+
+    def one(cell: tuple[_Arm, int]) -> bool:
+        row = run_one(runs, *cell, time.monotonic() <= deadline)
+        with lock:
+            if row is not None:
+                append(path, row | {"commit": chosen.commit or commit(), "machine": machine()})
+            print(in_a_word(*cell, row), flush=True)
+        return row is not None
+
+    with ThreadPoolExecutor(chosen.processes) as pool:
+        return all(list(pool.map(one, missing)))

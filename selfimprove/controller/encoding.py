@@ -39,6 +39,11 @@ class Encoding:
         return np.array([not isinstance(self.distributions[name], CategoricalDistribution) for name in self.names])
 
     @cached_property
+    def logarithmic(self) -> Bool[NDArray[np.bool_], " parameter"]:
+        """Which parameters have a log scale."""
+        return np.array([getattr(self.distributions[name], "log", False) for name in self.names], dtype=np.bool_)
+
+    @cached_property
     def levels(self) -> Int[NDArray[np.int64], " parameter"]:
         """Values that each parameter can take; 0: a continuum."""
         return np.array([levels(self.distributions[name]) for name in self.names], dtype=np.int64)
@@ -54,9 +59,12 @@ class Encoding:
         return {name: _decode(self.distributions[name], value) for name, value in found}
 
     def uniform(self, count: int, rng: np.random.Generator) -> Float[NDArray[np.float64], "point parameter"]:
-        """Points drawn evenly: over the range of a float, over the values of the others."""
+        """Points drawn evenly: over a continuum or a log scale, and over the values of whatever else has some."""
         drawn = rng.random((count, len(self.names)))
-        return self.snap(np.where(self.ordered, drawn, np.floor(drawn * np.maximum(self.levels, 1))))
+        index = np.floor(drawn * np.maximum(self.levels, 1))
+        stepped = self.ordered & (self.levels > 0) & ~self.logarithmic
+        places = np.where(stepped, index / np.maximum(self.levels - 1, 1), drawn)
+        return self.snap(np.where(self.ordered, places, index))
 
     def snap(
         self, rows: Float[NDArray[np.float64], "point parameter"]
@@ -67,7 +75,7 @@ class Encoding:
             distribution = self.distributions[name]
             if isinstance(distribution, CategoricalDistribution):
                 snapped[:, column] = np.clip(rows[:, column], 0, count - 1)
-            elif count == 0 or not distribution.log:  # type: ignore[attr-defined]
+            elif count == 0 or not self.logarithmic[column]:
                 places = np.clip(rows[:, column], 0.0, 1.0)
                 snapped[:, column] = places if count == 0 else np.rint(places * (count - 1)) / max(count - 1, 1)
             else:

@@ -61,10 +61,11 @@ def quality(proposer: Proposer, simulation: Simulation) -> float:
     return fmean(simulation.landscape.skill(apply_all(proposal.edits, SEED, space)) for proposal in proposals)
 
 
-@pytest.mark.parametrize("name", ["evolution", "local_search", "tpe", "tpe_tuned", "gp"])
+@pytest.mark.parametrize("name", ["evolution", "local_search", "tpe", "tpe_tuned", "gp", "transformer"])
 def test_what_it_proposes_after_a_generation_is_better_than_random(
     name: str, recipes: Space, lived: list[Simulation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """All but REINFORCE, which is level with random proposals here: +0.0006 of skill, where 0.01 is asked for."""
     monkeypatch.setattr(optuna_search, "SHORT_LIST", 4)
     monkeypatch.setattr(optuna_search, "RECENT", 60)
     config = ControllerConfig(name=name, width=32, steps=25, oversample=1, startup=30)

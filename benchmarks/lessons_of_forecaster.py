@@ -11,8 +11,10 @@ from torch import Tensor
 
 from benchmarks.objective_prior import Synthetic, draw
 from selfimprove.controller.candidates import change
-from selfimprove.controller.experts import Experts, ranks
-from selfimprove.controller.forecaster import EDGES, QUERIES, inputs, mixture
+from selfimprove.controller.encoding import Encoding
+from selfimprove.controller.experts import ranks
+from selfimprove.controller.forecaster import EDGES, QUERIES, Forecast, inputs, mixture
+from selfimprove.controller.search import consider
 
 Array = NDArray[np.float64]
 
@@ -20,6 +22,8 @@ TRIALS = (3, 5, 8, 10, 12, 16, 20, 26, 32, 40, 50, 64, 80, 100, 125, 150)  # len
 STARTUP = 10  # random trials at first
 ROUND = 8  # trials between looks at what is good
 FRESH = 0.25  # share of random points, in a search and among those that are asked about
+WANTED = QUERIES // 2  # points that are asked about because the experts expect most of them
+BY_EXPERTS = 0.5  # share of searches that go where the experts expect most
 GOOD = 8  # that changes start from
 
 
@@ -45,32 +49,48 @@ def lesson(seed: int) -> Lesson:
         points, outcomes = search(synthetic, count, rng)
         if np.isfinite(outcomes).all() and len(np.unique(outcomes)) > 1:
             break
-    z = ranks(outcomes)
-    good = points[np.argsort(outcomes, kind="stable")[:GOOD]]
-    fresh = synthetic.encoding.uniform(round(FRESH * QUERIES), rng)
-    asked = np.concatenate([fresh, change(synthetic.encoding, good, QUERIES - len(fresh), rng)])
-    rng.shuffle(asked)
-    experts = Experts(points, z, synthetic.encoding.ordered)
-    about = experts.about(asked)
+    z, encoding = ranks(outcomes), synthetic.encoding
+    forecast = Forecast(None, points, z, encoding.ordered)
+    asked = _questions(encoding, forecast, rng)
+    about = forecast.experts.about(asked)
     blend = mean, spread = mixture(about)
     off = (scores(synthetic.value(asked), outcomes, z) - mean) / spread
-    seen = np.concatenate(
-        [inputs(experts.trials, mixture(experts.trials), z, count), inputs(about, blend, None, count)]
-    )
+    seen = np.concatenate([forecast.shown, inputs(about, blend, None, count)])
     return Lesson(torch.from_numpy(seen).float(), torch.bucketize(torch.from_numpy(off), EDGES))
 
 
+def _questions(encoding: Encoding, forecast: Forecast, rng: np.random.Generator) -> Array:
+    """Points anywhere, near good trials, and those of which the experts expect most: there they flatter themselves."""
+    good = forecast.points[np.argsort(forecast.settled, kind="stable")[:GOOD]]
+    wanted, worth = consider(encoding, forecast, forecast.points[:0], rng)
+    wanted = wanted[np.argsort(-worth, kind="stable")[:WANTED]]
+    fresh = encoding.uniform(round(FRESH * QUERIES), rng)
+    near = change(encoding, good, QUERIES - len(fresh) - len(wanted), rng)
+    asked = np.concatenate([wanted, fresh, near])
+    rng.shuffle(asked)
+    return asked
+
+
 def search(synthetic: Synthetic, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """A plain evolutionary search: its points and their noisy outcomes. How greedy it is differs."""
+    """A search of which one can learn: its points and their noisy outcomes.
+
+    Half of the searches are plain evolutionary ones, each as greedy as it happens to be. The others go where the
+    experts expect most, as the sampler does, several trials at a time.
+    """
     encoding = synthetic.encoding
     points = encoding.uniform(min(STARTUP, count), rng)
     outcomes = _tried(synthetic, points, rng)
-    greed = int(rng.integers(1, 20))
+    greed, by_experts = int(rng.integers(1, 20)), rng.random() < BY_EXPERTS
     while len(points) < count:
-        good = points[np.argsort(outcomes, kind="stable")[:greed]]
         more = min(ROUND, count - len(points))
-        fresh = rng.random((more, 1)) < FRESH
-        new = np.where(fresh, encoding.uniform(more, rng), change(encoding, good, more, rng))
+        if by_experts and len(np.unique(outcomes)) > 1:
+            forecast = Forecast(None, points, ranks(outcomes), encoding.ordered)
+            asked, worth = consider(encoding, forecast, points[:0], rng)
+            new = asked[np.argsort(-worth, kind="stable")[:more]]
+        else:
+            good = points[np.argsort(outcomes, kind="stable")[:greed]]
+            fresh = rng.random((more, 1)) < FRESH
+            new = np.where(fresh, encoding.uniform(more, rng), change(encoding, good, more, rng))
         points, outcomes = np.concatenate([points, new]), np.concatenate([outcomes, _tried(synthetic, new, rng)])
     return points, outcomes
 

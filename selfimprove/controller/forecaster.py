@@ -127,13 +127,19 @@ class Forecast:
         points: encoded trials, ``[trial, parameter]``.
         z: their outcomes as normal scores; less is better.
         ordered: which parameters have an order.
+
+    Attributes:
+        experts: fitted to the trials.
+        shown: what the forecaster reads of the trials, ``[trial, input]``.
+        settled: the trials' own outcomes, less their noise.
+        best: the least of them.
     """
 
     def __init__(self, model: Forecaster | None, points: Array, z: Array, ordered: NDArray[np.bool_]) -> None:
         self._model, self._count = model, len(z)
-        self._experts = Experts(points, z, ordered)
-        self._shown = inputs(self._experts.trials, mixture(self._experts.trials), z, self._count)
-        self.settled = mixture(self._experts.about(points))[0]  # the trials' own outcomes, less their noise
+        self.points, self.experts = points, Experts(points, z, ordered)
+        self.shown = inputs(self.experts.trials, mixture(self.experts.trials), z, self._count)
+        self.settled = mixture(self.experts.about(points))[0]
         self.best = float(self.settled.min())
 
     @torch.inference_mode()
@@ -143,13 +149,13 @@ class Forecast:
             return torch.full((len(figures), BINS), -math.log(BINS), dtype=torch.float64)
         asked = torch.from_numpy(inputs(figures, blend, None, self._count)).float()
         padded = torch.cat([asked, asked[-1:].expand(-len(asked) % QUERIES, -1)]).reshape(-1, QUERIES, INPUTS)
-        shown = torch.from_numpy(self._shown).float().expand(len(padded), -1, -1)
+        shown = torch.from_numpy(self.shown).float().expand(len(padded), -1, -1)
         logits: Tensor = self._model(torch.cat([shown, padded], 1))[:, -QUERIES:]
         return logits.reshape(-1, BINS)[: len(figures)].double().log_softmax(-1)
 
     def improvement(self, points: Float[Array, "point parameter"]) -> Float[Array, " point"]:
         """Expected improvement over the best trial of each point, in normal scores."""
-        figures = self._experts.about(points)
+        figures = self.experts.about(points)
         blend = mixture(figures)
         mean, spread = (torch.from_numpy(one)[:, None] for one in blend)
         center, width = mean + spread * CENTERS, spread * SPREADS

@@ -23,15 +23,12 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import threadpool_limits
 
-from selfimprove.controller.candidates import change, conform, unseen
 from selfimprove.controller.encoding import Encoding
 from selfimprove.controller.experts import ranks
 from selfimprove.controller.forecaster import Forecast, Forecaster, load
+from selfimprove.controller.search import consider
 
 MOST = 200  # trials that are read: the best half of them and the newest, where there are more
-RANDOM, CHANGED, REFINED = 128, 192, 128  # points that are asked about: new, changed from good trials, from good points
-PARENTS = 20  # good trials, and good points, that changes start from
-ROUNDS = 2  # of refinement
 
 Array = NDArray[np.float64]
 
@@ -84,11 +81,13 @@ class ControllerSampler(BaseSampler):
         encoding = Encoding(search_space)
         values = np.array([one.value for one in trials], dtype=np.float64)
         values = values if study.direction == StudyDirection.MINIMIZE else -values
-        points = encoding.encode([one.params for one in trials])
+        points, values = _readable(encoding.encode([one.params for one in trials]), values)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         waiting = encoding.encode([one.params for one in running if one.number != trial.number and one.params])
         with threadpool_limits(1):  # products this small are slower on several threads, and much so on a busy machine
-            return encoding.decode(self._propose(encoding, points, values, waiting))
+            forecast = Forecast(self._forecaster, points, ranks(values), encoding.ordered)
+            asked, worth = consider(encoding, forecast, waiting, self._rng)
+        return encoding.decode(asked[int(np.argmax(worth))])
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -100,26 +99,6 @@ class ControllerSampler(BaseSampler):
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Nothing, but for the random draws."""
         self._independent.before_trial(study, trial)
-
-    def _propose(self, encoding: Encoding, points: Array, values: Array, waiting: Array) -> Array:
-        """The point with the largest expected improvement among those asked about."""
-        points, values = _readable(points, values)
-        z = ranks(values)
-        forecast = Forecast(self._forecaster, points, z, encoding.ordered)
-        seen = np.concatenate([points, waiting])
-        good = points[np.argsort(forecast.settled, kind="stable")[:PARENTS]]
-        asked = np.concatenate([encoding.uniform(RANDOM, self._rng), change(encoding, good, CHANGED, self._rng)])
-        asked = conform(encoding, asked, points)
-        new = unseen(asked, seen)
-        asked = new if len(new) else asked  # where all have been tried, the best of them once more
-        worth = forecast.improvement(asked)
-        for _ in range(ROUNDS):
-            best = asked[np.argsort(-worth, kind="stable")[:PARENTS]]
-            more = conform(encoding, change(encoding, best, REFINED, self._rng), points)
-            more = unseen(more, np.concatenate([seen, asked]))
-            if len(more):
-                asked, worth = np.concatenate([asked, more]), np.concatenate([worth, forecast.improvement(more)])
-        return np.asarray(asked[int(np.argmax(worth))])
 
 
 def _readable(points: Array, values: Array) -> tuple[Array, Array]:

@@ -70,6 +70,7 @@ COMMANDS = {
     "audit": "prove that a run's ledger, budget and files are unchanged",
     "inspect": "what the probes and lenses read in each generation",
     "report": "write report.html again",
+    "compare": "several runs side by side: settings, skill, compute, hand-overs, audit; writes compare.html",
     "claim": "what a run claims, on which evidence, and what it owes; as files that rsi-audit checks",
     "reproduce": "train a promoted generation again and compare the weights",
     "doctor": "what this machine can enforce, by which mechanism, and what to change for the rest",
@@ -98,9 +99,14 @@ def build_parser() -> argparse.ArgumentParser:
         elif name == "approve":  # never by default: who approves says what
             made[name].add_argument("run", metavar="RUN", help="run folder")
             made[name].add_argument("--reason", required=True, help="why it may go on; kept in the ledger")
+        elif name == "compare":
+            made[name].add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders")
+            made[name].add_argument(
+                "--output", default="compare.html", metavar="FILE", help="where the page goes (default: %(default)s)"
+            )
         elif name not in ("run", "doctor", "redteam"):
             made[name].add_argument("run", nargs="?", metavar="RUN", help="run folder (default: the latest run)")
-    for name in ("status", "audit", "inspect", "report", "claim", "reproduce", "doctor", "redteam"):
+    for name in ("status", "audit", "inspect", "report", "compare", "claim", "reproduce", "doctor", "redteam"):
         made[name].add_argument("--json", action="store_true", help="print JSON with stable keys")
     made["resume"].add_argument("--clear-halt", action="store_true", help="lift a halt; the ledger records it")
     made["halt"].add_argument("--reason", default="halted by a person", help="kept in the ledger")
@@ -178,6 +184,10 @@ def _dispatch(words: list[str]) -> int:
         from selfimprove.app.claim_command import claim
 
         return claim(arguments)
+    if arguments.command == "compare":
+        from selfimprove.app.comparing import compare
+
+        return compare(arguments)
     if arguments.command == "redteam":
         from selfimprove.app.redteam import redteam
 

@@ -211,11 +211,7 @@ def _baselines(run_dir: Path, given: Sequence[str]) -> dict[str, Path]:
     for other in found:
         if other.resolve() == run_dir.resolve():
             raise RunError("report with baseline", str(other), "another run than the reported one", "name another run")
-    whole = list(dict.fromkeys(other.resolve() for other in found))
-    depth = 1
-    while len({other.parts[-depth:] for other in whole}) < len(whole):
-        depth += 1
-    return {"/".join(other.parts[-depth:]): other for other in whole}
+    return folder.short_names(found)
 
 
 def _recorded_config(run_dir: Path) -> Mapping[str, Any]:

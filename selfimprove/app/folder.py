@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,15 @@ def all_runs(runs: Path = RUNS) -> list[Path]:
                 with contextlib.suppress(OSError):
                     found.append((ledger.stat().st_mtime_ns, ledger.parent))
     return [folder for _, folder in sorted(found, reverse=True)]
+
+
+def short_names(found: Iterable[Path]) -> dict[str, Path]:
+    """Different run folders by the shortest end of their path that tells them apart."""
+    whole = list(dict.fromkeys(folder.resolve() for folder in found))
+    depth = 1
+    while len({folder.parts[-depth:] for folder in whole}) < len(whole):
+        depth += 1
+    return {"/".join(folder.parts[-depth:]): folder for folder in whole}
 
 
 def is_run(folder: Path) -> bool:

@@ -83,3 +83,33 @@ def unread_controller(generation: int, reason: str) -> dict[str, Any]:
     counts = {"n": 10, "denied": 1, "refused": 1, "forbidden": 0, "over_caps": 1}
     place = {"generation": generation, "weights_sha256": None, "proposals": counts}
     return place | {"verdict": "not_applicable", "reason": reason}
+
+
+def handover(generation: int, promoted: str, incumbent: str) -> dict[str, Any]:
+    """A ``handover`` record: the first contender is no better, the next takes over, and then none can be judged."""
+    accepted, judged = generation == 3, generation < 4
+    p_value = 0.0078 if accepted else 0.41
+    figures = {
+        "n": 20,
+        "succeeded": 8,
+        "contender": -0.55,
+        "incumbent": -0.69,
+        "difference": 0.14 if accepted else 0.01,
+    }
+    compared = {"test": "sign-flip test", "alpha": 0.01, **figures, "p_value": p_value}
+    reasons = {
+        1: "proposes no better beyond noise: p = 0.4100 >= 0.01",
+        3: "proposes better: p = 0.0078; it can be read",
+    }
+    return {
+        "generation": generation,
+        "arm": "both",
+        "promoted": promoted,
+        "incumbent": incumbent,
+        "contender": promoted if judged else None,
+        "accepted": accepted,
+        "reasons": [reasons.get(generation, "4 held-out proposals are too few: p cannot be below 0.0625 >= 0.01")],
+        "extra_flops": 0,
+        "comparison": compared if judged else None,
+        "inspection": {"verdict": "read", "reason": ""} if accepted else None,
+    }

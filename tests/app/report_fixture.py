@@ -48,7 +48,7 @@ def full_run(
     """Five generations of ten: promotions, a generation without one, denials, crashes, duplicates, failed readings."""
     rng, out = random.Random(seed), Writer()
     parent = _start(out, rng, degraded, seed)
-    level, layers = 0.0, 2
+    level, layers, ruling = 0.0, 2, digest("controller")
     for generation in range(1, generations + 1):
         best, scored = _propose(out, rng, generation, candidates, parent, level)
         champion = WINNERS.get(generation)
@@ -63,6 +63,8 @@ def full_run(
             out.add("decision", generation=generation, index=index, genome=genome, promoted=won, reasons=reasons)
         if champion:
             level, parent = level + gain, best[1]
+            out.add("handover", **(decided := readings.handover(generation, best[1], ruling)))
+            ruling = decided["contender"] if decided["accepted"] else ruling
         out.charge(f"g{generation:03d}/controller", "controller", 9_000_000_000)
         out.add(
             "controller",

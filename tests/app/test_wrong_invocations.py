@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -94,6 +95,8 @@ TYPED = [
         Case(f"{command} nowhere", ("nowhere", "selfimprove run"))
         for command in ("status", "halt", "audit", "inspect", "report", "reproduce --generation 1")
     ),
+    Case("compare", ("RUN", "compare --help")),
+    Case("compare nowhere elsewhere", ("nowhere", "selfimprove run")),
     Case("study improvment", ("improvment", "did you mean 'improvement'?")),
     Case("benchmark", ("benchmark", "nothing")),
 ]
@@ -139,6 +142,16 @@ def test_a_broken_ledger_is_one_message(cli, finished):
 def test_a_ledger_without_a_run_record_cannot_be_resumed(cli, finished):
     (finished / "ledger.jsonl").write_text('{"kind": "score", "body": {}}\n')
     check(cli("resume"), ("run record", "selfimprove audit"))
+
+
+def test_a_comparison_needs_two_runs_that_began(cli, finished, tmp_path):
+    check(cli("compare", "runs/micro/first", "runs/latest"), ("got 1 different", "2 to 26 different runs"))
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "ledger.jsonl").write_text("")
+    check(cli("compare", "runs/latest", "begun"), ("begun/ledger.jsonl", "run record", "selfimprove audit"))
+    shutil.copytree(finished, tmp_path / "copy")
+    check(cli("compare", "runs/latest", "copy", "--output", "begun"), ("write the comparison", "begun", "folder"))
 
 
 def test_an_unknown_generation_is_refused_with_those_that_exist(cli, finished):

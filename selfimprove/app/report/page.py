@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import jinja2
-from markupsafe import Markup
 
 from selfimprove.app import units
 from selfimprove.app.report import constancy, evidence, finals, inside, minds, progress, proposals, spending, text, tree
 from selfimprove.app.report.data import build_report
+from selfimprove.app.report.html import fill, write_page
 from selfimprove.app.report.overview import Report
 from selfimprove.app.report.records import mapping, read_records, shown, texts
 from selfimprove.app.report.views import FATES, KINDS, Candidate
-from selfimprove.errors import RunError
 
 FILE_NAME = "report.html"
 MAX_TABLE_ROWS = 400
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(run_dir: Path, baselines: Mapping[str, Path] | None = None) -> Path:
@@ -44,65 +37,28 @@ def write_report(run_dir: Path, baselines: Mapping[str, Path] | None = None) -> 
     """
     compared = {name: read_records(folder) for name, folder in (baselines or {}).items()}
     page = render(build_report(read_records(run_dir), compared, str(run_dir)))
-    path = run_dir / FILE_NAME
-    draft = path.with_name(f".{FILE_NAME}.{os.getpid()}.part")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        remedy = f"free space or make the folder writable ({error.strerror})"
-        raise RunError("write the report", str(path), "a writable folder with free space", remedy) from error
-    return path
+    return write_page(run_dir / FILE_NAME, page, "report")
 
 
 def render(report: Report) -> str:
     """The whole page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        flops=units.flops,
-        decimal=text.decimal,
-        signed=text.signed,
-        p=text.p_text,
-        moment=text.moment,
-        breakable=text.breakable,
-        counted=constancy.counted,
-        heads=constancy.heads,
-        carried=constancy.carried,
-        direction=constancy.direction,
-        selectivity=minds.selectivity,
-        percent=text.percent,
-        fates=proposals.fates,
-    )
-    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    return environment.get_template("report.html.j2").render(
+    filters: dict[str, Callable[..., object]] = {
+        "counted": constancy.counted,
+        "heads": constancy.heads,
+        "carried": constancy.carried,
+        "direction": constancy.direction,
+        "selectivity": minds.selectivity,
+        "fates": proposals.fates,
+    }
+    return fill(
+        "report.html.j2",
+        filters,
         report=report,
         run=report.run,
-        style=Markup(style),
-        script=Markup(script),
         denied_value=text.denied_value,
-        policy=content_policy(style, script),
         figures=_figures(report),
         facts=_facts(report),
         tables=_tables(report),
-    )
-
-
-def content_policy(style: str, script: str) -> str:
-    """A content security policy that admits exactly our style sheet and script, and no network at all."""
-
-    def source(content: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-    return (
-        f"default-src 'none'; style-src {source(style)}; script-src {source(script)}; "
-        "base-uri 'none'; form-action 'none'"
     )
 
 

@@ -29,12 +29,12 @@ def best_so_far(report: Report) -> Markup | None:
     skills = [point.skill for curve in scored for point in curve.points]
     bests = [curve.points[0].skill for curve in scored]  # where the lines start: they only rise
     low = lowest(skills, bests + ([report.seed_score.skill] if report.seed_score else []))
-    x_domain, log = _x_domain(report, scored, size)
+    domain, log = x_domain(scored, report.run.flop_limit, size)
     plot = frame(
         WIDTH,
         HEIGHT,
-        x_domain,
-        (low, _highest(skills)),
+        domain,
+        (low, highest(skills)),
         f"charged compute ({unit}, {'log' if log else 'linear'} scale)",
         "search skill (0 = uniform guess, 1 = perfect)",
         log_x=log,
@@ -47,9 +47,9 @@ def best_so_far(report: Report) -> Markup | None:
         parts.append(_reference(plot, report.seed_score.skill, end))
     for number, curve in reversed(list(enumerate(curves))):
         if curve.points:
-            parts.append(_steps(plot, curve, size, number))
+            parts.append(steps(plot, curve, size, number))
     parts += [
-        _dot(plot, point.flops / size, point.skill, f"{point.name}: {decimal(point.skill)}", "dot faint")
+        dot(plot, point.flops / size, point.skill, f"{point.name}: {decimal(point.skill)}", "dot faint")
         for point in thin(report.curve.points, 400, lambda point: False)
     ]
     parts += _promotions(plot, report, size)
@@ -60,10 +60,16 @@ def best_so_far(report: Report) -> Markup | None:
     return drawing(WIDTH, HEIGHT, name, *parts)
 
 
-def _x_domain(report: Report, curves: Sequence[Curve], size: float) -> tuple[tuple[float, float], bool]:
+def x_domain(curves: Sequence[Curve], limit: int | None, size: float) -> tuple[tuple[float, float], bool]:
+    """Ends of the axis of charged compute, and whether it is logarithmic: where spendings are far apart.
+
+    Args:
+        curves: with a point each.
+        limit: on charged FLOPs, drawn in where it is near.
+        size: of the axis' unit, in FLOPs.
+    """
     ends = [max(curve.charged, curve.points[-1].flops, 1) for curve in curves]
     high = max(ends)
-    limit = report.run.flop_limit
     if limit and high < limit <= 1.8 * high:
         high = limit
     if max(ends) / min(ends) < LOG_RATIO:
@@ -80,12 +86,13 @@ def lowest(skills: Sequence[float], lines: Sequence[float]) -> float:
     return min(FLOOR, *((value - 0.05) * 10 // 1 / 10 for value in lines))
 
 
-def _highest(skills: Sequence[float]) -> float:
+def highest(skills: Sequence[float]) -> float:
     """The next tenth above what was reached."""
     return min(1.0, max(-int(-(max(skills) + 0.02) * 10 // 1) / 10, 0.2))
 
 
-def _steps(plot: Frame, curve: Curve, size: float, number: int) -> Markup:
+def steps(plot: Frame, curve: Curve, size: float, number: int) -> Markup:
+    """The line of the best skill so far, up to what was charged."""
     points: list[tuple[float, float]] = []
     best = None
     for point in curve.points:
@@ -123,7 +130,7 @@ def _reference(plot: Frame, skill: float, end: float) -> Markup:
     )
 
 
-def _dot(plot: Frame, x: float, y: float, words: str, class_: str, r: float = 2.6) -> Markup:
+def dot(plot: Frame, x: float, y: float, words: str, class_: str, r: float = 2.6) -> Markup:
     """A dot; a triangle that points down at the lower edge where the value lies below it."""
     at = plot.x(x)
     if y < plot.y.low:
@@ -141,7 +148,7 @@ def _promotions(plot: Frame, report: Report, size: float) -> list[Markup]:
         point = places.get(candidate.name)
         if point:
             words = f"{candidate.name}, promoted, search skill {decimal(point.skill)}"
-            parts.append(_dot(plot, point.flops / size, point.skill, words, "dot ring", r=5.5))
+            parts.append(dot(plot, point.flops / size, point.skill, words, "dot ring", r=5.5))
     return parts
 
 
@@ -167,7 +174,7 @@ def _task_plot(report: Report, family: str) -> Markup:
     for candidate, skill in values:
         shift = (candidate.index % 5 - 2) * 0.07
         words = f"{candidate.name}: {decimal(skill)}"
-        parts.append(_dot(plot, candidate.generation + shift, skill, words, "dot faint"))
+        parts.append(dot(plot, candidate.generation + shift, skill, words, "dot faint"))
     parts.append(_champion_line(plot, report, family, seed))
     return drawing(312, 222, f"Skill on {family or 'average over tasks'} by generation", *parts)
 
@@ -197,7 +204,7 @@ def _champion_line(plot: Frame, report: Report, family: str, seed: float | None)
     marks = []
     if seed is not None and report.numbers:
         points.append((plot.x(report.numbers[0] - 1), plot.y(seed)))
-        marks.append(_dot(plot, report.numbers[0] - 1, seed, f"seed genome: {decimal(seed)}", "dot solid", r=3.6))
+        marks.append(dot(plot, report.numbers[0] - 1, seed, f"seed genome: {decimal(seed)}", "dot solid", r=3.6))
     for number, champion in champions(report):
         skill = task_skill(champion.score, family) if champion else seed
         if skill is None:
@@ -206,5 +213,5 @@ def _champion_line(plot: Frame, report: Report, family: str, seed: float | None)
         points += [(x, points[-1][1])] if points else []
         points.append((x, plot.y(skill)))
         name = champion.name if champion else "seed genome"
-        marks.append(_dot(plot, number, skill, f"champion {name}: {decimal(skill)}", "dot solid", r=3.6))
+        marks.append(dot(plot, number, skill, f"champion {name}: {decimal(skill)}", "dot solid", r=3.6))
     return join([path(points, "series s0"), *thin(marks, 60, lambda _: False)]) if points else Markup("")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from selfimprove.app.report.about import run_state
 from selfimprove.app.report.comparisons import read_finals
@@ -20,11 +20,12 @@ def run_rows(records: Records, baselines: Mapping[str, Records]) -> tuple[RunRow
     """This run and the others, a row each; nothing where there are no others to stand beside."""
     if not baselines:
         return ()
-    others = tuple(_row(label, other, _differences(other, records)) for label, other in baselines.items())
-    return (_row(THIS, records), *others)
+    others = tuple(run_row(label, other, _differences(other, records)) for label, other in baselines.items())
+    return (run_row(THIS, records), *others)
 
 
-def _row(label: str, records: Records, differs: tuple[str, ...] = ()) -> RunRow:
+def run_row(label: str, records: Records, differs: tuple[str, ...] = ()) -> RunRow:
+    """One run as a row; ``differs``: see there."""
     body, curve = records.last("run"), read_curve(label, records)
     sealed = next((pair for pair in read_finals(records) if pair.split == "sealed"), None)
     limit = integer(mapping(body.get("limits")).get("flops"))
@@ -45,16 +46,23 @@ def _row(label: str, records: Records, differs: tuple[str, ...] = ()) -> RunRow:
 
 def _differences(there: Records, here: Records) -> tuple[str, ...]:
     """Every setting in which two configurations differ, the first few of them spelled out."""
-    theirs, ours = (dict(_leaves(records.last("run").get("config"))) for records in (there, here))
-    if not theirs or not ours:
+    if not all(records.last("run").get("config") for records in (there, here)):
         return ("configuration not recorded",)
     found = [
-        f"{key} {theirs.get(key, 'absent')} (here {ours.get(key, 'absent')})"
-        for key in dict.fromkeys((*ours, *theirs))
-        if theirs.get(key) != ours.get(key) and key.partition(".")[0] not in _OWN_COLUMN
+        f"{key} {theirs} (here {ours})"
+        for key, (ours, theirs) in settings_apart([here, there]).items()
+        if key.partition(".")[0] not in _OWN_COLUMN
     ]
     more = len(found) - MOST_DIFFERENCES
     return (*found[:MOST_DIFFERENCES], f"and {more} more") if more > 0 else tuple(found)
+
+
+def settings_apart(runs: Sequence[Records]) -> dict[str, tuple[str, ...]]:
+    """Every setting that is not the same in all of some runs: its value in each, ``absent`` where there is none."""
+    found = [dict(_leaves(records.last("run").get("config"))) for records in runs]
+    every = dict.fromkeys(key for leaves in found for key in leaves)
+    values = {key: tuple(leaves.get(key, "absent") for leaves in found) for key in every}
+    return {key: told for key, told in values.items() if len(set(told)) > 1}
 
 
 def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,0 +1,96 @@
+"""Hand-overs: who stood for the controller's place after a promotion, and what decided, as frozen values.
+
+Shared by the page, by the comparison of runs and by the terminal. What is missing or malformed is None or empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selfimprove.app.report.records import Records, integer, mapping, number, text, texts
+from selfimprove.app.units import count
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What became of the controller's place after one promotion.
+
+    Attributes:
+        generation: whose promotion it followed.
+        arm: what a promotion means to the controller: ``extra``, ``sham``, ``architecture``, ``loss`` or ``both``.
+        promoted, incumbent, contender: hashes of genomes; ``contender`` is empty where nobody stood.
+        accepted: whether the contender rules from here on.
+        reasons: of the decision.
+        extra_flops: FLOPs that the arm ``extra`` trains for instead.
+        held_out, succeeded: proposals that both were asked about, and how many of them had succeeded.
+        scores: mean log score of contender and incumbent, nats a held-out proposal, at most 0.
+        difference: the first minus the second.
+        p_value: of a positive difference, by ``test``, at level ``alpha``.
+        verdict: of the contender's inspection; empty where it was not read.
+    """
+
+    generation: int
+    arm: str
+    promoted: str
+    incumbent: str
+    contender: str
+    accepted: bool
+    reasons: tuple[str, ...]
+    extra_flops: int
+    held_out: int | None
+    succeeded: int | None
+    scores: tuple[float | None, float | None]
+    difference: float | None
+    p_value: float | None
+    test: str
+    alpha: float | None
+    verdict: str
+
+
+def read_handovers(records: Records) -> tuple[Handover, ...]:
+    """Every ``handover`` record, in ledger order."""
+    return tuple(filter(None, (read_handover(line.body) for line in records.of("handover"))))
+
+
+def read_handover(body: Mapping[str, Any]) -> Handover | None:
+    """One ``handover`` record; None where it names no generation."""
+    generation, compared = integer(body.get("generation")), mapping(body.get("comparison"))
+    if generation is None:
+        return None
+    return Handover(
+        generation=generation,
+        arm=text(body.get("arm")),
+        promoted=text(body.get("promoted")),
+        incumbent=text(body.get("incumbent")),
+        contender=text(body.get("contender")),
+        accepted=body.get("accepted") is True,
+        reasons=texts(body.get("reasons")),
+        extra_flops=integer(body.get("extra_flops")) or 0,
+        held_out=integer(compared.get("n")),
+        succeeded=integer(compared.get("succeeded")),
+        scores=(number(compared.get("contender")), number(compared.get("incumbent"))),
+        difference=number(compared.get("difference")),
+        p_value=number(compared.get("p_value")),
+        test=text(compared.get("test")),
+        alpha=number(compared.get("alpha")),
+        verdict=text(mapping(body.get("inspection")).get("verdict")),
+    )
+
+
+def summed_up(handovers: Sequence[Handover]) -> str:
+    """One line for a person; empty where no promotion has raised the question.
+
+    >>> summed_up([])
+    ''
+    """
+    if not handovers:
+        return ""
+    stood = [one for one in handovers if one.contender]
+    accepted = [one for one in stood if one.accepted]
+    line = f"{count(len(stood), 'contender')} after {count(len(handovers), 'promotion')}, {len(accepted)} accepted"
+    if not accepted:
+        return f"{line}; the first genome rules"
+    last = accepted[-1]
+    return f"{line}; genome {last.contender[:10]} rules since generation {last.generation}"

@@ -13,7 +13,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint check study-improvement study-faults study-space study-halving study-sweep study-calibration study-grokking study-meta-alignment study-recursion study-controller study-samplers clean distclean
+.PHONY: help setup run test lint check docs wheel test-wheel study-improvement study-faults study-space study-halving study-sweep study-calibration study-grokking study-meta-alignment study-recursion study-controller study-samplers clean distclean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,16 @@ lint: setup ## ruff and mypy
 	$(BIN)/python -m mypy
 
 check: lint test ## Everything that CI checks
+
+docs: setup ## The documentation as a site of files in site/, warnings as errors
+	$(BIN)/python -m mkdocs --quiet build --strict
+
+wheel: setup ## A wheel in dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build --target wheel --directory dist
+
+test-wheel: wheel ## Install the wheel into an empty environment and run it from an empty folder: minutes, needs an index
+	$(BIN)/python tests/packaging/install_wheel.py dist/*.whl $(TORCH)
 
 study-improvement: setup ## Does the loop improve its successor? Five root seeds and the random baseline
 	$(BIN)/selfimprove study improvement $(ARGS)
@@ -80,7 +90,7 @@ study-samplers: setup ## The controller as an Optuna sampler beside others (ARGS
 	$(BIN)/selfimprove study samplers $(ARGS)
 
 clean: ## Remove caches and build output; runs and .venv stay
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove .venv

@@ -104,7 +104,7 @@ def _check_instruments(asked: InspectionConfig) -> None:
     Raises:
         ConfigError: none that the gate requires, one named twice, an unknown one, or a module that cannot be found.
     """
-    from selfimprove.loop.own_instruments import import_folders
+    from selfimprove.own_modules import import_folders
 
     import_folders(asked.modules, Path.cwd())
     names = {"inspection.instruments": asked.instruments, "inspection.also": asked.also}

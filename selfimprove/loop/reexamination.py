@@ -19,8 +19,9 @@ from selfimprove.errors import RunError
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.inspecting import Weights, inspection_job, inspection_of
 from selfimprove.loop.manifests import manifest_of
-from selfimprove.loop.own_instruments import INSPECTOR, import_folders
+from selfimprove.loop.own_instruments import INSPECTOR
 from selfimprove.loop.stages import FINAL
+from selfimprove.own_modules import import_folders
 from selfimprove.training.protocol import tasks_from_json
 
 FOLDER = "full_inspections"  # beside the ledger's own ones: what is read later is no part of the run

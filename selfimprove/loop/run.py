@@ -27,12 +27,13 @@ from selfimprove.loop.generation import run_generation
 from selfimprove.loop.granting import lost_cap
 from selfimprove.loop.journal import Journal, Observer
 from selfimprove.loop.laboratory import Laboratory
-from selfimprove.loop.own_instruments import INSPECTOR, check_registered, import_folders
+from selfimprove.loop.own_instruments import INSPECTOR, check_registered
 from selfimprove.loop.recovery import settle_open
 from selfimprove.loop.slots import Bench
 from selfimprove.loop.standing import HALT, RunSummary, halt_reason, halted, is_running, status
 from selfimprove.loop.versions import versions
 from selfimprove.loop.watching import approval_of, pending, why
+from selfimprove.own_modules import import_folders
 from selfimprove.training.protocol import ENTRY
 
 __all__ = ["RunSummary", "approve", "run", "status"]

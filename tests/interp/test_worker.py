@@ -24,8 +24,9 @@ from selfimprove.containment.supervisor import Supervisor
 from selfimprove.errors import ConfigError, InvalidCheckpoint, RunFailed, SandboxUnavailable
 from selfimprove.genome.genome import seed_genome
 from selfimprove.loop.config import InspectionConfig
-from selfimprove.loop.own_instruments import check_registered, import_folders
+from selfimprove.loop.own_instruments import check_registered
 from selfimprove.nets.transformer import Transformer, build
+from selfimprove.own_modules import import_folders
 from selfimprove.tasks.suite import TaskSuite
 
 GENOME = seed_genome()

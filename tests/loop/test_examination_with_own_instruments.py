@@ -13,7 +13,7 @@ from selfimprove.containment.sandbox.backend import ZygoteSpec
 from selfimprove.errors import ConfigError
 from selfimprove.loop import run as loop
 from selfimprove.loop.config import InspectionConfig
-from selfimprove.loop.own_instruments import import_folders
+from selfimprove.own_modules import import_folders
 from tests.loop.played import CONFIG, Silent
 
 

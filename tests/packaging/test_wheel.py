@@ -1,4 +1,4 @@
-"""What a wheel holds, built from this checkout as an installation builds it; `make test-wheel` installs and runs one."""
+"""What a wheel holds, built from this checkout as an installer builds it; `make test-wheel` installs and runs one."""
 
 from __future__ import annotations
 

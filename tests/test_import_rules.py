@@ -18,10 +18,11 @@ FORBIDDEN = {
     "nets": {"tasks", "training", "containment", "archive", "controller", "loop", "app"},
     "tasks": {"nets", "training", "containment", "archive", "controller", "loop", "app"},
     "controller": {"containment", "loop", "app"},
+    "executors": {"nets", "tasks", "training", "controller", "loop", "app"},
     "loop": {"app"},
 }
 ONLY_IN_APP = {"hydra", "omegaconf", "wandb", "rich"}
-TORCH_FREE = ("genome", "containment", "containment/redteam", "archive", "loop")
+TORCH_FREE = ("genome", "containment", "containment/redteam", "archive", "executors", "loop")
 
 
 def imports(path: Path) -> set[str]:

@@ -111,6 +111,7 @@ class Crashed:
         zygote_died: the zygote under it died, so the job itself is not to blame.
         killed: a SIGKILL that the supervisor did not send ended it: a person, or the kernel short of memory.
         unattended: so did the dead-man's switch, because the supervisor was silent.
+        evicted: so did whoever took the machine away from it, for somebody else's sake.
         lost_property: the containment property whose lock-down failed, if that is why; a worker's own word.
     """
 
@@ -119,6 +120,7 @@ class Crashed:
     zygote_died: bool = False
     killed: bool = False
     unattended: bool = False
+    evicted: bool = False
     lost_property: str = ""
 
 

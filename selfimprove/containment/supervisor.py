@@ -136,7 +136,7 @@ class Supervisor:
             self._step()
 
     def run(
-        self, jobs: Sequence[Job], on_event: Progress | None = None, on_start: Callable[[int], None] | None = None
+        self, jobs: Sequence[Job], on_event: Progress | None = None, on_start: Callable[[int], object] | None = None
     ) -> Iterator[tuple[int, Outcome]]:
         """Run jobs, each in its own worker; yields (index, outcome) as they end, in whatever order that is.
 
@@ -170,7 +170,7 @@ class Supervisor:
         self._group.close()
 
     def _run(
-        self, jobs: Sequence[Job], on_event: Progress | None, on_start: Callable[[int], None] | None
+        self, jobs: Sequence[Job], on_event: Progress | None, on_start: Callable[[int], object] | None
     ) -> Iterator[tuple[int, Outcome]]:
         self._busy = True
         self._nursery.forgive()

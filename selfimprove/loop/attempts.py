@@ -3,48 +3,52 @@
 A candidate that raises, overruns or breaks the protocol has shown what it is worth. One whose process was killed from
 outside, or whose zygote died under it, has shown nothing: what happened says something about the machine, and must not
 decide a lineage. Alone, because the likeliest killer is a kernel that ran out of memory for several at once. What the
-dead-man's switch killed is never the job's doing, however often it happens: that is run until it ends by itself.
+dead-man's switch killed is never the job's doing, however often it happens, nor is what a scheduler took the machine
+away from: that is run until it ends by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeGuard
 
-from selfimprove.containment.supervisor import Crashed, Job, Outcome, Supervisor
+from selfimprove.containment.supervisor import Crashed, Job, Outcome
 from selfimprove.errors import LimitReached
+from selfimprove.executors.executor import Executor
 
 
 def attempt(
-    supervisor: Supervisor,
+    executor: Executor,
     jobs: Sequence[Job],
     *,
-    on_start: Callable[[int], None] | None = None,
+    on_start: Callable[[int], object] | None = None,
     on_killed: Callable[[int], bool] | None = None,
 ) -> Iterator[tuple[int, Outcome]]:
-    """Run jobs as ``Supervisor.run`` does, the killed ones a second time when the others are done.
+    """Run jobs as ``Executor.run`` does, the killed ones a second time when the others are done.
 
     Args:
-        supervisor: runs them.
+        executor: runs them.
         jobs: what to run.
-        on_start: called with a job's index just before each of its attempts.
+        on_start: called with a job's index just before each of its attempts; returns the permit, if it needs one.
         on_killed: called with the index of a job that is to be run again. It books what is lost, or returns False:
             then there is no further attempt, and the outcome stands.
 
     Raises:
-        LimitReached: what the dead-man's switch killed cannot be run again, because nothing more may be lost.
-        What ``Supervisor.run`` and the callbacks raise.
+        LimitReached: what was killed through no fault of its own cannot be run again: nothing more may be lost.
+        What ``Executor.run`` and the callbacks raise.
     """
 
     def again(index: int, outcome: Outcome) -> bool:
         if on_killed is None or on_killed(index):
             return True
-        if _unattended(outcome):
-            operation = f"run {jobs[index].key} again after the supervisor was silent"
+        if _never_its_doing(outcome):
+            after = "its machine was taken away" if outcome.evicted else "the supervisor was silent"
+            operation = f"run {jobs[index].key} again after {after}"
             raise LimitReached(operation, "no FLOPs that may be lost", "", "raise limits.lost_flops")
         return False
 
     killed: dict[int, Outcome] = {}
-    for index, outcome in supervisor.run(jobs, on_start=on_start):
+    for index, outcome in executor.run(jobs, on_start=on_start):
         if _blameless(outcome):
             killed[index] = outcome
         else:
@@ -54,14 +58,13 @@ def attempt(
             yield index, first
             continue
 
-        def start(_: int, index: int = index) -> None:
-            if on_start is not None:
-                on_start(index)
+        def start(_: int, index: int = index) -> object:
+            return on_start(index) if on_start is not None else None
 
         ended = False
         while not ended:
-            for _, outcome in supervisor.run([jobs[index]], on_start=start):
-                ended = not (_unattended(outcome) and again(index, outcome))
+            for _, outcome in executor.run([jobs[index]], on_start=start):
+                ended = not (_never_its_doing(outcome) and again(index, outcome))
                 if ended:
                     yield index, outcome
 
@@ -70,5 +73,5 @@ def _blameless(outcome: Outcome) -> bool:
     return isinstance(outcome, Crashed) and (outcome.killed or outcome.zygote_died)
 
 
-def _unattended(outcome: Outcome) -> bool:
-    return isinstance(outcome, Crashed) and outcome.unattended
+def _never_its_doing(outcome: Outcome) -> TypeGuard[Crashed]:
+    return isinstance(outcome, Crashed) and (outcome.unattended or outcome.evicted)

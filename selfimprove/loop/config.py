@@ -8,6 +8,7 @@ from typing import Any
 from selfimprove.containment.policy import Limits
 from selfimprove.containment.tripwires import Tripwires
 from selfimprove.controller.config import ControllerConfig
+from selfimprove.executors.config import ExecutorConfig
 from selfimprove.genome.genome import Genome, seed_genome
 from selfimprove.genome.space import SpaceConfig
 from selfimprove.tasks.suite import TasksConfig
@@ -120,6 +121,7 @@ class RunConfig:
     controller: ControllerConfig = field(default_factory=ControllerConfig)
     limits: Limits = field(default_factory=Limits)
     containment: ContainmentConfig = field(default_factory=ContainmentConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     halving: HalvingConfig = field(default_factory=HalvingConfig)
     inspection: InspectionConfig = field(default_factory=InspectionConfig)

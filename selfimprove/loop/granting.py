@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from selfimprove.containment.budget import Budget
-from selfimprove.containment.permit import Claim
+from selfimprove.containment.permit import Claim, Permit
 from selfimprove.containment.policy import Denial, Limits, Priced, decide
 from selfimprove.errors import LimitReached
 from selfimprove.loop.slots import Bench
@@ -21,8 +21,8 @@ def lost_cap(limits: Limits) -> int:
     return min(limits.lost_flops, limits.flops // 10)
 
 
-def grant(bench: Bench, key: str, account: str, genome: str, stage: str, priced: Priced) -> None:
-    """Reserve, sign, record and spend the permit of one job.
+def grant(bench: Bench, key: str, account: str, genome: str, stage: str, priced: Priced) -> Permit:
+    """Reserve, sign, record and spend the permit of one job; returns it.
 
     Raises:
         LimitReached: the policy denies it.
@@ -44,6 +44,7 @@ def grant(bench: Bench, key: str, account: str, genome: str, stage: str, priced:
         raise LimitReached(f"permit {key}", permit.reason, str(permit.bound or ""), "raise the limit that it names")
     bench.journal.record("permit", permit.to_json())
     bench.book.spend(permit, claim)
+    return permit
 
 
 def charge(bench: Bench, key: str, flops: int) -> None:

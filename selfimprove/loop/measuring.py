@@ -11,6 +11,7 @@ from typing import Any
 
 from selfimprove.archive.checkpoint import ingest
 from selfimprove.archive.files import make_folder, write_atomic
+from selfimprove.containment.permit import Permit
 from selfimprove.containment.supervisor import Completed, Job, Outcome, Usage
 from selfimprove.errors import InvalidCheckpoint, LimitReached, RunError
 from selfimprove.loop.attempts import attempt
@@ -131,7 +132,7 @@ def _train(bench: Bench, going: Sequence[tuple[Slot, Slice]]) -> Iterator[int]:
     """Train one stage of each slot; yields how many are done."""
     todo = [(slot, part) for slot, part in going if not _is_trained(bench, slot, part)]
     attempts = attempt(
-        bench.supervisor,
+        bench.executor,
         [_train_job(bench, slot, part) for slot, part in todo],
         on_start=lambda index: _permit(bench, *todo[index]),
         on_killed=lambda index: forfeit(bench, _key(*todo[index])),
@@ -150,8 +151,8 @@ def _key(slot: Slot, part: Slice) -> str:
     return f"{slot.key}@{part.stage}"
 
 
-def _permit(bench: Bench, slot: Slot, part: Slice) -> None:
-    grant(bench, _key(slot, part), slot.account, slot.genome.sha256, part.stage, part)
+def _permit(bench: Bench, slot: Slot, part: Slice) -> Permit:
+    return grant(bench, _key(slot, part), slot.account, slot.genome.sha256, part.stage, part)
 
 
 def _train_job(bench: Bench, slot: Slot, part: Slice) -> Job:

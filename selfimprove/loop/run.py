@@ -6,6 +6,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from selfimprove.containment.permit import PermitBook
 from selfimprove.containment.policy import check_run
 from selfimprove.containment.sandbox.backend import SandboxBackend
 from selfimprove.containment.sandbox.layers import make_backend
-from selfimprove.containment.supervisor import Supervisor, ZygoteSpec
+from selfimprove.containment.supervisor import Spent, Supervisor, ZygoteSpec
 from selfimprove.errors import Halted, Interrupted, LimitReached, RunError, RunFailed, Tripped
+from selfimprove.executors.executor import Executor
+from selfimprove.executors.messages import Order
+from selfimprove.executors.registry import LOCAL, make_cluster, require
 from selfimprove.loop.clock import Clock
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.generation import run_generation
@@ -61,6 +65,7 @@ def run(
     use = config.containment
     backend = make_backend(use.backend, use.allow_degraded, device=config.device, outer_layer=use.outer_layer)
     backend.command([])  # refuses here, before anything is written
+    require(config.executor)  # likewise
     ledger = _open(config, run_dir, backend, resume=resume, clear_halt=clear_halt)
     with ledger:
         clock = Clock(ledger.entries, started)
@@ -76,11 +81,14 @@ def run(
         def unattended(key: str, reason: str) -> None:
             journal.record("unattended", {"key": key, "reason": reason})
 
-        with _supervisor(config, run_dir, backend, stop, unattended) as supervisor:
-            clock.meter(lambda: supervisor.spent)
+        with (
+            _supervisor(config, run_dir, backend, stop, unattended) as supervisor,
+            _cluster(config, run_dir, journal, stop, unattended) as cluster,
+        ):
+            clock.meter(lambda: supervisor.spent + (cluster.spent if cluster else Spent()))
             supervisor.warm("torch")
             supervisor.warm("lens")
-            bench = _bench(config, run_dir, journal, supervisor)
+            bench = _bench(config, run_dir, journal, supervisor, cluster)
             lab = Laboratory(bench, versions(), clock)
             try:
                 if config.inspection.modules:
@@ -182,20 +190,58 @@ def _supervisor(
     should_stop: Callable[[], bool],
     on_unattended: Callable[[str, str], None],
 ) -> Supervisor:
-    own = config.inspection.modules
+    tasks, both = config.tasks.modules, (*config.tasks.modules, *config.inspection.modules)
+    families, own = (import_folders(modules, Path.cwd()) for modules in (tasks, both))
     zygotes = {
-        "torch": ZygoteSpec((ENTRY, "selfimprove.controller.worker")),
-        "lens": ZygoteSpec((INSPECTOR, "interp.controller_worker", *own), search=import_folders(own, Path.cwd())),
+        "torch": ZygoteSpec((ENTRY, "selfimprove.controller.worker", *tasks), search=families),
+        "lens": ZygoteSpec((INSPECTOR, "interp.controller_worker", *both), search=own),
     }
     if config.device == "cuda":
-        zygotes["cuda"] = ZygoteSpec((ENTRY,), device="cuda", fork=False)
+        zygotes["cuda"] = ZygoteSpec((ENTRY, *tasks), device="cuda", fork=False, search=families)
     return Supervisor(
         zygotes, backend=backend, workers=config.workers, halt_file=run_dir / HALT, should_stop=should_stop,
         heartbeat_seconds=config.containment.heartbeat_seconds, on_unattended=on_unattended,
     )  # fmt: skip
 
 
-def _bench(config: RunConfig, run_dir: Path, journal: Journal, supervisor: Supervisor) -> Bench:
+def _cluster(
+    config: RunConfig,
+    run_dir: Path,
+    journal: Journal,
+    should_stop: Callable[[], bool],
+    on_unattended: Callable[[str, str], None],
+) -> AbstractContextManager[Executor | None]:
+    """Where successors are trained, None for this machine; whatever else workers do, they do here."""
+    if config.executor.kind == LOCAL:
+        return nullcontext()
+
+    def node(body: Mapping[str, Any]) -> None:
+        journal.record("node", dict(body))
+
+    cuda, use = config.device == "cuda", config.containment
+    order = Order(
+        run_id=str(journal.entries[0].body["run_id"]),
+        public_key=SigningKey.load(state_dir()).public_key_hex,
+        versions=versions(),
+        zygotes={"cuda": ZygoteSpec((ENTRY,), device="cuda", fork=False)} if cuda else {"torch": ZygoteSpec((ENTRY,))},
+        backend=use.backend,
+        allow_degraded=use.allow_degraded,
+        outer_layer=use.outer_layer,
+        device=config.device,
+        workers=config.executor.workers,
+        heartbeat_seconds=use.heartbeat_seconds,
+        silence_seconds=config.executor.silence_seconds,
+        idle_seconds=60 * config.executor.idle_minutes,
+    )
+    return closing(make_cluster(
+        config.executor, order, run_dir, halt_file=run_dir / HALT, should_stop=should_stop,
+        on_unattended=on_unattended, on_node=node,
+    ))  # fmt: skip
+
+
+def _bench(
+    config: RunConfig, run_dir: Path, journal: Journal, supervisor: Supervisor, cluster: Executor | None
+) -> Bench:
     """The accounts and permits as the ledger left them; what was left open is settled."""
     charges = [(body["account"], body["flops"]) for body in journal.all("charge")]
     permits = journal.all("permit")
@@ -206,4 +252,4 @@ def _bench(config: RunConfig, run_dir: Path, journal: Journal, supervisor: Super
     budget = Budget.restore(config.limits.flops, lost_cap(config.limits), charges)
     known = {body["sha256"] for body in journal.all("genome")}
     settle_open(journal, budget)
-    return Bench(config, run_dir, journal, supervisor, budget, book, run_id, known)
+    return Bench(config, run_dir, journal, supervisor, budget, book, run_id, known, cluster)

@@ -18,6 +18,7 @@ from selfimprove.containment.supervisor import (
     Outcome,
     Supervisor,
 )
+from selfimprove.executors.executor import Executor
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.attempts import attempt
 from selfimprove.loop.config import RunConfig
@@ -64,6 +65,13 @@ class Bench:
     book: PermitBook
     run_id: str
     known_genomes: set[str]
+    cluster: Executor | None = None
+    """Where successors are trained, if not on this machine."""
+
+    @property
+    def executor(self) -> Executor:
+        """What runs trainings."""
+        return self.supervisor if self.cluster is None else self.cluster
 
     def price(self, genome: Genome, tasks: TasksConfig) -> Quote:
         """What one training seed of a genome costs on these tasks: the longer their sequences, the fewer its steps."""

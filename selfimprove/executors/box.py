@@ -1,0 +1,78 @@
+"""The two folders through which a head and one node talk: whole files, written beside and renamed, read once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, final
+
+from selfimprove.archive.files import LEFTOVER, make_folder, read_regular, write_atomic
+from selfimprove.containment.hostile import ProtocolError
+
+_TO_NODE: Final = "in"
+_FROM_NODE: Final = "out"
+
+
+@final
+class Box:
+    """One node's folder.
+
+    Files that a node may need to see again, so that it never does twice what it did once, stay; what is read by the
+    other end goes.
+
+    Args:
+        folder: where; made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.inward, self.outward = folder / _TO_NODE, folder / _FROM_NODE
+        for side in (self.inward, self.outward):
+            make_folder(side)
+
+    def send(self, files: Mapping[str, bytes]) -> None:
+        """Give a node files, in their order; raises DiskError."""
+        for name, data in files.items():
+            write_atomic(self.inward / name, data, sync_folder=False)
+
+    def answer(self, files: Mapping[str, bytes]) -> None:
+        """Give the head files, in their order; raises DiskError."""
+        for name, data in files.items():
+            write_atomic(self.outward / name, data, sync_folder=False)
+
+    def mark(self, name: str) -> None:
+        """Note on the node's side what must happen once; raises FileExistsError the second time."""
+        os.close(os.open(self.outward / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+
+    def waiting(self) -> set[str]:
+        """Names of what was sent to the node."""
+        return _names(self.inward)
+
+    def collect(self, known: set[str], cap: int) -> dict[str, bytes]:
+        """What the node answered since, by name.
+
+        Args:
+            known: names that were read before and stay; this adds to them.
+            cap: most bytes of one file.
+
+        Raises:
+            ProtocolError: a larger file.
+            OSError: one that cannot be read.
+        """
+        found = {}
+        for name in sorted(_names(self.outward) - known):
+            path = self.outward / name
+            if (size := path.stat().st_size) > cap:
+                raise ProtocolError(f"{name} has {size} bytes; allowed: {cap}")
+            found[name] = read_regular(path)
+            if found[name]:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            else:  # a mark
+                known.add(name)
+        return found
+
+
+def _names(folder: Path) -> set[str]:
+    return {name for name in os.listdir(folder) if not name.endswith(LEFTOVER)}

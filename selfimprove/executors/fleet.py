@@ -1,0 +1,256 @@
+"""The nodes of a run as the head sees them: asked for, heard, and given up."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, final
+
+from selfimprove.containment.hostile import ProtocolError, clean_line
+from selfimprove.containment.jobs import Spent
+from selfimprove.errors import RunError, SelfImproveError
+from selfimprove.executors.config import ExecutorConfig
+from selfimprove.executors.messages import BEAT, CLOSE, ENDED, HALT, MESSAGE_BYTES, READY, STARTED, Task, decode
+from selfimprove.executors.node import BEATS, EVICTED, ORPHANED, REFUSED
+from selfimprove.executors.scheduler import Link, Phase, Scheduler, State
+
+QUIET: Final = frozenset({"closed"})  # ends of a node that are no loss
+
+
+@dataclass
+class Assigned:
+    """A task that a node was handed, under the index that the caller knows it by."""
+
+    index: int
+    task: Task
+
+
+@dataclass
+class Member:
+    """A live node, or one that just ended."""
+
+    link: Link
+    label: str
+    since: float
+    """When it was asked for; once it runs, when it was heard last."""
+    runs: bool = False
+    ready: bool = False
+    why: str = ""
+    """Why it is of no more use; empty: it is."""
+    evicted: bool = False
+    ended: bool = False
+    """It does nothing any more: the scheduler says so, or itself did."""
+    whole: bool = False
+    """Everything that it ever marked was read."""
+    spent: Spent = field(default_factory=Spent)
+    tasks: dict[str, Assigned] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    marks: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        return self.link.name
+
+    def has_begun(self, prefix: str) -> bool:
+        """Whether a task of this lost node may have cost anything: it may unless that is known."""
+        return f"{prefix}{STARTED}" in self.marks or not self.whole
+
+
+@final
+class Fleet:
+    """Asks for nodes, listens to them, beats for them, and gives up those that are of no more use.
+
+    Args:
+        config: how many, how long.
+        scheduler: starts and ends them.
+        order: what each is told first.
+        clock: seconds that only grow.
+        on_node: told once of every node that is ready, and of every one that is lost.
+    """
+
+    def __init__(
+        self,
+        config: ExecutorConfig,
+        scheduler: Scheduler,
+        order: bytes,
+        clock: Callable[[], float],
+        on_node: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        self._config = config
+        self._scheduler = scheduler
+        self._order = order
+        self._clock = clock
+        self._on_node = on_node
+        self._label = ""
+        self._failures, self._last = 0, ""
+        self._spent = Spent()
+        self.members: list[Member] = []
+        self._closing = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat for nodes", daemon=True)
+
+    @property
+    def spent(self) -> Spent:
+        """Time of all workers of all nodes so far, as far as it was heard."""
+        return sum((member.spent for member in self.members), self._spent)
+
+    @property
+    def idle(self) -> list[Member]:
+        """Nodes that could take work."""
+        return [member for member in self.members if member.ready and not member.why and not member.tasks]
+
+    def provide(self, label: str, wanted: int) -> None:
+        """Have nodes for work of a label: one array of them, and replacements for lost ones while work is left.
+
+        Args:
+            label: nodes of another one are let go.
+            wanted: packs that are waiting.
+
+        Raises:
+            RunError: too many were lost in a row, or the cluster refuses.
+        """
+        fresh = label != self._label
+        if fresh:
+            self._let_go()
+            self._label, self._failures = label, 0
+        useful = [member for member in self.members if not member.why]
+        busy = sum(bool(member.tasks) for member in useful)
+        needed = self._config.nodes if fresh else min(busy + wanted, self._config.nodes)
+        count = needed - len(useful)
+        if count <= 0:
+            return
+        if self._failures >= self._config.attempts:
+            self._give_up(useful)
+            return
+        now = self._clock()
+        self.members += [Member(link, label, now) for link in self._scheduler.start(label, count, self._order)]
+        if not self._heart.is_alive():
+            self._heart.start()
+
+    def refresh(self) -> list[Member]:
+        """Listen to every node; returns those that were lost or ended since, which are forgotten."""
+        states, now = self._scheduler.states(), self._clock()
+        gone = []
+        for member in self.members:
+            state = states.get(member.name, State(Phase.ENDED, "the scheduler does not know it"))
+            member.ended = state.phase is Phase.ENDED
+            self._hear(member, now)
+            member.whole = member.whole or (member.ended and member.link.sees_marks)
+            if not member.why:
+                self._judge(member, state, now)
+            if member.why:
+                gone.append(member)
+        for member in gone:
+            self._bury(member)
+        return gone
+
+    def progressed(self) -> None:
+        """Something was done: losses in a row are counted anew."""
+        self._failures = 0
+
+    def cancel(self, reason: str) -> None:
+        """End every node now."""
+        for member in self.members:
+            with contextlib.suppress(SelfImproveError, OSError):
+                member.link.send({HALT: reason.encode()})
+        self._scheduler.cancel([member.name for member in self.members])
+        self._spent, self.members = self.spent, []
+
+    def close(self) -> None:
+        """End everything. Safe to call twice."""
+        self._closing.set()
+        self.cancel("closed")
+        self._scheduler.close()
+        if self._heart.is_alive():
+            self._heart.join()
+
+    # -- listening -----------------------------------------------------------------------------------------------------
+
+    def _hear(self, member: Member, now: float) -> None:
+        """Take what a node said since. What cannot be read ends it."""
+        cap = max([MESSAGE_BYTES, *(int(given.task.job.limits.output_bytes) for given in member.tasks.values())])
+        try:
+            files = member.link.collect(cap)
+            self._take(member, files)
+        except (ProtocolError, OSError, LookupError, TypeError, ValueError) as error:
+            member.why = clean_line(f"its word cannot be read: {error}")
+            return
+        if files:
+            member.runs, member.since = True, now
+
+    def _take(self, member: Member, files: dict[str, bytes]) -> None:
+        """Sort what a node said; what belongs to outcomes is kept until they are whole."""
+        if data := files.pop(BEAT, None):
+            body = decode(data)
+            member.spent = Spent(float(body.get("cpu_seconds", 0.0)), float(body.get("gpu_seconds", 0.0)))
+        if data := files.pop(READY, None):
+            member.ready = True
+            self._on_node({"node": member.name, "state": "ready", **decode(data)})
+        if data := files.pop(ENDED, None):
+            body = decode(data)
+            code, reason = str(body["code"]), clean_line(str(body["reason"]))
+            if code == REFUSED:
+                remedy = (
+                    "keep the run off such nodes, or mend them: selfimprove doctor, on the node, says what is missing"
+                )
+                limit = "a node that contains workers and trains as the head does"
+                raise RunError(f"train on node {member.name}", reason, limit, remedy)
+            member.why, member.evicted = f"{code}: {reason}", code in (EVICTED, ORPHANED)
+            member.ended = member.whole = True
+        member.marks |= {name for name in files if name.endswith(STARTED)}
+        member.files |= {name: data for name, data in files.items() if not name.endswith(STARTED)}
+
+    def _judge(self, member: Member, state: State, now: float) -> None:
+        """Whether a node that said nothing about an end is of use still."""
+        waited = now - member.since
+        if state.phase is Phase.ENDED:
+            member.why, member.evicted = f"its job ended: {state.reason}", state.evicted
+        elif state.phase is Phase.QUEUED and waited > 60 * self._config.queue_minutes:
+            member.why = f"it waited in the queue for {waited / 60:.1f} min ({state.reason})"
+        elif state.phase is Phase.RUNNING and not member.runs:
+            member.runs, member.since = True, now
+        elif state.phase is Phase.RUNNING and waited > 2 * self._config.silence_seconds:
+            member.why = f"it was silent for {waited:.0f} s"
+
+    def _bury(self, member: Member) -> None:
+        self.members.remove(member)
+        self._spent += member.spent
+        code = member.why.partition(":")[0]
+        if code in QUIET:
+            return
+        if not member.ended:
+            with contextlib.suppress(SelfImproveError, OSError):
+                member.link.send({HALT: member.why.encode()})
+            self._scheduler.cancel([member.name])
+        self._failures += 1
+        self._last = f"node {member.name}: {member.why}"
+        self._on_node({"node": member.name, "state": "lost", "reason": member.why})
+
+    # -- keeping -------------------------------------------------------------------------------------------------------
+
+    def _let_go(self) -> None:
+        """Close the nodes of the label before: one array a generation."""
+        for member in self.members:
+            with contextlib.suppress(SelfImproveError, OSError):
+                member.link.send({CLOSE: b"-"})
+        self._scheduler.cancel([member.name for member in self.members if not member.runs])
+        self._spent, self.members = self.spent, []
+
+    def _give_up(self, useful: Sequence[Member]) -> None:
+        if useful:
+            return  # the ones that are left do the work
+        remedy = "see what ends them, then resume the run; with executor.attempts more are tried"
+        limit = f"executor.attempts = {self._config.attempts} with nothing done in between"
+        raise RunError(
+            "get a node to train on", f"{self._failures} lost in a row, the last one {self._last}", limit, remedy
+        )
+
+    def _beat(self) -> None:
+        """Tell every node that the head is there, until the end. A thread: the head is busy with other work, too."""
+        number = 0
+        while not self._closing.wait(self._config.silence_seconds / BEATS):
+            number += 1
+            for member in tuple(self.members):
+                with contextlib.suppress(SelfImproveError, OSError):
+                    member.link.send({BEAT: str(number).encode()})

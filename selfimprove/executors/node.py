@@ -1,0 +1,240 @@
+"""The node's program: the ordinary supervisor, which contains the workers here as the head's does there.
+
+It talks with the head through a folder alone (`box`). Before it says that it is ready its canaries have failed to break
+out; it trains nothing without a permit of the head, each of them once; and it ends itself, with everything that it
+runs, when the kill switch is used, when the head goes silent, or when the machine is taken away from it.
+
+    python -m selfimprove.executors.node FOLDER [--parent PID]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+from typing import Final, final
+
+import selfimprove
+from selfimprove.containment.hostile import ProtocolError
+from selfimprove.containment.jobs import Crashed, Outcome, Usage
+from selfimprove.containment.sandbox.backend import SandboxBackend
+from selfimprove.containment.sandbox.layers import make_backend
+from selfimprove.containment.supervisor import Supervisor
+from selfimprove.errors import Halted, SandboxUnavailable, SelfImproveError
+from selfimprove.executors.box import Box
+from selfimprove.executors.messages import (
+    BEAT,
+    CLOSE,
+    ENDED,
+    HALT,
+    ORDER,
+    PACK,
+    READY,
+    STARTED,
+    Order,
+    Task,
+    encode,
+    prefix_of,
+    read_pack,
+    write_outcome,
+)
+
+BEATS: Final = 6  # in the time that either end may be silent
+LOOK_SECONDS: Final = 0.2  # between two looks at the folder
+CLOSED, HALTED, EVICTED, ORPHANED, REFUSED, FAILED = "closed", "halted", "evicted", "orphaned", "refused", "failed"
+
+
+class End(SelfImproveError):
+    """The node ends, and whatever it runs with it; ``code`` says which of its ends this is."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        self.code = code
+        super().__init__(reason)
+
+
+@final
+class Node:
+    """One node, from its order to its end.
+
+    Args:
+        box: where it talks with the head.
+        parent: process whose end is the node's; 0: none.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, box: Box, parent: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._box = box
+        self._parent = parent
+        self._clock = clock
+        self._signal = ""
+        self._heard = self._looked = self._beaten = clock()
+        self._last = b""
+        self._beats = 0
+        self._order: Order | None = None
+        self._supervisor: Supervisor | None = None
+
+    def live(self) -> str:
+        """Serve until the end; returns how it ended, after telling the head if that is possible."""
+        try:
+            code, reason, prop = self._serve()
+        except End as end:
+            code, reason, prop = end.code, str(end), ""
+        except Halted as halt:
+            code, reason, prop = HALTED, str(halt), ""
+        except SandboxUnavailable as refusal:
+            code, reason, prop = REFUSED, str(refusal), refusal.prop
+        except (SelfImproveError, ProtocolError, OSError, LookupError, TypeError, ValueError) as error:
+            code, reason, prop = FAILED, f"{type(error).__name__}: {error}", ""
+        try:
+            self._box.answer({ENDED: encode({"code": code, "reason": reason[:500], "property": prop})})
+        except (SelfImproveError, OSError) as error:  # a full disk: the head hears it from the scheduler
+            print(f"selfimprove node: {reason}; {error}", file=sys.stderr)
+        return code
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Take note that the machine is being taken away."""
+        self._signal = signal.Signals(number).name
+
+    def _serve(self) -> tuple[str, str, str]:
+        self._order = order = Order.decode((self._box.inward / ORDER).read_bytes())
+        check_versions(order)
+        backend = make_backend(
+            order.backend, order.allow_degraded, device=order.device, outer_layer=order.outer_layer
+        )  # fmt: skip
+        backend.command([])
+        with Supervisor(
+            order.zygotes, backend=backend, workers=order.workers, halt_file=None, should_stop=self._look,
+            heartbeat_seconds=order.heartbeat_seconds,
+        ) as supervisor:  # fmt: skip
+            self._supervisor = supervisor
+            supervisor.prove()
+            self._box.answer({READY: encode(_about(backend))})
+            done: set[str] = set()
+            idle = self._clock()
+            while self._clock() - idle < order.idle_seconds:
+                names = self._box.waiting()
+                packs = sorted(name for name in names - done if name.endswith(PACK))
+                for name in packs:
+                    self._run_pack(supervisor, order, name)
+                    done.add(name)
+                    idle = self._clock()
+                if CLOSE in names and not packs:
+                    return CLOSED, "the head needs it no more", ""
+                self._look()
+                time.sleep(LOOK_SECONDS)
+        return CLOSED, f"without work for {order.idle_seconds:g} s", ""
+
+    def _run_pack(self, supervisor: Supervisor, order: Order, name: str) -> None:
+        """Run what a pack's permits cover; a permit that is refused costs its own job alone."""
+        number = int(name.removesuffix(PACK))
+        granted: list[tuple[str, Task]] = []
+        for place, task in enumerate(read_pack(self._box.inward, name)):
+            prefix = prefix_of(number, place)
+            try:
+                task.check(order, time.time())
+                granted.append((prefix, task))
+            except (SelfImproveError, LookupError, TypeError, ValueError) as refusal:
+                self._tell(prefix, Crashed(f"its node refuses it: {refusal}", Usage(), killed=True))
+
+        def spend(index: int) -> None:
+            prefix, task = granted[index]
+            task.check(order, time.time())
+            self._box.mark(f"{prefix}{STARTED}")
+
+        for index, outcome in supervisor.run([task.job for _, task in granted], on_start=spend):
+            self._tell(granted[index][0], outcome)
+        for path in self._box.inward.glob(f"{number:05d}.*"):
+            path.unlink(missing_ok=True)
+
+    def _tell(self, prefix: str, outcome: Outcome) -> None:
+        self._box.answer(write_outcome(prefix, outcome))
+
+    def _look(self) -> bool:
+        """What the supervisor asks at every poll; never stops it gently, and raises where everything must end.
+
+        Raises:
+            End, Halted: so.
+        """
+        if self._signal:
+            raise End(EVICTED, f"its machine was taken away by {self._signal}")
+        if self._parent and os.getppid() != self._parent:
+            raise End(ORPHANED, "the process that started it is gone")
+        now = self._clock()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._listen(now)
+        return False
+
+    def _listen(self, now: float) -> None:
+        assert self._order is not None  # it was read before anything asks
+        if HALT in self._box.waiting() or (self._order.halt_file and Path(self._order.halt_file).exists()):
+            raise Halted("run a node", remedy="the kill switch was used")
+        beat = self._box.inward / BEAT
+        if (heard := beat.read_bytes() if beat.exists() else b"") != self._last:
+            self._last, self._heard = heard, now
+        if now - self._heard > self._order.silence_seconds:
+            raise End(ORPHANED, f"the head was silent for {now - self._heard:.1f} s, and nothing runs without it")
+        if now - self._beaten >= self._order.silence_seconds / BEATS or not self._beats:
+            self._beaten, self._beats = now, self._beats + 1
+            spent = vars(self._supervisor.spent) if self._supervisor is not None else {}
+            self._box.answer({BEAT: encode({"beat": self._beats, **spent})})
+
+
+def serve(folder: str, parent: int = 0) -> str:
+    """Be a node until the end; returns its code. From the main thread of a process that does nothing else."""
+    node = Node(Box(Path(folder)), parent)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, node.on_signal)
+    return node.live()
+
+
+def check_versions(order: Order) -> None:
+    """Refuse to train with other versions than the head's: it would be another lineage; raises End."""
+    for name, wanted in order.versions.items():
+        try:
+            own = {"selfimprove": selfimprove.__version__, "python": platform.python_version()}
+            found = own[name] if name in own else version(name)
+        except PackageNotFoundError:
+            found = "missing"
+        if found != wanted:
+            raise End(REFUSED, f"it has {name} {found}, the head {wanted}: install the same versions on every node")
+
+
+def _about(backend: SandboxBackend) -> dict[str, object]:
+    """What the ledger says about a node."""
+    return {
+        "host": platform.node(),
+        "processor": _processor(),
+        "backend": backend.name,
+        "sandbox": backend.probe(),
+        "degraded": sorted(backend.degraded),
+    }
+
+
+def _processor() -> str:
+    """The model of the processor: on another one the last bits of a training may differ."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; exit code 0 where the node ended because it was done."""
+    parser = argparse.ArgumentParser(prog="python -m selfimprove.executors.node", description="A node of a run.")
+    parser.add_argument("folder", help="where it talks with the head")
+    parser.add_argument("--parent", type=int, default=0, help="end with this process")
+    arguments = parser.parse_args(argv)
+    return 0 if serve(arguments.folder, arguments.parent) == CLOSED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -168,6 +168,12 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 """Names that the core would refuse too, but only once a run has begun; a test holds them equal to its registries."""
 
+OWN: Mapping[str, tuple[str, ...]] = {
+    "tasks.modules": ("tasks.families", "tasks.held_out", "space.mixture"),
+    "controller.modules": ("controller.name",),
+}
+"""By the key that names modules of one's own: the choices that these may add to."""
+
 INSTRUMENTS = (
     "readability", "probes", "logit_lens", "constraint", "comparison", "attention_heads", "attribution",
     "halt_behavior", "halt_direction", "ablation", "patching", "ov_qk", "modular_spectrum",
@@ -176,6 +182,22 @@ INSTRUMENTS = (
 
 MAY_BE_EMPTY = ("tasks.held_out", "space.mixture")
 """Of the lists in ``CHOICES``."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What values are held to, by dotted path.
+
+    Attributes:
+        ranges: closed interval of each number.
+        choices: the names that there are.
+    """
+
+    ranges: Mapping[str, Range]
+    choices: Mapping[str, tuple[str, ...]]
+
+
+RULES = Rules(RANGES, CHOICES)
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:
@@ -213,14 +235,14 @@ def unknown_key(path: str, valid: Iterable[str], elsewhere: Iterable[str] = ()) 
     return ConfigError("set configuration key", path, f"{place} {listing(valid)}", hint)
 
 
-def build(cls: type[T], values: Mapping[str, object], *, path: str = "", ranges: Mapping[str, Range] = RANGES) -> T:
+def build(cls: type[T], values: Mapping[str, object], *, path: str = "", rules: Rules = RULES) -> T:
     """Build the dataclass ``cls``, nested dataclasses included, from a plain mapping.
 
     Args:
         cls: a frozen dataclass; its type hints decide what is accepted.
         values: plain values, as OmegaConf or JSON give them.
         path: dotted place of ``values`` in the configuration, for messages.
-        ranges: dotted path to the closed interval of that number.
+        rules: ranges of numbers, and choices.
 
     Raises:
         ConfigError: an unknown or missing key, a wrong type, a value out of range, or a refusal by ``cls`` itself.
@@ -233,7 +255,7 @@ def build(cls: type[T], values: Mapping[str, object], *, path: str = "", ranges:
     arguments: dict[str, Any] = {}
     for name, field in wanted.items():
         if name in values:
-            arguments[name] = convert(hints[name], values[name], path=_join(path, name), ranges=ranges)
+            arguments[name] = convert(hints[name], values[name], path=_join(path, name), rules=rules)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError("read configuration key", _join(path, name), "a value", "it is missing: set it")
     try:
@@ -242,29 +264,29 @@ def build(cls: type[T], values: Mapping[str, object], *, path: str = "", ranges:
         raise ConfigError(f"read the configuration of {path or 'the run'}", str(error)) from error
 
 
-def convert(hint: Any, value: object, *, path: str, ranges: Mapping[str, Range] = RANGES) -> Any:
+def convert(hint: Any, value: object, *, path: str, rules: Rules = RULES) -> Any:
     """Convert one plain value to the type ``hint``; see :func:`build` for what it raises."""
     origin, parameters = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or hint is object:
         return value
     if origin in (typing.Union, types.UnionType):
-        return _convert_union(parameters, value, path, ranges)
+        return _convert_union(parameters, value, path, rules)
     if origin is typing.Literal:
         return _choice(value, parameters, path)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
             _refuse(path, value, f"a group with the keys {listing(f.name for f in dataclasses.fields(hint))}")
-        return build(hint, value, path=path, ranges=ranges)
+        return build(hint, value, path=path, rules=rules)
     if origin in (tuple, list):
-        return origin(_convert_items(origin, parameters, value, path, ranges))
+        return origin(_convert_items(origin, parameters, value, path, rules))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             _refuse(path, value, "a mapping")
         for key in value:
             if path in KEYS and key not in KEYS[path]:
                 raise unknown_key(_join(path, str(key)), KEYS[path])
-        return {str(k): convert(parameters[1], v, path=_join(path, str(k)), ranges=ranges) for k, v in value.items()}
-    return _convert_scalar(hint, value, path, ranges.get(path.partition("[")[0]))
+        return {str(k): convert(parameters[1], v, path=_join(path, str(k)), rules=rules) for k, v in value.items()}
+    return _convert_scalar(hint, value, path, rules)
 
 
 def leaves(cls: type, path: str = "") -> list[str]:
@@ -280,48 +302,46 @@ def leaves(cls: type, path: str = "") -> list[str]:
     return found
 
 
-def _convert_union(options: tuple[Any, ...], value: object, path: str, ranges: Mapping[str, Range]) -> Any:
+def _convert_union(options: tuple[Any, ...], value: object, path: str, rules: Rules) -> Any:
     if value is None and type(None) in options:
         return None
     problem: ConfigError | None = None
     for option in options:
         if option is not type(None):
             try:
-                return convert(option, value, path=path, ranges=ranges)
+                return convert(option, value, path=path, rules=rules)
             except ConfigError as error:
                 problem = problem or error
     assert problem is not None  # a union has at least one member besides None
     raise problem
 
 
-def _convert_items(
-    origin: type, parameters: tuple[Any, ...], value: object, path: str, ranges: Mapping[str, Range]
-) -> list[Any]:
+def _convert_items(origin: type, parameters: tuple[Any, ...], value: object, path: str, rules: Rules) -> list[Any]:
     if not isinstance(value, list | tuple):
         _refuse(path, value, "a list, written [a,b]")
-    if path in CHOICES and (len(set(map(str, value))) < len(value) or not (value or path in MAY_BE_EMPTY)):
-        _refuse(
-            path, value, f"{'any' if path in MAY_BE_EMPTY else 'one or more'} of {listing(CHOICES[path])}, each once"
-        )
+    names = rules.choices.get(path)
+    if names and (len(set(map(str, value))) < len(value) or not (value or path in MAY_BE_EMPTY)):
+        _refuse(path, value, f"{'any' if path in MAY_BE_EMPTY else 'one or more'} of {listing(names)}, each once")
     repeated = origin is list or (len(parameters) == 2 and parameters[1] is Ellipsis)
     if not repeated and len(value) != len(parameters):
         _refuse(path, value, f"a list of {len(parameters)} values")
     hints = [parameters[0]] * len(value) if repeated else list(parameters)
     pairs = enumerate(zip(hints, value, strict=True))
-    return [convert(hint, item, path=f"{path}[{index}]", ranges=ranges) for index, (hint, item) in pairs]
+    return [convert(hint, item, path=f"{path}[{index}]", rules=rules) for index, (hint, item) in pairs]
 
 
-def _convert_scalar(hint: Any, value: object, path: str, interval: Range | None) -> Any:
+def _convert_scalar(hint: Any, value: object, path: str, rules: Rules) -> Any:
+    place = path.partition("[")[0]
     if hint is bool:
         if not isinstance(value, bool):
             _refuse(path, value, "true or false")
         return value
     if hint in (int, float):
-        return _number(hint, value, path, interval)
+        return _number(hint, value, path, rules.ranges.get(place))
     if hint is str:
         if not isinstance(value, str):
             _refuse(path, value, "text")
-        names = CHOICES.get(path.partition("[")[0])
+        names = rules.choices.get(place)
         return _choice(value, names, path) if names else value
     raise TypeError(f"{path}: no conversion to {hint!r}; extend selfimprove.app.schema")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfimprove.app.device import resolve_device, usable_cores
-from selfimprove.app.schema import INSTRUMENTS, build, leaves, listing, suggest, unknown_key
+from selfimprove.app.schema import INSTRUMENTS, OWN, RULES, Rules, build, leaves, listing, suggest, unknown_key
 from selfimprove.app.tracking import TrackingConfig
 from selfimprove.errors import ConfigError, InvalidGenome
 from selfimprove.seeds import derive
@@ -54,7 +54,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     space = dict(rest.get("space", {}))
     if every_family := space.get("mixture") == "auto":
         space["mixture"] = []
-    config = build(RunConfig, rest | {"tasks": tasks, "space": space})
+    config = build(RunConfig, rest | {"tasks": tasks, "space": space}, rules=_rules(rest))
     if every_family:
         config = replace(config, space=replace(config.space, mixture=config.tasks.families))
     if own_table:
@@ -63,6 +63,30 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     _check_instruments(config.inspection)
     _check_start(config)
     return Settings(config, build(TrackingConfig, tracking, path="tracking"))
+
+
+def _rules(values: Mapping[str, Any]) -> Rules:
+    """The rules, with the names that modules of one's own register as they are imported."""
+    from selfimprove.own_modules import load
+
+    choices = dict(RULES.choices)
+    for key, paths in OWN.items():
+        group = values.get(key.partition(".")[0], {})
+        modules = group.get("modules", []) if isinstance(group, Mapping) else []
+        if modules and isinstance(modules, list | tuple):
+            load(list(map(str, modules)), key)
+            choices |= dict.fromkeys(paths, _registered(key))
+    return replace(RULES, choices=choices)
+
+
+def _registered(key: str) -> tuple[str, ...]:
+    if key == "tasks.modules":
+        from selfimprove.tasks.registry import FAMILIES
+
+        return tuple(FAMILIES)
+    from selfimprove.controller.registry import CONTROLLERS
+
+    return tuple(CONTROLLERS)
 
 
 def _check_together(values: Mapping[str, Any]) -> None:

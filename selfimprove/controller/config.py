@@ -44,6 +44,7 @@ class ControllerConfig:
         candidates: draws of which ``tpe_tuned`` suggests the most promising.
         gamma: share of the trials that ``tpe_tuned`` takes for good ones, in (0, 1).
         recursion: what a promoted genome may become to the controller: a key of ``ARMS``.
+        modules: modules of one's own that register controllers, ``package.module``; imported into the supervisor.
         handover_cost: most FLOPs that a proposal of a new controller may cost, in those of the first one's.
     """
 
@@ -64,6 +65,7 @@ class ControllerConfig:
     gamma: float = 0.25
     recursion: str = "none"
     handover_cost: float = 4.0
+    modules: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, low, high in (

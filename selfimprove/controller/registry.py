@@ -15,6 +15,7 @@ from selfimprove.controller.reinforce import FrozenProposer, ReinforceProposer
 from selfimprove.controller.transformer import TransformerProposer
 from selfimprove.errors import ConfigError
 from selfimprove.genome.space import Space
+from selfimprove.own_modules import load
 
 Maker = Callable[[ControllerConfig, Space, Execute, GenomeOf, int], Proposer]
 
@@ -32,6 +33,24 @@ CONTROLLERS: dict[str, Maker] = {
 }
 
 
+def register(name: str, maker: Maker) -> None:
+    """Add a controller of one's own, in a module that ``controller.modules`` names.
+
+    It runs in the supervisor's process, outside of every sandbox: it is code that is trusted. What it proposes is not:
+    that becomes plain text, and passes the same checks as everybody's.
+
+    Args:
+        name: for ``controller.name``.
+        maker: makes the proposer of one run of (config, space, execute, genome_of, seed).
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    if name in CONTROLLERS:
+        raise ConfigError("register controller", name, "a name that is not taken", f"taken: {', '.join(CONTROLLERS)}")
+    CONTROLLERS[name] = maker
+
+
 def make(config: ControllerConfig, space: Space, execute: Execute, genome_of: GenomeOf, seed: int) -> Proposer:
     """Make the controller that ``config.name`` names, in the arm ``frozen`` of the recursion the one that never learns.
 
@@ -41,6 +60,7 @@ def make(config: ControllerConfig, space: Space, execute: Execute, genome_of: Ge
     Raises:
         ConfigError: there is no such controller; the message lists those that exist.
     """
+    load(config.modules, "controller.modules")
     if config.name not in CONTROLLERS:
         raise ConfigError("controller.name", config.name, ", ".join(CONTROLLERS))
     name = "frozen" if config.recursion == "frozen" else config.name

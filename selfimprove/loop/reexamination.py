@@ -53,7 +53,7 @@ def inspect_again(run_dir: Path, generation: int) -> dict[str, Any]:
     limits = JobLimits(SECONDS, SECONDS, caps.memory_bytes, 1 << 20, SECONDS)
     child = _weights(run_dir, entries, kept)
     job = inspection_job("inspect", child, parent, before["plan"], None, limits)
-    use, own = config["containment"], config["inspection"]["modules"]
+    use, own = config["containment"], (*config["tasks"].get("modules", ()), *config["inspection"]["modules"])
     backend = make_backend(use["backend"], use["allow_degraded"], outer_layer=use["outer_layer"])
     zygotes = {"lens": ZygoteSpec((INSPECTOR, *own), search=import_folders(own, Path.cwd()))}
     with Supervisor(zygotes, backend=backend, workers=1, halt_file=None, should_stop=lambda: False) as supervisor:

@@ -17,6 +17,7 @@ from selfimprove.genome.genome import Genome
 from selfimprove.loop.manifests import manifest_of
 from selfimprove.loop.slots import describe
 from selfimprove.loop.versions import versions
+from selfimprove.own_modules import import_folders
 from selfimprove.training.protocol import ENTRY, WEIGHTS, TrainJob, tasks_from_json
 
 
@@ -54,8 +55,9 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
     )
     caps = Limits(**config["limits"])
     limits = JobLimits(600.0, 600.0, caps.memory_bytes, 1 << 28, 60.0, caps.gpu_memory_bytes)
+    search = import_folders(tasks.modules, Path.cwd())
     with Supervisor(
-        {"train": ZygoteSpec((ENTRY,), device="cuda" if cuda else "cpu", fork=not cuda)},
+        {"train": ZygoteSpec((ENTRY, *tasks.modules), device="cuda" if cuda else "cpu", fork=not cuda, search=search)},
         backend=backend, workers=1, halt_file=None, should_stop=lambda: False,
     ) as supervisor:  # fmt: skip
         [(_, outcome)] = list(supervisor.run([Job("reproduce", "train", ENTRY, job.to_json(), {}, (WEIGHTS,), limits)]))

@@ -56,6 +56,20 @@ FAMILIES = table(
 )
 
 
+def register(one: Family) -> None:
+    """Add a family of one's own, in a module that ``tasks.modules`` names.
+
+    It has no tag among the special tokens. Begin each of its sequences with a content token that stands for nothing
+    else, and count it in ``Setting.tokens``: ``CONTENT + symbols``, where symbols are numbered from ``CONTENT`` on.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    if one.name in FAMILIES:
+        raise ConfigError("register family", one.name, "a name that is not taken", f"taken: {', '.join(FAMILIES)}")
+    FAMILIES[one.name] = one
+
+
 def family(name: str, *, path: str = "tasks.families") -> Family:
     """A family by name.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from selfimprove.errors import ConfigError
+from selfimprove.own_modules import load
 from selfimprove.seeds import derive
 from selfimprove.tasks import halt
 from selfimprove.tasks.batch import CONTENT, Batch
@@ -49,6 +50,13 @@ class TasksConfig:
     table_seed: int = 0
     """Of what is fixed for a whole run: the facts of memorization. Derived from the run's root seed, which a training
     job must not know."""
+
+    modules: tuple[str, ...] = ()
+    """Modules of one's own that register families, ``package.module``: imported into every process that makes such a
+    configuration, the trusted one and the workers alike."""
+
+    def __post_init__(self) -> None:
+        load(self.modules, "tasks.modules")
 
     @property
     def halt_prompts(self) -> int:

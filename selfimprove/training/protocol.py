@@ -10,7 +10,7 @@ from selfimprove.tasks.suite import TasksConfig
 
 ENTRY = "selfimprove.training.worker"
 WEIGHTS = "weights"  # name of the descriptor that carries a checkpoint, in or out
-_LISTS = ("families", "held_out")  # tuples of TasksConfig
+_LISTS = ("families", "held_out", "modules")  # tuples of TasksConfig
 MEMORY = "memory"  # likewise what the optimizers remember, between two stages of a training
 
 
@@ -80,4 +80,4 @@ def tasks_to_json(tasks: TasksConfig) -> dict[str, Any]:
 
 
 def tasks_from_json(data: dict[str, Any]) -> TasksConfig:
-    return TasksConfig(**(data | {name: tuple(data[name]) for name in _LISTS}))
+    return TasksConfig(**(data | {name: tuple(data[name]) for name in _LISTS if name in data}))

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from selfimprove.app.schema import Range, build
+from selfimprove.app.schema import Range, Rules, build
 from selfimprove.errors import ConfigError
 
 
@@ -36,7 +36,7 @@ RANGES = {"count": Range(1, 100, "things"), "inner.rate": Range(0, 10, "Hz")}
 
 def make(**changes):
     inner = GOOD["inner"] | changes.pop("inner", {})
-    return build(Outer, GOOD | changes | {"inner": inner}, ranges=RANGES)
+    return build(Outer, GOOD | changes | {"inner": inner}, rules=Rules(RANGES, {}))
 
 
 def test_nested_plain_values_become_nested_dataclasses():

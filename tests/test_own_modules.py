@@ -1,0 +1,117 @@
+"""Families and controllers of one's own join a run by two keys: ``tasks.modules`` and ``controller.modules``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from selfimprove.app.overrides import compose
+from selfimprove.app.settings import settings_from
+from selfimprove.controller import registry as controllers
+from selfimprove.controller.random_search import RandomProposer
+from selfimprove.errors import ConfigError
+from selfimprove.genome.space import Space
+from selfimprove.own_modules import load
+from selfimprove.tasks import registry as families
+from selfimprove.tasks.suite import TasksConfig, TaskSuite
+from selfimprove.training.protocol import tasks_from_json, tasks_to_json
+
+FAMILY = """
+from dataclasses import replace
+from selfimprove.tasks.registry import FAMILIES, register
+register(replace(FAMILIES["copy"], name="recital"))
+"""
+CONTROLLER = """
+from selfimprove.controller.random_search import RandomProposer
+from selfimprove.controller.registry import register
+register("dice", lambda config, space, execute, genome_of, seed: RandomProposer(space))
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that the command is typed in, with a package; what is imported and registered is not kept."""
+    package = tmp_path / "mine"
+    package.mkdir()
+    for name, text in {"__init__": "", "family": FAMILY, "dice": CONTROLLER, "broken": "1 / 0"}.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
+    monkeypatch.setattr(controllers, "CONTROLLERS", dict(controllers.CONTROLLERS))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
+        del sys.modules[name]
+
+
+def settings(*overrides: str) -> TasksConfig:
+    return settings_from(compose(overrides)).run.tasks
+
+
+def test_a_family_of_ones_own_is_accepted_where_families_are_named() -> None:
+    tasks = settings("tasks.modules=[mine.family]", "tasks.families=[recall,recital]", "tasks.held_out=[fuzzy]")
+    assert tasks.families == ("recall", "recital")
+    assert TaskSuite(tasks).batch("search", "recital", 3, 0).tokens.shape == (3, tasks.context)
+
+
+def test_without_its_module_it_is_refused() -> None:
+    with pytest.raises(ConfigError, match="recital"):
+        settings("tasks.families=[recall,recital]")
+
+
+def test_a_misspelt_one_gets_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'recital'"):
+        settings("tasks.modules=[mine.family]", "tasks.families=[recitall]")
+
+
+def test_a_job_that_names_the_module_makes_the_family_known_to_its_worker() -> None:
+    sent = tasks_to_json(TasksConfig(modules=("mine.family",), families=("recital",), held_out=()))
+    del sys.modules["mine.family"], families.FAMILIES["recital"]
+    assert tasks_from_json(sent).setting("recital").min_context > 0
+
+
+def test_a_manifest_from_before_there_were_modules_is_read() -> None:
+    sent = tasks_to_json(TasksConfig())
+    del sent["modules"]
+    assert tasks_from_json(sent) == TasksConfig()
+
+
+def test_a_controller_of_ones_own_is_made_by_its_name() -> None:
+    config = settings_from(compose(["controller.modules=[mine.dice]", "controller.name=dice"])).run.controller
+    made = controllers.make(config, Space(), lambda *_: pytest.fail("it needs no worker"), {}.__getitem__, 0)
+    assert isinstance(made, RandomProposer)
+
+
+def test_a_recorded_run_makes_its_controller_in_a_process_that_has_not_imported_it() -> None:
+    config = settings_from(compose(["controller.modules=[mine.dice]", "controller.name=dice"])).run.controller
+    del sys.modules["mine.dice"], controllers.CONTROLLERS["dice"]
+    assert controllers.make(config, Space(), lambda *_: pytest.fail("no worker"), {}.__getitem__, 0) is not None
+
+
+@pytest.mark.parametrize("key", ["tasks.modules", "controller.modules"])
+def test_what_is_not_there_or_cannot_be_imported_is_refused_with_key_and_remedy(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: got mine\.absent; .*install its package"):
+        settings_from(compose([f"{key}=[mine.absent]"]))
+    with pytest.raises(ConfigError, match=rf"{key}: got mine\.broken; .*ZeroDivisionError.*correct it"):
+        settings_from(compose([f"{key}=[mine.broken]"]))
+
+
+def test_what_is_not_a_list_is_refused_as_such() -> None:
+    with pytest.raises(ConfigError, match=r"tasks\.modules.*a list"):
+        settings("tasks.modules=mine.family")
+
+
+def test_a_name_that_is_taken_is_refused() -> None:
+    with pytest.raises(ConfigError, match="register family: got copy"):
+        families.register(families.FAMILIES["copy"])
+    with pytest.raises(ConfigError, match="register controller: got random"):
+        controllers.register("random", controllers.CONTROLLERS["random"])
+
+
+def test_a_module_is_imported_once() -> None:
+    load(["mine.family", "mine.family"], "tasks.modules")
+    load(["mine.family"], "tasks.modules")
+    assert "recital" in families.FAMILIES

@@ -25,7 +25,8 @@ from torch import Tensor
 from benchmarks.lessons_of_forecaster import TRIALS, lesson
 from benchmarks.setting import RESULTS, machine
 from benchmarks.sittings import TIME_UP
-from selfimprove.controller.forecaster import BINS, QUERIES, WEIGHTS, Forecaster, forecaster_genome
+from selfimprove.controller.forecaster import Forecaster
+from selfimprove.controller.forecaster_price import BINS, QUERIES, WEIGHTS, forecaster_genome
 from selfimprove.genome.genome import Genome
 from selfimprove.nets.losses import compile_objective
 from selfimprove.training.optimizers import load_memory, make_optimizers, memory

@@ -13,7 +13,8 @@ from benchmarks.objective_prior import Synthetic, draw
 from selfimprove.controller.candidates import change
 from selfimprove.controller.encoding import Encoding
 from selfimprove.controller.experts import ranks
-from selfimprove.controller.forecaster import EDGES, QUERIES, Forecast, inputs, mixture
+from selfimprove.controller.forecaster import EDGES, Forecast, inputs, mixture
+from selfimprove.controller.forecaster_price import QUERIES
 from selfimprove.controller.search import consider
 
 Array = NDArray[np.float64]

@@ -44,10 +44,15 @@ def status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json({key: getattr(summary, key) for key in STATUS_KEYS})
     else:
-        from selfimprove.app.progress import summary_text
+        from selfimprove.app.progress import ruling, summary_text
+        from selfimprove.app.view import RunView
 
         report = run_dir / folder.REPORT
-        print(summary_text(summary, run_dir, report if report.exists() else None).lstrip("\n"))
+        view = RunView()
+        for kind, body in folder.records(run_dir):
+            if kind == "handover":
+                view.apply(kind, body)
+        print(summary_text(summary, run_dir, report if report.exists() else None, ruling(view)).lstrip("\n"))
     return 0
 
 

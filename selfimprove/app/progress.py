@@ -17,7 +17,7 @@ from rich.text import Text
 
 from selfimprove.app.signals import STOPPING
 from selfimprove.app.units import count, duration, flops
-from selfimprove.app.view import WORDS_OF_FAILURE, RunView
+from selfimprove.app.view import WORDS_OF_FAILURE, RunView, succession
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -224,6 +224,12 @@ def summary_text(summary: Summary, run_dir: Path, report: Path | None, notes: tu
     lines = ["", *(f"  {name:<11} {value}" for name, value in rows), *(f"  {note}" for note in notes), ""]
     commands = next_commands(summary.state, run_dir, tripped=summary.tripped)
     return "\n".join(lines + [f"Next: {command}" for command in commands])
+
+
+def ruling(view: RunView) -> tuple[str, ...]:
+    """The closing block's line on who rules as controller; none where no promotion has raised the question."""
+    line = succession(view.handovers)
+    return (f"{'controller':<11} {line}",) if line else ()
 
 
 def next_commands(state: str, run_dir: Path, *, tripped: bool = False) -> list[str]:

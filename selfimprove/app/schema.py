@@ -152,6 +152,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "controller.name": (
         "transformer",
         "frozen",
+        "forecaster",
         "reinforce",
         "random",
         "evolution",

@@ -12,7 +12,7 @@ from rich import get_console
 
 from selfimprove.app import folder
 from selfimprove.app.observing import Observers
-from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler, summary_text
+from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler, ruling, summary_text
 from selfimprove.app.settings import Settings
 from selfimprove.app.signals import EXIT_HALTED, StopSignals
 from selfimprove.app.tracking import CLOSE_SECONDS, start_tracking
@@ -78,7 +78,8 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
                     log.info("sending the rest to W&B, for at most %d s", patience)
                 note = tracker.close(patience).note
         report = write_report(run_dir)
-    print(summary_text(summary, run_dir, report, (f"tracking    {note}",) if note else ()), flush=True)
+    notes = (*ruling(view), *((f"tracking    {note}",) if note else ()))
+    print(summary_text(summary, run_dir, report, notes), flush=True)
     return EXIT_TRIPPED if summary.tripped else EXIT_OF_STATE[summary.state]
 
 

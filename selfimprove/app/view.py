@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from selfimprove.app.units import count
+
 Body = Mapping[str, Any]
+Stand = tuple[int, str, bool]
+"""A hand-over in short: its generation, the contender's genome (empty where nobody stood), whether it took over."""
 
 WORDS_OF_FAILURE = {
     "ask": "the controller failed to propose, and random proposals took its place",
@@ -62,6 +66,7 @@ class RunView:
     inspections: list[dict[str, Any]] = field(default_factory=list)
     confirmations: dict[int, dict[str, Any]] = field(default_factory=dict)
     controllers: dict[int, dict[str, Any]] = field(default_factory=dict)  # their inspections
+    handovers: list[Stand] = field(default_factory=list)
     searched: list[tuple[str, Body]] = field(default_factory=list)  # records of ``SEARCH``, as they came
 
     @property
@@ -155,6 +160,7 @@ def _decision(view: RunView, body: Body) -> None:
 def _handover(view: RunView, body: Body) -> None:
     verdict = "takes over" if body["accepted"] else "does not take over"
     contender = f"contender {body['contender'][:10]} {verdict}: " if body["contender"] else ""
+    view.handovers.append((int(body["generation"]), str(body["contender"] or ""), bool(body["accepted"])))
     view.last_decision = f"controller: {contender}{'; '.join(body['reasons'])}"
 
 
@@ -165,6 +171,23 @@ def _generation(view: RunView, body: Body) -> None:
     view.champion = str(body["champion"])
     view.best_skill = float(body["best_skill"])
     view.charged_flops = int(body.get("charged_flops", view.charged_flops))
+
+
+def succession(handovers: Sequence[Stand]) -> str:
+    """Who rules as controller, in one line; empty where no promotion has raised the question.
+
+    >>> succession([(1, "", False), (2, "5d0c", True)])
+    '1 contender after 2 promotions, 1 accepted; genome 5d0c rules since generation 2'
+    """
+    if not handovers:
+        return ""
+    stood = [one for one in handovers if one[1]]
+    accepted = [(generation, contender) for generation, contender, took_over in stood if took_over]
+    line = f"{count(len(stood), 'contender')} after {count(len(handovers), 'promotion')}, {len(accepted)} accepted"
+    if not accepted:
+        return f"{line}; the first genome rules"
+    generation, contender = accepted[-1]
+    return f"{line}; genome {contender[:10]} rules since generation {generation}"
 
 
 def job_place(key: str) -> tuple[int | None, int | None]:

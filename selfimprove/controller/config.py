@@ -43,6 +43,7 @@ class ControllerConfig:
         startup: random suggestions before ``tpe_tuned`` begins to model.
         candidates: draws of which ``tpe_tuned`` suggests the most promising.
         gamma: share of the trials that ``tpe_tuned`` takes for good ones, in (0, 1).
+        learned: whether ``forecaster`` asks its transformer, or goes by its experts alone.
         recursion: what a promoted genome may become to the controller: a key of ``ARMS``.
         modules: modules of one's own that register controllers, ``package.module``; imported into the supervisor.
         handover_cost: most FLOPs that a proposal of a new controller may cost, in those of the first one's.
@@ -63,6 +64,7 @@ class ControllerConfig:
     startup: int = 32
     candidates: int = 24
     gamma: float = 0.25
+    learned: bool = True
     recursion: str = "none"
     handover_cost: float = 4.0
     modules: tuple[str, ...] = ()

@@ -13,7 +13,6 @@ token, so that a genome's architecture, objective and recipe all apply to it.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,30 +23,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfimprove.controller.experts import FIGURES, NAMES, Experts
-from selfimprove.genome.genome import Genome, seed_genome
+from selfimprove.controller.forecaster_price import BINS, CONTEXT, QUERIES, WEIGHTS, forecaster_genome
+from selfimprove.genome.genome import Genome
 from selfimprove.nets.transformer import build
 
 Array = NDArray[np.float64]
 Blend = tuple[Array, Array]
 """Mean and deviation of the experts' mixture at each point."""
 
-BINS = 32  # of an outcome, equally likely where the experts' mixture is right
-WEIGHTS = Path(__file__).with_name("forecaster.safetensors")
 INPUTS = len(NAMES) * FIGURES + 5
-QUERIES = 64  # points that are asked about in one sequence
-CONTEXT = 512
-
-
-def forecaster_genome() -> Genome:
-    """The genome of the forecaster that comes with the package: the seed genome, blind to the order of trials."""
-    seed = seed_genome(learning_rate=2e-3, batch=16)
-    blocks = (replace(seed.architecture.blocks[0], heads=4),) * 3
-    return replace(
-        seed,
-        architecture=replace(
-            seed.architecture, width=64, blocks=blocks, positions="none", tie_embeddings=False, norm="rmsnorm"
-        ),
-    )
 
 
 def density(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -114,8 +98,13 @@ class Forecaster(nn.Module):
 
 def load(path: Path = WEIGHTS) -> Forecaster:
     """The forecaster that comes with the package, in evaluation mode."""
+    return read_forecaster(path.read_bytes())
+
+
+def read_forecaster(data: bytes) -> Forecaster:
+    """A forecaster with the weights that a safetensors file holds, in evaluation mode."""
     model = Forecaster()
-    model.load_state_dict(safetensors.torch.load_file(path))
+    model.load_state_dict(safetensors.torch.load(data))
     return model.eval()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from selfimprove.controller.adversary import AdversarialProposer
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.evolution import EvolutionProposer
+from selfimprove.controller.forecasting import ForecastProposer
 from selfimprove.controller.local_search import LocalSearchProposer
 from selfimprove.controller.optuna_search import OptunaProposer, gp, tpe, tpe_tuned
 from selfimprove.controller.proposer import Execute, GenomeOf, Proposer
@@ -26,6 +27,7 @@ CONTROLLERS: dict[str, Maker] = {
     "frozen": FrozenProposer,
     "reinforce": ReinforceProposer,
     "evolution": lambda config, space, execute, genome_of, seed: EvolutionProposer(config, space, genome_of),
+    "forecaster": lambda config, space, execute, genome_of, seed: ForecastProposer(config, space, execute, genome_of),
     "local_search": lambda config, space, execute, genome_of, seed: LocalSearchProposer(space),
     "tpe": lambda config, space, execute, genome_of, seed: OptunaProposer(config, space, tpe),
     "tpe_tuned": lambda config, space, execute, genome_of, seed: OptunaProposer(config, space, tpe_tuned),

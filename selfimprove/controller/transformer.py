@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selfimprove.archive.checkpoint import ingest
+from selfimprove.controller.answers import ENTRY, field, rows
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.lessons import lessons
@@ -20,7 +21,6 @@ from selfimprove.genome.space import Space
 from selfimprove.nets import cost
 from selfimprove.seeds import derive
 
-ENTRY = "selfimprove.controller.worker"
 WEIGHTS = "weights"  # name of the input of ``ask`` and ``tell`` and of the output of ``tell`` and ``trial``
 
 
@@ -123,7 +123,7 @@ class TransformerProposer:
         }
         answer = self._execute(payload, self._inputs(), ()).result
         selection = Selection(parents, history)
-        for item in _rows(answer, payload["rows"]):
+        for item in rows(answer, payload["rows"]):
             if len(selection.proposals) == count:
                 break
             selection.offer(*self._proposal(item, parents))
@@ -171,14 +171,14 @@ class TransformerProposer:
             "epsilon": self._config.epsilon,
         }
         answer = self._execute(payload, {}, (WEIGHTS,))
-        if _field(answer.result, "diverged", bool):
+        if field(answer.result, "diverged", bool):
             return Trial(price.flops)
         weights = answer.outputs.get(WEIGHTS, b"")
         ingest(weights, self.shapes)
-        log_probs = _field(answer.result, "log_probs", list)
+        log_probs = field(answer.result, "log_probs", list)
         if len(log_probs) != len(held_out) or not all(type(p) is float and -math.inf < p <= 0 for p in log_probs):
             raise InvalidEdit("read the controller's log_probs", len(log_probs), f"{len(held_out)} numbers up to 0")
-        return Trial(price.flops, _field(answer.result, "loss", float), tuple(log_probs), weights)
+        return Trial(price.flops, field(answer.result, "loss", float), tuple(log_probs), weights)
 
     def restore(self, weights: Path | None) -> None:
         """See ``Proposer.restore``."""
@@ -200,11 +200,11 @@ class TransformerProposer:
     def _updated(self, payload: dict[str, Any]) -> Update:
         """Run a job that trains, and what came of it."""
         answer = self._execute(payload, self._inputs(), (WEIGHTS,))
-        if _field(answer.result, "diverged", bool):
+        if field(answer.result, "diverged", bool):
             return Update(flops=payload["price"]["flops"])
         weights = answer.outputs.get(WEIGHTS, b"")
         ingest(weights, self.shapes)
-        loss, entropy = (_field(answer.result, name, float) for name in ("loss", "entropy"))
+        loss, entropy = (field(answer.result, name, float) for name in ("loss", "entropy"))
         return Update(payload["price"]["flops"], loss, entropy, weights)
 
     def _steps(self, more: int = 0, updates: int = 1) -> int:
@@ -233,26 +233,11 @@ class TransformerProposer:
         return cost.quote(replace(genome, recipe=recipe), **size, allowance_flops=0)
 
     def _proposal(self, item: object, parents: Sequence[Genome]) -> tuple[Proposal, Genome]:
-        parent = _field(item, "parent", int)
+        parent = field(item, "parent", int)
         if not 0 <= parent < len(parents):
             raise InvalidEdit("read the controller's parent", parent, f"0 to {len(parents) - 1}")
-        walk = self.grammar.decode(_field(item, "ids", list), parents[parent])
-        log_prob, entropy = _field(item, "log_prob", float), _field(item, "entropy", float)
+        walk = self.grammar.decode(field(item, "ids", list), parents[parent])
+        log_prob, entropy = field(item, "log_prob", float), field(item, "entropy", float)
         if log_prob > 0:
             raise InvalidEdit("read the controller's log_prob", log_prob, "at most 0")
         return Proposal(parent, walk.edits, log_prob, entropy), walk.genome
-
-
-def _rows(answer: object, limit: int) -> list[Any]:
-    rows: list[Any] = _field(answer, "proposals", list)
-    if len(rows) > limit:
-        raise InvalidEdit("read the controller's proposals", f"{len(rows)} of them", f"at most {limit}")
-    return rows
-
-
-def _field(value: object, name: str, kind: type) -> Any:
-    """Read one field of an untrusted JSON object, of exactly this type; numbers must be finite."""
-    found = value.get(name) if isinstance(value, Mapping) else None
-    if type(found) is not kind or (isinstance(found, float) and not math.isfinite(found)):
-        raise InvalidEdit(f"read the controller's {name}", type(found).__name__, f"a (finite) {kind.__name__}")
-    return found

@@ -1,11 +1,12 @@
 """Entry module of the controller's sandboxed worker.
 
 ``ask`` samples proposals; ``tell`` trains on lessons, ``reinforce`` by policy gradient; ``trial`` trains from the
-beginning and rates held-out proposals.
+beginning and rates held-out proposals; ``forecast`` proposes what the forecaster expects most of.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -15,8 +16,11 @@ import torch
 
 from selfimprove.archive.files import read_all, write_all
 from selfimprove.controller.config import ControllerConfig
+from selfimprove.controller.forecaster import read_forecaster
+from selfimprove.controller.forecasting import Tried
 from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.lessons import Lesson, lessons
+from selfimprove.controller.market import Market
 from selfimprove.controller.policy import Learned, Weights, initial_weights, learn, load_policy, rate, sample
 from selfimprove.controller.policy_gradient import Play, ascend
 from selfimprove.controller.proposer import Experience
@@ -44,16 +48,17 @@ def run(job: dict[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, in
     """Do one job.
 
     Args:
-        job: payload of ``TransformerProposer``.
-        inputs: descriptor of ``weights`` (safetensors) to start from; without it, the initial ones are drawn
-            from ``job["init"]``, which is the same in every job of a run.
+        job: payload of ``TransformerProposer`` or ``ForecastProposer``.
+        inputs: descriptor of ``weights`` (safetensors) to start from, or of the forecaster's; without it, the initial
+            ones are drawn from ``job["init"]``, which is the same in every job of a run.
         outputs: descriptor of ``weights`` to write, for ``tell`` and ``reinforce``, and, where they are wanted,
             ``trial``.
         emit: called with a small JSON object as a sign of life.
 
     Returns:
-        ``ask``: ``{"proposals": [{parent, ids, log_prob, entropy}]}``; ``tell`` and ``reinforce``: ``{"diverged",
-        "loss", "entropy"}``; ``trial``: the same, and ``log_probs``: one a held-out proposal, none where it diverged.
+        ``ask``: ``{"proposals": [{parent, ids, log_prob, entropy}]}``; ``forecast``: the same without the last two;
+        ``tell`` and ``reinforce``: ``{"diverged", "loss", "entropy"}``; ``trial``: the same, and ``log_probs``: one a
+        held-out proposal, none where it diverged.
 
     Raises:
         InvalidCheckpoint: the weights do not fit the genome.
@@ -63,6 +68,8 @@ def run(job: dict[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, in
     torch.set_num_threads(1)
     emit({"op": job["op"], "step": 0})
     grammar = Grammar(Space(SpaceConfig(**job["space"])))
+    if job["op"] == "forecast":
+        return _forecast(job, grammar, inputs)
     genome = Genome.from_json(job["genome"])
     if WEIGHTS in inputs:
         weights = safetensors.torch.load(read_all(inputs[WEIGHTS]))
@@ -77,7 +84,15 @@ def run(job: dict[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, in
         return _said(_reinforced(job, genome, grammar, weights, outputs, emit))
     if job["op"] == "trial":
         return _trial(job, genome, grammar, _learned(job, genome, grammar, weights, outputs, emit))
-    raise ValueError(f"controller operation: got {job['op']!r}; allowed: ask, tell, reinforce, trial")
+    raise ValueError(f"controller operation: got {job['op']!r}; allowed: ask, tell, reinforce, trial, forecast")
+
+
+def _forecast(job: dict[str, Any], grammar: Grammar, inputs: Mapping[str, int]) -> dict[str, Any]:
+    model = read_forecaster(read_all(inputs[WEIGHTS])) if job["learned"] else None
+    parents, tried = map(Genome.from_json, job["parents"]), map(Tried.from_json, job["tried"])
+    market = Market(grammar, list(parents), list(tried), random.Random(job["seed"]), model)
+    chosen = market.choose(job["wanted"])
+    return {"proposals": [{"parent": option.parent, "ids": grammar.encode(option.edits)} for option in chosen]}
 
 
 def _ask(job: dict[str, Any], genome: Genome, grammar: Grammar, weights: Weights) -> dict[str, Any]:

@@ -25,6 +25,15 @@ def test_status_for_people_names_state_budget_and_report(cli, finished):
     assert all(part in out for part in ("finished", "FLOP", "report.html"))
 
 
+def test_status_says_who_rules_as_controller_where_a_promotion_raised_the_question(cli, finished):
+    assert "controller" not in cli("status").out
+    body = {"generation": 2, "accepted": True, "contender": "5d0c" * 16, "reasons": ["better"]}
+    with (finished / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
+        ledger.write(json.dumps({"kind": "handover", "body": body}) + "\n")
+    line = "controller  1 contender after 1 promotion, 1 accepted; genome 5d0c5d0c5d rules since generation 2"
+    assert line in cli("status").out
+
+
 @pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
 def test_audit_has_exactly_the_documented_keys_and_says_its_verdict_by_exit_code(cli, finished, monkeypatch, ok, code):
     findings = () if ok else (Finding("ledger.jsonl", 3, "the chain is broken"),)

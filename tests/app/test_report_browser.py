@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,20 +10,7 @@ import pytest
 
 from selfimprove.app.report import write_report
 from tests.app import report_fixture as fixture
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--dump-dom",
-)
+from tests.app.browser import CHROMIUM, browse
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on the PATH")
 
@@ -60,23 +46,17 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(folders[0], {"random": folders[1]})
 
 
-def _browse(address: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    assert CHROMIUM is not None
-    command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={profile}", address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-
-
 @pytest.fixture(scope="module")
 def opened(written: Path, tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     """The page after its script has run, with the browser's log."""
-    return _browse(f"{written.as_uri()}?theme=dark", tmp_path_factory.mktemp("profile"))
+    return browse(f"{written.as_uri()}?theme=dark", tmp_path_factory.mktemp("profile"))
 
 
 def test_at_1440_pixels_nothing_scrolls_sideways_is_cut_off_or_overlaps(written: Path, tmp_path: Path) -> None:
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", written.read_text(encoding="utf-8"))
     probed = tmp_path / "probed.html"
     probed.write_text(page.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
-    shown = _browse(probed.as_uri(), tmp_path / "profile", "--window-size=1440,1000").stdout
+    shown = browse(probed.as_uri(), tmp_path / "profile", "--window-size=1440,1000").stdout
     found = re.search(r"<body>checked; (\d+)(.*)</body>", shown, flags=re.DOTALL)
     assert found is not None
     assert int(found[1]) > 15

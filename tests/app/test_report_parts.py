@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfimprove.app.report import write_report
 from selfimprove.app.report.colors import ink, sequential
 from selfimprove.app.report.data import build_report
 from selfimprove.app.report.records import Record, Records, integer, number, texts
@@ -16,6 +18,7 @@ from selfimprove.app.report.svg import Scale, element, nice_step, px
 from selfimprove.app.report.text import breakable, brief_edit, edit_lines, p_text
 from selfimprove.app.units import duration, flops, size
 from selfimprove.app.view import job_place
+from tests.app import report_fixture as fixture
 
 
 @pytest.mark.parametrize("value", [None, True, "1", float("nan"), float("inf"), 10**400, [1], {}])
@@ -155,3 +158,19 @@ def test_a_candidate_that_a_reading_stopped_is_told_from_one_that_failed() -> No
 
 def test_a_denied_proposal_is_denied() -> None:
     assert _fate(PROPOSAL, ("denial", {"reason": "too large"})) == "denied"
+
+
+def test_hand_overs_have_a_row_each_with_figures_and_reasons(tmp_path):
+    run = fixture.full_run().write(tmp_path)
+    page = write_report(run).read_text(encoding="utf-8")
+    part = page[page.index('id="handovers"') :]
+    part = " ".join(re.sub(r"<[^>]+>", " ", part[: part.index("</figure>")]).split())
+    assert "2 contenders after 3 promotions, 1 accepted; genome" in part
+    assert "does not take over proposes no better beyond noise" in part
+    assert "20 8 succeeded −0.550 −0.690 +0.140 0.0078 takes over proposes better" in part  # noqa: RUF001
+    assert "nobody stood 4 held-out proposals are too few" in part
+
+
+def test_a_run_without_hand_overs_has_no_part_about_them(tmp_path):
+    run = fixture.baseline_run().write(tmp_path)
+    assert 'id="handovers"' not in write_report(run).read_text(encoding="utf-8")

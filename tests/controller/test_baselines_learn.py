@@ -61,7 +61,7 @@ def quality(proposer: Proposer, simulation: Simulation) -> float:
     return fmean(simulation.landscape.skill(apply_all(proposal.edits, SEED, space)) for proposal in proposals)
 
 
-@pytest.mark.parametrize("name", ["evolution", "local_search", "tpe", "tpe_tuned", "gp", "transformer"])
+@pytest.mark.parametrize("name", ["evolution", "local_search", "tpe", "tpe_tuned", "gp", "transformer", "forecaster"])
 def test_what_it_proposes_after_a_generation_is_better_than_random(
     name: str, recipes: Space, lived: list[Simulation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from selfimprove.app.report.claim import claim_card
 from selfimprove.app.report.climbs import exam_levels, read_capped, read_levels, read_rises
 from selfimprove.app.report.comparisons import read_confirmations, read_finals
 from selfimprove.app.report.controllers import read_controllers
+from selfimprove.app.report.handovers import read_handovers
 from selfimprove.app.report.overview import Report
 from selfimprove.app.report.quality import read_quality, read_steps
 from selfimprove.app.report.readings import read_inspections
@@ -54,6 +55,7 @@ def build_report(records: Records, baselines: Mapping[str, Records] | None = Non
         confirmations=read_confirmations(records),
         inspections=read_inspections(records),
         readings=read_controllers(records),
+        handovers=read_handovers(records),
         controller=read_steps(records),
         quality=read_quality(records),
         claims=claim_card(records, baselines),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfimprove.app.report.records import Records, integer, mapping, number, text, texts
-from selfimprove.app.units import count
+from selfimprove.app.view import succession
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,5 @@ def read_handover(body: Mapping[str, Any]) -> Handover | None:
 
 
 def summed_up(handovers: Sequence[Handover]) -> str:
-    """One line for a person; empty where no promotion has raised the question.
-
-    >>> summed_up([])
-    ''
-    """
-    if not handovers:
-        return ""
-    stood = [one for one in handovers if one.contender]
-    accepted = [one for one in stood if one.accepted]
-    line = f"{count(len(stood), 'contender')} after {count(len(handovers), 'promotion')}, {len(accepted)} accepted"
-    if not accepted:
-        return f"{line}; the first genome rules"
-    last = accepted[-1]
-    return f"{line}; genome {last.contender[:10]} rules since generation {last.generation}"
+    """One line for a person; empty where no promotion has raised the question."""
+    return succession([(one.generation, one.contender, one.accepted) for one in handovers])

@@ -10,6 +10,7 @@ from typing import TypeVar
 from selfimprove.app.report.claim import ClaimCard
 from selfimprove.app.report.climbs import Rise
 from selfimprove.app.report.controllers import ControllerReading
+from selfimprove.app.report.handovers import Handover
 from selfimprove.app.report.quality import Quality
 from selfimprove.app.report.readings import Inspection
 from selfimprove.app.report.views import (
@@ -52,6 +53,7 @@ class Report:
     quality: Quality
     claims: ClaimCard
     readings: tuple[ControllerReading, ...] = ()
+    handovers: tuple[Handover, ...] = ()
     baselines: tuple[Curve, ...] = ()
     runs: tuple[RunRow, ...] = ()
     events: tuple[tuple[str, str, str], ...] = ()

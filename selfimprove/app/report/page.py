@@ -10,13 +10,15 @@ from typing import Any
 from selfimprove.app import units
 from selfimprove.app.report import constancy, evidence, finals, inside, minds, progress, proposals, spending, text, tree
 from selfimprove.app.report.data import build_report
+from selfimprove.app.report.handovers import summed_up
 from selfimprove.app.report.html import fill, write_page
-from selfimprove.app.report.overview import Report
+from selfimprove.app.report.overview import Report, thin
 from selfimprove.app.report.records import mapping, read_records, shown, texts
 from selfimprove.app.report.views import FATES, KINDS, Candidate
 
 FILE_NAME = "report.html"
 MAX_TABLE_ROWS = 400
+MAX_HANDOVERS = 60
 
 
 def write_report(run_dir: Path, baselines: Mapping[str, Path] | None = None) -> Path:
@@ -130,6 +132,8 @@ def _tables(report: Report) -> dict[str, Any]:
         "inspections": [(i, [i.instrument(name) for name in names]) for i in report.inspected],
         "beside": [(i, i.beside) for i in report.inspected if i.beside],
         "readings": minds.shown(report),
+        "handovers": thin(report.handovers, MAX_HANDOVERS, lambda one: one.accepted),
+        "succession": summed_up(report.handovers),
         "quality": proposals.rows(report),
         "subsets": proposals.subsets(report),
         "kinds": proposals.kinds(report),

@@ -63,7 +63,7 @@ RANGES: Mapping[str, Range] = {
     "search_seeds": Range(1, 256, "training seeds"),
     "confirm_seeds": Range(1, 20, "training seeds"),  # the exact test enumerates 2**n sign flips
     "alpha": Range(1e-6, 0.5, "probability"),
-    "climb_seeds": Range(1, 256, "training seeds"),
+    "climb_seeds": Range(0, 256, "training seeds"),
     "min_gain": Range(0.0, 1.0, "skill"),
     "workers": Range(1, 1024, "processes"),
     "allowance_flops": _FLOPS,

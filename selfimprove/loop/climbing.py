@@ -53,11 +53,15 @@ class Climbing:
     def after(self, n: int, genome: Genome, reference: Score) -> None:
         """Apply the rule to the champion that a generation ends with; where a family rises, measure its lineage there.
 
+        Without ``climb_seeds`` nothing rises: evaluation of one difficulty, to compare runs by.
+
         Args:
             n: the generation.
             genome: its champion.
             reference: score of the parent in it, which counts where nothing else is known of the champion.
         """
+        if not self._bench.config.climb_seeds:
+            return
         tasks = tasks_of(self._bench, n)
         skills = self._seen(n, genome, tasks.levels) or {name: one.skill for name, one in reference.tasks.items()}
         step = climb(tasks.levels, skills, {name: tasks.top(name) for name in tasks.families})

@@ -115,7 +115,7 @@ class RunConfig:
     min_gain: float = 0.0
     """Skill by which the leading candidate must be ahead of its parent while searching, to be worth a confirmation."""
     climb_seeds: int = 4
-    """Fresh training seeds on which the champion has to master a level before the next one is tried."""
+    """Fresh training seeds on which the champion has to master a level before the next one is tried; 0: none is."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
     tasks: TasksConfig = field(default_factory=TasksConfig)
     controller: ControllerConfig = field(default_factory=ControllerConfig)

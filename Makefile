@@ -13,7 +13,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint check docs wheel test-wheel study-improvement study-faults study-space study-halving study-sweep study-calibration study-grokking study-meta-alignment study-recursion study-controller study-samplers clean distclean
+.PHONY: help setup run test lint check docs wheel test-wheel study-improvement study-faults study-space study-halving study-sweep study-calibration study-grokking study-meta-alignment study-recursion study-search study-controller study-samplers clean distclean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -85,6 +85,9 @@ study-recursion: setup ## Does a controller built from a promoted genome propose
 
 study-controller: setup ## Meta-train the forecaster that ControllerSampler comes with, on synthetic objectives
 	$(BIN)/selfimprove study controller $(ARGS)
+
+study-search: setup ## Which controller finds better designs for the same charged compute? Ten controllers, ten root seeds
+	$(BIN)/selfimprove study search $(ARGS)
 
 study-samplers: setup ## The controller as an Optuna sampler beside others (ARGS="--seeds 6 --samplers random tpe controller ...")
 	$(BIN)/selfimprove study samplers $(ARGS)

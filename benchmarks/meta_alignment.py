@@ -24,7 +24,7 @@ from benchmarks.meta_alignment_pressure import add_pressure
 from benchmarks.meta_alignment_report import write_report
 from benchmarks.meta_alignment_rows import ARMS, Arm, row_of
 from benchmarks.setting import RESULTS, ROOT
-from benchmarks.sittings import TIME_UP, Row, lines, run_paired
+from benchmarks.sittings import TIME_UP, Row, lines, paired_arguments, run_paired
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.loop.standing import status
 
@@ -89,12 +89,6 @@ def _in_a_word(arm: Arm, seed: int, row: Row | None) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="selfimprove study meta-alignment", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)), help="root seeds (default 0 to 7)")
-    parser.add_argument("--processes", type=int, default=2, help="runs at once, one core each (default %(default)s)")
-    parser.add_argument("--minutes", type=float, default=55.0, help="start no run after this (default %(default)s)")
     parser.add_argument("--pressure", action="store_true", help="measure what the constraint costs, and run no cell")
-    parser.add_argument("--results", type=Path, default=FOLDER, help="folder of the lines, the summary and the report")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "study-meta-alignment", help="folder of the runs")
-    parser.add_argument("--commit", help="of the code, where the checkout has no git to ask")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides of every run")
+    paired_arguments(parser, FOLDER, ROOT / "runs" / "study-meta-alignment", seeds=8)
     return parser

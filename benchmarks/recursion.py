@@ -18,7 +18,7 @@ from benchmarks.recursion_analysis import summary_of
 from benchmarks.recursion_report import write_report
 from benchmarks.recursion_rows import row_of
 from benchmarks.setting import RESULTS, ROOT
-from benchmarks.sittings import TIME_UP, Row, lines, run_paired
+from benchmarks.sittings import TIME_UP, Row, lines, paired_arguments, run_paired
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.controller.config import ARMS
 
@@ -75,13 +75,7 @@ _COUNTED = (("generations", "promoted"), ("handovers", "accepted"))
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="selfimprove study recursion", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(12)), help="root seeds (default 0 to 11)")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="arms (default: all)")
-    parser.add_argument("--processes", type=int, default=2, help="runs at once, one core each (default %(default)s)")
-    parser.add_argument("--minutes", type=float, default=55.0, help="start no run after this (default %(default)s)")
-    parser.add_argument("--results", type=Path, default=FOLDER, help="folder of the lines, the summary and the report")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "study-recursion", help="folder of the runs")
-    parser.add_argument("--commit", help="of the code, where the checkout has no git to ask")
     parser.add_argument("--note", default="", help="a sentence for the report's head")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides of every run")
+    paired_arguments(parser, FOLDER, ROOT / "runs" / "study-recursion", seeds=12)
     return parser

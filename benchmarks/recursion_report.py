@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sittings import markdown_table
 from selfimprove.controller.config import ARMS
 
 Summary = Mapping[str, Any]
@@ -65,7 +66,7 @@ def _contrasts(contrasts: Sequence[Summary], level: float) -> str:
         figures = (f"{one['mean']:+.4f}", interval, f"{one['p_value']:.4f}", f"{one['p_holm']:.4f}")
         rows.append((one["arm"], one["control"], one["n"], *figures, verdict))
     head = ("arm", "minus", "root seeds", "mean", "95% interval", "p", "p (Holm)", "")
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _arms(summary: Summary) -> str:
@@ -82,13 +83,8 @@ def _arms(summary: Summary) -> str:
         cost = (_figure(found[name], 1e12) for name in ("charged_flops", "controller_flops"))
         counts = (found["n"], found["promotions"], found["contests"], found["accepted"])
         rows.append((arm, *counts, *figures, pair, *cost))
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _figure(value: float | None, unit: float = 1.0) -> str:
     return "" if value is None else f"{value / unit:.4f}"
-
-
-def _table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

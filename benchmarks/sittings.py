@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +39,24 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
         file.seek(max(end - 1, 0))
         torn = file.read(1) not in (b"", b"\n")
         file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
+
+
+def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Rows below a head, in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def paired_arguments(parser: argparse.ArgumentParser, results: Path, runs: Path, seeds: int) -> None:
+    """The options of a study of runs that are paired by root seed: what ``run_paired`` reads, and overrides."""
+    every = list(range(seeds))
+    parser.add_argument("--seeds", type=int, nargs="+", default=every, help=f"root seeds (default 0 to {seeds - 1})")
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, one core each (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=55.0, help="start no run after this (default %(default)s)")
+    parser.add_argument("--results", type=Path, default=results, help="folder of the lines, the summary and the report")
+    parser.add_argument("--runs", type=Path, default=runs, help="folder of the runs")
+    parser.add_argument("--commit", help="of the code, where the checkout has no git to ask")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides of every run")
 
 
 def run_paired(

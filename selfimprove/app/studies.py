@@ -24,6 +24,7 @@ STUDIES: Mapping[str, str] = {
     "induction": "benchmarks.induction:main",
     "controller": "benchmarks.controller:main",
     "samplers": "benchmarks.samplers:main",
+    "search": "benchmarks.search:main",
 }
 BENCHMARKS: Mapping[str, str] = {
     "containment": "benchmarks.containment:main",

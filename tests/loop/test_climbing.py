@@ -71,6 +71,13 @@ def test_a_mastered_family_rises_by_one_level_a_promotion_up_to_its_top(ran: Pat
     assert all(body["levels"][name] == 0 for body in climbs for name in CONFIG.tasks.families if name != MASTERED)
 
 
+def test_without_seeds_for_climbing_levels_stay_where_they_are(tmp_path: Path) -> None:
+    run = play(replace(CLIMBER, generations=1, climb_seeds=0), tmp_path, scored)
+    assert any(body["promoted"] for body in bodies(run, "decision"))
+    assert not bodies(run, "climb")
+    assert not bodies(run, "level_score")
+
+
 def test_what_was_promoted_its_parent_and_the_seed_are_measured_again_on_the_new_level(ran: Path) -> None:
     first = bodies(ran, "climb")[0]
     again = [body for body in bodies(ran, "level_score") if body["generation"] == first["generation"]]

@@ -1,0 +1,118 @@
+"""Which controller finds better designs for the same charged compute? All in the real loop, paired by root seed.
+
+A run is ``experiment=search``: one controller, instances of one difficulty. What it leaves is one line of
+``runs.jsonl``: after each generation the charged FLOPs, the controller's own included, and the champion's skill as it
+was confirmed on fresh seeds; its folder is deleted. A sitting that runs out of minutes ends with exit code 3, and the
+next one goes on where it stopped, inside a run too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.improvement import finish
+from benchmarks.search_analysis import summary_of
+from benchmarks.search_report import write_report
+from benchmarks.setting import RESULTS, ROOT
+from benchmarks.sittings import TIME_UP, Row, lines, paired_arguments, run_paired
+from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
+from selfimprove.archive.lineage import replay
+from selfimprove.controller.registry import CONTROLLERS
+from selfimprove.loop.recovery import elapsed_seconds
+
+FOLDER = RESULTS / "search"
+RUNS = "runs.jsonl"
+ARMS = tuple(name for name in CONTROLLERS if name != "adversary")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is missing, then write summary and report; returns 0, or 3 where the time was up first."""
+    chosen = _parser().parse_args(arguments)
+    chosen.results.mkdir(parents=True, exist_ok=True)
+    path = chosen.results / RUNS
+    known = {(line["arm"], line["seed"]) for line in lines(path)}
+    missing = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms if (arm, seed) not in known]
+
+    def run(runs: Path, arm: str, seed: int, start: bool) -> Row | None:
+        return run_one(runs, arm, seed, chosen.overrides, start=start)
+
+    done = run_paired(path, missing, chosen, run, _in_a_word)
+    if rows := lines(path):
+        write_report(chosen.results, summary_of(rows), chosen.note)
+        print(f"{len(rows)} runs: {chosen.results / 'report.md'}")
+    return 0 if done else TIME_UP
+
+
+def run_one(runs: Path, arm: str, seed: int, overrides: Sequence[str], *, start: bool) -> Row | None:
+    """Run one controller, or go on with it; None where it did not come to an end, and then its folder is kept."""
+    folder = runs / f"{arm}-seed{seed}"
+    words = ["experiment=search", f"controller={arm}", f"seed={seed}", *overrides]
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / f"{folder.name}.log").open("a", encoding="utf-8") as log:
+        if not finish(folder, words, start=start, log=log):
+            return None
+    row = row_of(read(folder / LEDGER_NAME, None), arm, seed) | {"overrides": list(overrides)}
+    shutil.rmtree(folder)
+    return row
+
+
+def row_of(entries: Sequence[Entry], arm: str, seed: int) -> Row:
+    """One run as a line of the study, JSON-ready."""
+    bodies: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        bodies.setdefault(entry.kind, []).append(entry.body)
+    confirmed = {body["generation"]: body for body in bodies.get("confirmation", [])}
+    first = next(iter(confirmed.values()), None)
+    skill = _mean(first["parent_skill"]) if first else bodies["reference"][0]["skill"]
+    generations = []
+    for closed in bodies["generation"]:
+        if closed["promoted"]:
+            skill = _mean(confirmed[closed["generation"]]["candidate"])
+        kept = {name: closed[name] for name in ("generation", "charged_flops", "promoted", "valid", "denied", "failed")}
+        generations.append(kept | {"skill": skill})
+    paid = dict.fromkeys(("search", "confirm", "controller", "lost"), 0)
+    for body in bodies["charge"]:
+        paid[body["account"]] += body["flops"]
+    return {
+        "arm": arm,
+        "seed": seed,
+        "seed_genome": _mean(first["parent_skill"]) if first else bodies["reference"][0]["skill"],
+        "generations": generations,
+        "edits": _promoted_edits(bodies),
+        "sealed": bodies["sealed"][-1]["sealed"]["difference"] if "sealed" in bodies else None,
+        "paid": paid,
+        "seconds": elapsed_seconds(entries),
+        "state": entries[-1].body["state"],
+        "lineage_sha256": replay(entries).sha256(),
+    }
+
+
+def _promoted_edits(bodies: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    edits = {(body["generation"], body["index"]): body["edits"] for body in bodies["proposal"]}
+    return [edits[body["generation"], body["index"]] for body in bodies["decision"] if body["promoted"]]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _in_a_word(arm: str, seed: int, row: Row | None) -> str:
+    if row is None:
+        return f"{arm}, seed {seed}: not finished; run the study again to go on, or see its log"
+    last = row["generations"][-1]
+    return (
+        f"{arm}, seed {seed}: {row['state']}, skill {row['seed_genome']:.3f} to {last['skill']:.3f}, "
+        f"{last['charged_flops'] / 1e12:.2f} TFLOP, {row['seconds']:.0f} s"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="selfimprove study search", description=__doc__)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="controllers (default: all)")
+    parser.add_argument("--note", default="", help="a sentence for the report's head")
+    paired_arguments(parser, FOLDER, ROOT / "runs" / "study-search", seeds=10)
+    return parser

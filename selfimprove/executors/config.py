@@ -30,7 +30,7 @@ class ExecutorConfig:
     silence_seconds: float = 60.0
     """Longest silence between head and node: after it a node ends itself, and is given up by the head."""
     attempts: int = 3
-    """Nodes lost in a row, with nothing done in between, after which the run pauses."""
+    """Times in a row that lost nodes are asked for anew with nothing done in between; then the run stops."""
     partition: str = ""
     """Slurm's partition; empty: the default one."""
     account: str = ""

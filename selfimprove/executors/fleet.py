@@ -12,7 +12,7 @@ from selfimprove.containment.hostile import ProtocolError, clean_line
 from selfimprove.containment.jobs import Spent
 from selfimprove.errors import RunError, SelfImproveError
 from selfimprove.executors.config import ExecutorConfig
-from selfimprove.executors.messages import BEAT, CLOSE, ENDED, HALT, MESSAGE_BYTES, READY, STARTED, Task, decode
+from selfimprove.executors.messages import BEAT, ENDED, HALT, MESSAGE_BYTES, READY, STARTED, Task, decode
 from selfimprove.executors.node import BEATS, EVICTED, ORPHANED, REFUSED
 from selfimprove.executors.scheduler import Link, Phase, Scheduler, State
 
@@ -84,7 +84,7 @@ class Fleet:
         self._clock = clock
         self._on_node = on_node
         self._label = ""
-        self._failures, self._last = 0, ""
+        self._tries, self._last = 0, ""
         self._spent = Spent()
         self.members: list[Member] = []
         self._closing = threading.Event()
@@ -108,21 +108,22 @@ class Fleet:
             wanted: packs that are waiting.
 
         Raises:
-            RunError: too many were lost in a row, or the cluster refuses.
+            RunError: too often in a row they were lost, or the cluster refuses.
         """
         fresh = label != self._label
         if fresh:
             self._let_go()
-            self._label, self._failures = label, 0
+            self._label, self._tries = label, 0
         useful = [member for member in self.members if not member.why]
         busy = sum(bool(member.tasks) for member in useful)
         needed = self._config.nodes if fresh else min(busy + wanted, self._config.nodes)
         count = needed - len(useful)
         if count <= 0:
             return
-        if self._failures >= self._config.attempts:
+        if not fresh and self._tries >= self._config.attempts:
             self._give_up(useful)
             return
+        self._tries += not fresh
         now = self._clock()
         self.members += [Member(link, label, now) for link in self._scheduler.start(label, count, self._order)]
         if not self._heart.is_alive():
@@ -146,8 +147,8 @@ class Fleet:
         return gone
 
     def progressed(self) -> None:
-        """Something was done: losses in a row are counted anew."""
-        self._failures = 0
+        """Something was done: tries in a row are counted anew."""
+        self._tries = 0
 
     def cancel(self, reason: str) -> None:
         """End every node now."""
@@ -223,27 +224,23 @@ class Fleet:
             with contextlib.suppress(SelfImproveError, OSError):
                 member.link.send({HALT: member.why.encode()})
             self._scheduler.cancel([member.name])
-        self._failures += 1
         self._last = f"node {member.name}: {member.why}"
         self._on_node({"node": member.name, "state": "lost", "reason": member.why})
 
     # -- keeping -------------------------------------------------------------------------------------------------------
 
     def _let_go(self) -> None:
-        """Close the nodes of the label before: one array a generation."""
-        for member in self.members:
-            with contextlib.suppress(SelfImproveError, OSError):
-                member.link.send({CLOSE: b"-"})
-        self._scheduler.cancel([member.name for member in self.members if not member.runs])
+        """End the nodes of the label before, none of which runs anything: one array a generation."""
+        self._scheduler.cancel([member.name for member in self.members])
         self._spent, self.members = self.spent, []
 
     def _give_up(self, useful: Sequence[Member]) -> None:
         if useful:
             return  # the ones that are left do the work
         remedy = "see what ends them, then resume the run; with executor.attempts more are tried"
-        limit = f"executor.attempts = {self._config.attempts} with nothing done in between"
+        limit = f"executor.attempts = {self._config.attempts} times in a row with nothing done in between"
         raise RunError(
-            "get a node to train on", f"{self._failures} lost in a row, the last one {self._last}", limit, remedy
+            "ask anew for nodes to train on", f"{self._tries + 1} times, the last loss {self._last}", limit, remedy
         )
 
     def _beat(self) -> None:

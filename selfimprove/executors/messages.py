@@ -20,7 +20,7 @@ from selfimprove.containment.sandbox.backend import ZygoteSpec
 from selfimprove.genome.genome import Genome
 
 MESSAGE_BYTES: Final = 16 * 2**20  # of one JSON message
-ORDER, BEAT, CLOSE, HALT = "order", "beat", "close", "halt"  # to a node
+ORDER, BEAT, HALT = "order", "beat", "halt"  # to a node
 READY, ENDED = "ready", "ended"  # from it, beside its own beat
 PACK, STARTED, OUTCOME = ".pack", ".started", ".outcome"  # suffixes
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import signal
 import sys
 import time
@@ -31,7 +32,6 @@ from selfimprove.errors import Halted, SandboxUnavailable, SelfImproveError
 from selfimprove.executors.box import Box
 from selfimprove.executors.messages import (
     BEAT,
-    CLOSE,
     ENDED,
     HALT,
     ORDER,
@@ -119,14 +119,10 @@ class Node:
             done: set[str] = set()
             idle = self._clock()
             while self._clock() - idle < order.idle_seconds:
-                names = self._box.waiting()
-                packs = sorted(name for name in names - done if name.endswith(PACK))
-                for name in packs:
+                for name in sorted(name for name in self._box.waiting() - done if name.endswith(PACK)):
                     self._run_pack(supervisor, order, name)
                     done.add(name)
                     idle = self._clock()
-                if CLOSE in names and not packs:
-                    return CLOSED, "the head needs it no more", ""
                 self._look()
                 time.sleep(LOOK_SECONDS)
         return CLOSED, f"without work for {order.idle_seconds:g} s", ""
@@ -233,7 +229,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", help="where it talks with the head")
     parser.add_argument("--parent", type=int, default=0, help="end with this process")
     arguments = parser.parse_args(argv)
-    return 0 if serve(arguments.folder, arguments.parent) == CLOSED else 1
+    code = serve(arguments.folder, arguments.parent)
+    if code == ORPHANED and arguments.parent:  # nobody is left to read what is in it
+        shutil.rmtree(arguments.folder, ignore_errors=True)
+    return 0 if code == CLOSED else 1
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -22,7 +24,7 @@ from selfimprove.executors.config import ExecutorConfig
 from selfimprove.executors.messages import ORDER
 from selfimprove.executors.scheduler import Phase, State
 
-END_SECONDS: Final = 10.0  # that a node's program may take to end when it is told to
+END_SECONDS: Final = 5.0  # that a node's program may take to end when it is told to
 
 
 class Host:
@@ -37,11 +39,14 @@ class Host:
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def exchange(self, files: dict[str, bytes], cap: int) -> tuple[dict[str, bytes], int | None]:
-        """Hand files to the node; returns what it answered since, and its exit code if it ended."""
+        """Hand files to the node; returns what it answered since, and its exit code if it ended: then it is gone."""
         code = self._process.poll()
         if code is None:
             self._box.send(files)
-        return self._box.collect(self._known, cap), code
+        found = self._box.collect(self._known, cap)
+        if code is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        return found, code
 
     def end(self) -> None:
         """End the program and remove its folder."""
@@ -93,8 +98,22 @@ class ActorLink:
         except self._ray.exceptions.RayError as error:
             self.state = State(Phase.ENDED, f"{type(error).__name__}: {str(error).splitlines()[0]}")
             return {}
-        self.state = State(Phase.RUNNING) if code is None else State(Phase.ENDED, f"its program ended with code {code}")
+        self.state = State(Phase.RUNNING)
+        if code is not None:
+            self.state = State(Phase.ENDED, f"its program ended with code {code}")
+            self._ray.kill(self.actor)  # or it would hold its cores
         return dict(found)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the process's handlers of the signals that a person sends: Ray puts its own in their place."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @final
@@ -116,7 +135,8 @@ class RayScheduler:
         self._links: dict[str, ActorLink] = {}
         if not ray.is_initialized():
             try:
-                ray.init(address=config.address, log_to_driver=False, configure_logging=False)
+                with _own_signals():
+                    ray.init(address=config.address, log_to_driver=False, configure_logging=False)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 remedy = "start one (ray start --head), or set executor.address=host:port"
                 reason = str(error).splitlines()[0]
@@ -145,13 +165,15 @@ class RayScheduler:
         return {name: link.state for name, link in self._links.items()}
 
     def cancel(self, names: Sequence[str]) -> None:
-        """Kill actors; their programs end with them."""
-        for name in names:
-            if (link := self._links.get(name)) is not None and link.state.phase is not Phase.ENDED:
-                with contextlib.suppress(self._ray.exceptions.RayError):
-                    self._ray.wait([link.actor.end.remote()], timeout=0)
-                self._ray.kill(link.actor)
-                link.state = State(Phase.ENDED, "cancelled")
+        """Kill actors, those that run after they had the time to end their programs, which also end without them."""
+        known = [self._links[name] for name in names if name in self._links]
+        alive = [link for link in known if link.state.phase is not Phase.ENDED]
+        ends = [link.actor.end.remote() for link in alive if link.state.phase is Phase.RUNNING]
+        if ends:
+            self._ray.wait(ends, num_returns=len(ends), timeout=END_SECONDS)
+        for link in alive:
+            self._ray.kill(link.actor)
+            link.state = State(Phase.ENDED, "cancelled")
 
     def close(self) -> None:
         """Kill every actor and leave the cluster."""

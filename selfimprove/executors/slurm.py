@@ -24,6 +24,7 @@ from selfimprove.executors.messages import ORDER
 from selfimprove.executors.scheduler import Phase, State
 
 COMMAND_SECONDS: Final = 60.0  # that a command of Slurm may take
+END_SECONDS: Final = 15.0  # that cancelled nodes may take to end before their folders are removed
 ASK_SECONDS: Final = 1.0  # between two questions about states: squeue is work for everybody's controller
 
 _QUEUED: Final = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD",
@@ -103,6 +104,9 @@ class SlurmScheduler:
     def close(self) -> None:
         """Cancel everything that is left, and remove the folders of the talks; what nodes printed stays."""
         self.cancel(list(self._states))
+        deadline = self._clock() + END_SECONDS
+        while any(state.phase is Phase.RUNNING for state in self.states().values()) and self._clock() < deadline:
+            time.sleep(ASK_SECONDS / 4)
         for folder in self._folder.glob("*-*-*/"):
             with contextlib.suppress(OSError):
                 shutil.rmtree(folder)

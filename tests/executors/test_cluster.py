@@ -1,0 +1,317 @@
+"""The head's side of a cluster: who is handed what, and what a lost node costs. The nodes are played."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfimprove.containment.jobs import Completed, Crashed, Invalid, Job, Outcome
+from selfimprove.containment.permit import Permit
+from selfimprove.errors import Halted, Interrupted, RunError
+from selfimprove.executors.cluster import ClusterExecutor
+from selfimprove.executors.config import ExecutorConfig
+from selfimprove.executors.fleet import Fleet
+from selfimprove.executors.messages import ENDED, Task, encode, prefix_of, write_outcome
+from tests.executors.played import HALT, ORDER_OF_TESTS, Behavior, Played, PlayedNode, job, obedient, permit
+
+CONFIG = ExecutorConfig(kind="slurm", nodes=2, pack=3, attempts=2, queue_minutes=1.0, silence_seconds=6.0)
+
+
+class Head:
+    """An executor over played nodes, whose seconds pass when it waits."""
+
+    def __init__(self, folder: Path, behavior: Behavior = obedient, *, queued: int = 0, **changes: Any) -> None:
+        self.time = 0.0
+        self.told: list[Mapping[str, Any]] = []
+        self.permits: list[tuple[int, Permit]] = []
+        self.halted = self.stopping = False
+        self.each_wait: Callable[[], None] = lambda: None
+        config = replace(CONFIG, **changes)
+        self.cluster = Played(folder, behavior, queued)
+        self.fleet = Fleet(config, self.cluster, ORDER_OF_TESTS.encode(), lambda: self.time, self.told.append)
+        self.executor = ClusterExecutor(
+            config, self.fleet, halted=lambda: self.halted, should_stop=lambda: self.stopping,
+            on_unattended=lambda key, reason: None, pause=self._wait,
+        )  # fmt: skip
+
+    def _wait(self, seconds: float) -> None:
+        self.time += seconds
+        assert self.time < 1000, "it waits for ever"
+        self.each_wait()
+
+    def run(self, jobs: list[Job], lifetime_seconds: float = 3600.0) -> dict[int, Outcome]:
+        def sign(index: int) -> Permit:
+            self.permits.append((index, permit(jobs[index], lifetime_seconds=lifetime_seconds)))
+            return self.permits[-1][1]
+
+        found: dict[int, Outcome] = {}
+        for index, outcome in self.executor.run(jobs, on_start=sign):
+            assert index not in found
+            found[index] = outcome
+        return found
+
+    @property
+    def lost(self) -> list[str]:
+        return [str(body["reason"]) for body in self.told if body["state"] == "lost"]
+
+
+@pytest.fixture
+def make(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Head]:
+    def of(*arguments: Any, **changes: Any) -> Head:
+        head = Head(tmp_path, *arguments, **changes)
+        request.addfinalizer(head.executor.close)
+        return head
+
+    return of
+
+
+def jobs_of(label: str, count: int) -> list[Job]:
+    return [job(f"{label}/c{index:02d}/s0", "copy") for index in range(count)]
+
+
+def once(fault: Callable[[PlayedNode, str, Task], Outcome | None], key: str = "c01") -> Behavior:
+    """Obedient, but for the first time that a task of this key is met."""
+    met: list[str] = []
+
+    def behave(node: PlayedNode, prefix: str, task: Task) -> Outcome | None:
+        if key in task.job.key and not met:
+            met.append(prefix)
+            return fault(node, prefix, task)
+        return obedient(node, prefix, task)
+
+    return behave
+
+
+def test_trainings_are_handed_out_in_packs_and_every_outcome_comes_back_once(make: Callable[..., Head]) -> None:
+    head = make()
+    jobs = jobs_of("g001", 8)
+    found = head.run(jobs)
+    assert sorted(found) == list(range(8))
+    for index, outcome in found.items():
+        assert isinstance(outcome, Completed)
+        assert outcome.outputs == {"weights": f"weights of {jobs[index].key}".encode()}
+    assert sorted(size for node in head.cluster.nodes for size in node.packs) == [2, 3, 3]
+
+
+def test_permits_are_signed_in_the_order_of_the_jobs_and_only_for_a_node_that_is_ready(
+    make: Callable[..., Head],
+) -> None:
+    head = make(queued=2)
+    at_start: list[int] = []
+
+    def start() -> None:
+        at_start.append(len(head.permits))
+        for node in head.cluster.nodes:
+            node.state = replace(node.state, phase=type(node.state.phase).RUNNING)
+
+    head.each_wait = start
+    head.run(jobs_of("g001", 5))
+    assert at_start[0] == 0
+    assert [index for index, _ in head.permits] == list(range(5))
+
+
+def test_one_array_a_generation_and_the_nodes_of_the_one_before_are_let_go(make: Callable[..., Head]) -> None:
+    head = make()
+    head.run(jobs_of("g001", 2))
+    head.run(jobs_of("g001", 6))
+    assert head.cluster.arrays == [("g001", 2)]
+    head.run(jobs_of("g002", 2))
+    assert head.cluster.arrays == [("g001", 2), ("g002", 2)]
+    assert head.cluster.cancelled == ["n0", "n1"]
+
+
+def test_what_had_not_begun_on_a_lost_node_goes_to_another_one_under_the_same_permit(
+    make: Callable[..., Head],
+) -> None:
+    head = make(once(lambda node, prefix, task: node.end("NODE_FAIL")))
+    found = head.run(jobs_of("g001", 6))
+    assert all(isinstance(outcome, Completed) for outcome in found.values())
+    assert [index for index, _ in head.permits] == list(range(6))
+    assert head.lost == ["its job ended: NODE_FAIL"]
+
+
+def test_what_had_begun_on_a_lost_node_is_a_lost_attempt_and_nothing_else_is(make: Callable[..., Head]) -> None:
+    def die(node: PlayedNode, prefix: str, task: Task) -> None:
+        node.begin(prefix)
+        node.end("NODE_FAIL")
+
+    found = make(once(die)).run(jobs_of("g001", 6))
+    lost = [index for index, outcome in found.items() if not isinstance(outcome, Completed)]
+    assert lost == [1]
+    assert isinstance(found[1], Crashed)
+    assert found[1].killed
+    assert not found[1].evicted
+    assert "NODE_FAIL" in found[1].reason
+
+
+@pytest.mark.parametrize("word", ["scheduler", "node"])
+def test_a_preempted_attempt_is_never_held_against_the_job(make: Callable[..., Head], word: str) -> None:
+    def leave(node: PlayedNode, prefix: str, task: Task) -> None:
+        node.begin(prefix)
+        if word == "scheduler":
+            node.end("PREEMPTED", evicted=True)
+        else:
+            node.box.answer({ENDED: encode({"code": "evicted", "reason": "SIGTERM"})})
+
+    outcome = make(once(leave)).run(jobs_of("g001", 3))[1]
+    assert isinstance(outcome, Crashed)
+    assert outcome.evicted
+
+
+def test_of_a_node_that_fell_silent_nothing_is_known_so_all_that_it_had_is_lost(make: Callable[..., Head]) -> None:
+    head = make(once(lambda node, prefix, task: None, "c00"), nodes=1)
+    found = head.run(jobs_of("g001", 1))
+    assert isinstance(found[0], Crashed)
+    assert "silent" in head.lost[0]
+    assert head.cluster.cancelled == ["n0"]
+    assert HALT in head.cluster.nodes[0].heard
+    assert 2 * CONFIG.silence_seconds < head.time < 3 * CONFIG.silence_seconds
+
+
+def test_a_permit_that_is_about_to_expire_is_not_given_away_again(make: Callable[..., Head]) -> None:
+    head = make(once(lambda node, prefix, task: node.end("NODE_FAIL")))
+    found = head.run(jobs_of("g001", 6), lifetime_seconds=60.0)
+    assert {type(outcome) for outcome in found.values()} == {Completed, Crashed}
+
+
+def test_a_node_that_is_stuck_in_the_queue_is_cancelled_and_asked_for_anew(make: Callable[..., Head]) -> None:
+    head = make(queued=2)
+    found = head.run(jobs_of("g001", 6))
+    assert all(isinstance(outcome, Completed) for outcome in found.values())
+    assert head.cluster.cancelled == ["n0", "n1"]
+    assert len(head.permits) == 6
+    assert all("waited in the queue" in reason for reason in head.lost)
+
+
+def test_nobody_waits_for_a_queue_while_other_nodes_do_the_work(make: Callable[..., Head]) -> None:
+    head = make(queued=1)
+    head.run(jobs_of("g001", 9))
+    assert head.time < 10
+    assert head.cluster.nodes[1].packs == [3, 3, 3]
+
+
+def test_a_cluster_on_which_nothing_ever_starts_stops_the_run_and_permits_nothing(make: Callable[..., Head]) -> None:
+    head = make(queued=100)
+    with pytest.raises(RunError, match="attempts") as refusal:
+        head.run(jobs_of("g001", 3))
+    assert "resume" in str(refusal.value)
+    assert head.permits == []
+
+
+def test_tries_are_counted_anew_once_something_was_done(make: Callable[..., Head]) -> None:
+    def work_and_die(node: PlayedNode, prefix: str, task: Task) -> Outcome | None:
+        if node.done:
+            node.end("NODE_FAIL")
+            return None
+        return obedient(node, prefix, task)
+
+    head = make(work_and_die, nodes=1)
+    found = head.run(jobs_of("g001", 7))
+    assert all(isinstance(outcome, Completed) for outcome in found.values())
+    assert len(head.lost) > CONFIG.attempts
+
+
+def test_the_kill_switch_ends_every_node(make: Callable[..., Head]) -> None:
+    head = make(lambda node, prefix, task: node.begin(prefix))
+    head.each_wait = lambda: setattr(head, "halted", True)
+    with pytest.raises(Halted):
+        head.run(jobs_of("g001", 6))
+    assert sorted(head.cluster.cancelled) == ["n0", "n1"]
+    assert all(HALT in node.heard for node in head.cluster.nodes)
+
+
+def test_asked_to_stop_it_finishes_what_runs_and_starts_nothing(make: Callable[..., Head]) -> None:
+    head = make(pack=1)
+    head.each_wait = lambda: setattr(head, "stopping", True)
+    with pytest.raises(Interrupted):
+        head.run(jobs_of("g001", 9))
+    assert len(head.permits) == sum(len(node.done) for node in head.cluster.nodes) <= 2
+
+
+def test_whoever_does_not_want_the_rest_ends_the_nodes(make: Callable[..., Head]) -> None:
+    head = make(pack=1)
+    running = head.executor.run(jobs_of("g001", 4), on_start=lambda index: permit(jobs_of("g001", 4)[index]))
+    next(running)
+    running.close()  # type: ignore[attr-defined]
+    assert sorted(head.cluster.cancelled) == ["n0", "n1"]
+
+
+def test_without_a_permit_nothing_is_handed_out(make: Callable[..., Head]) -> None:
+    head = make()
+    with pytest.raises(TypeError, match="no permit"):
+        list(head.executor.run(jobs_of("g001", 1)))
+    assert head.cluster.nodes[0].packs == []
+
+
+def test_a_node_that_cannot_contain_workers_refuses_the_run(make: Callable[..., Head]) -> None:
+    head = make()
+
+    def refuse() -> None:
+        head.cluster.nodes[0].box.answer({ENDED: encode({"code": "refused", "reason": "no mechanism for network"})})
+
+    start = head.cluster.start
+    head.cluster.start = lambda *arguments: (start(*arguments), refuse())[0]  # type: ignore[method-assign]
+    with pytest.raises(RunError, match="no mechanism for network"):
+        head.run(jobs_of("g001", 3))
+    assert sorted(head.cluster.cancelled) == ["n0", "n1"]
+
+
+ANSWERS = {
+    "is not what its hash says": lambda prefix, box: (box.outward / f"{prefix}.out-weights").write_bytes(b"other"),
+    "bytes of outputs; allowed": None,
+    "malformed": lambda prefix, box: (box.outward / f"{prefix}.outcome").write_bytes(b'{"outcome": "promoted"}'),
+}
+
+
+@pytest.mark.parametrize("flaw", ANSWERS)
+def test_a_broken_answer_costs_its_own_job_alone(make: Callable[..., Head], flaw: str) -> None:
+    spoil = ANSWERS[flaw]
+
+    def behave(node: PlayedNode, prefix: str, task: Task) -> Outcome | None:
+        outcome = obedient(node, prefix, task)
+        assert isinstance(outcome, Completed)
+        if "c01" not in task.job.key:
+            return outcome
+        if spoil is None:
+            return replace(outcome, outputs={"weights": bytes(2**16 + 1)})
+        node.box.answer(write_outcome(prefix, outcome))
+        spoil(prefix, node.box)
+        return None
+
+    head = make(behave)
+    found = head.run(jobs_of("g001", 3))
+    assert isinstance(found[1], Invalid)
+    assert flaw in found[1].reason
+    assert isinstance(found[0], Completed)
+    assert isinstance(found[2], Completed)
+
+
+def test_a_file_larger_than_any_answer_ends_its_node(make: Callable[..., Head]) -> None:
+    def flood(node: PlayedNode, prefix: str, task: Task) -> None:
+        with (node.box.outward / f"{prefix}.out-weights").open("wb") as file:
+            file.truncate(2**40)  # a hole: it takes no room
+
+    head = make(once(flood))
+    found = head.run(jobs_of("g001", 3))
+    assert isinstance(found[1], Crashed)
+    assert "cannot be read" in head.lost[0]
+
+
+def test_what_nodes_spent_is_counted_also_of_those_that_are_gone(make: Callable[..., Head]) -> None:
+    def spend(node: PlayedNode, prefix: str, task: Task) -> Outcome | None:
+        node.box.answer({"beat": encode({"beat": 1, "cpu_seconds": 2.5, "gpu_seconds": 0.0})})
+        return obedient(node, prefix, task)
+
+    head = make(spend)
+    head.run(jobs_of("g001", 6))
+    head.run(jobs_of("g002", 3))
+    assert head.executor.spent.cpu_seconds == 2.5 * sum(bool(node.packs) for node in head.cluster.nodes)
+
+
+def test_a_prefix_sorts_as_its_number_does() -> None:
+    prefixes = [prefix_of(9, 2), prefix_of(9, 11), prefix_of(10, 0)]
+    assert sorted(prefixes) == prefixes

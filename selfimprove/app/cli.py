@@ -62,6 +62,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 COMMANDS = {
+    "demo": "a tour in two minutes: run, kill switch, resume, audit, tampering, report",
     "run": "run the loop (Hydra overrides: seed=3, experiment=tiny, ...)",
     "resume": "go on with a run that was interrupted, killed, halted or approved",
     "status": "where a run stands",
@@ -99,6 +100,11 @@ def build_parser() -> argparse.ArgumentParser:
         elif name == "approve":  # never by default: who approves says what
             made[name].add_argument("run", metavar="RUN", help="run folder")
             made[name].add_argument("--reason", required=True, help="why it may go on; kept in the ledger")
+        elif name == "demo":
+            made[name].add_argument(
+                "overrides", nargs="*", metavar="KEY=VALUE", help="of its run, in place of a tiny one: debug=micro"
+            )
+            made[name].add_argument("--folder", metavar="FOLDER", help="the run folder (default: runs/demo/<time>)")
         elif name == "compare":
             made[name].add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders")
             made[name].add_argument(
@@ -176,6 +182,10 @@ def _dispatch(words: list[str]) -> int:
 
         registry = studies.STUDIES if arguments.command == "study" else studies.BENCHMARKS
         return studies.dispatch(arguments.command, registry, arguments.name, arguments.rest)
+    if arguments.command == "demo":
+        from selfimprove.app.demo import demo
+
+        return demo(arguments)
     if arguments.command == "doctor":
         from selfimprove.app.doctor import doctor
 
@@ -192,9 +202,12 @@ def _dispatch(words: list[str]) -> int:
         from selfimprove.app.redteam import redteam
 
         return redteam(arguments)
+    if arguments.command is None:
+        from selfimprove.app.next_steps import next_steps
+
+        return next_steps()
     commands = importlib.import_module("selfimprove.app.commands")
-    command = getattr(commands, arguments.command or "next_steps")
-    return int(command(arguments) if arguments.command else command())
+    return int(getattr(commands, arguments.command)(arguments))
 
 
 def _fail(error: SelfImproveError, code: int) -> int:

@@ -7,14 +7,11 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfimprove.app import folder
 from selfimprove.archive.records import LEDGER_NAME
 from selfimprove.errors import RunError
-
-if TYPE_CHECKING:
-    from selfimprove.loop.run import RunSummary
 
 STATUS_KEYS = (
     *("state", "reason", "generation", "candidates"),
@@ -186,30 +183,6 @@ def reproduce(arguments: argparse.Namespace) -> int:
     return 0 if result.identical else 1
 
 
-def next_steps() -> int:
-    """``selfimprove`` alone."""
-    from selfimprove.app.progress import next_commands
-
-    runs = folder.all_runs()
-    if not runs:
-        print(
-            "No run here yet. Start with one of these:\n"
-            "  selfimprove run experiment=tiny    the whole loop in seconds\n"
-            "  selfimprove run                    the default experiment, a few minutes on a laptop\n"
-            "\nAll commands: selfimprove --help"
-        )
-        return 0
-    run_dir = folder.latest_run()
-    summary = _summary(run_dir)
-    state, tripped = (summary.state, summary.tripped) if summary else ("unreadable", False)
-    print(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} here. The latest, {run_dir}, is {state}.")
-    sensible = next_commands(state, run_dir, tripped=tripped)
-    for command in [*sensible, f"selfimprove report {run_dir}", "selfimprove run"]:
-        print(f"  {command}")
-    print("\nAll commands: selfimprove --help")
-    return 0
-
-
 def _baselines(run_dir: Path, given: Sequence[str]) -> dict[str, Path]:
     """Other runs by the shortest end of their path that tells them apart."""
     found = [folder.find_run(name) for name in dict.fromkeys(given)]
@@ -247,19 +220,9 @@ def _tracking(run_dir: Path) -> Mapping[str, Any]:
 
 
 def _state(run_dir: Path) -> str | None:
-    """The state of a run, or None when it cannot be read."""
-    summary = _summary(run_dir)
+    """The state of a run, or None when it cannot be read: halting must work then, too."""
+    summary = folder.summary(run_dir)
     return summary.state if summary else None
-
-
-def _summary(run_dir: Path) -> RunSummary | None:
-    """Where a run stands, or None when it cannot be read: halting must work then too."""
-    from selfimprove.loop.run import status as read_status
-
-    try:
-        return read_status(run_dir)
-    except Exception:
-        return None
 
 
 def _print_json(values: Mapping[str, Any]) -> None:

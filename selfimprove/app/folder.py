@@ -7,12 +7,15 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfimprove.app.schema import listing, suggest
 from selfimprove.archive.records import LEDGER_NAME as LEDGER
 from selfimprove.archive.records import records as archived
 from selfimprove.errors import ConfigError, RunError, UserError
+
+if TYPE_CHECKING:
+    from selfimprove.loop.run import RunSummary
 
 RUNS = Path("runs")  # below the current folder; hydra.run.dir can place a single run elsewhere
 LATEST = "latest"
@@ -83,6 +86,16 @@ def is_run(folder: Path) -> bool:
         return (folder / LEDGER).is_file()
     except OSError:
         return False
+
+
+def summary(run_dir: Path) -> RunSummary | None:
+    """Where a run stands, or None when it cannot be read."""
+    from selfimprove.loop.run import status
+
+    try:
+        return status(run_dir)
+    except Exception:
+        return None
 
 
 def write_halt(run_dir: Path, reason: str) -> None:

@@ -165,13 +165,34 @@ def test_without_a_link_the_newest_run_is_the_latest(cli, finished, tmp_path):
 def test_the_bare_command_says_how_to_start(cli):
     answer = cli()
     assert answer.code == 0
-    assert "selfimprove run experiment=tiny" in answer.out
+    for command in ("demo", "run experiment=tiny", "doctor"):
+        assert f"selfimprove {command} " in answer.out
 
 
 def test_the_bare_command_says_how_to_go_on(cli, finished):
     out = cli().out
     assert "finished" in out
     assert "selfimprove inspect runs/micro/first" in out
+    assert "Also waiting" not in out
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "command"),
+    [
+        ("paused", "interrupted", "selfimprove resume runs/micro/first  (paused: interrupted)"),
+        ("halted", "enough", "selfimprove resume runs/micro/first --clear-halt  (halted: enough)"),
+    ],
+)
+def test_the_bare_command_names_older_runs_that_wait_for_a_person(
+    cli, fake, finished, monkeypatch, state, reason, command
+):
+    assert cli("run", "debug=micro", "hydra.run.dir=runs/micro/second").code == 0
+    real = fake.status
+    stopped = fake.RunSummary(state, reason, 1, 2, 3, 10, 0.5, "ab" * 32)
+    monkeypatch.setattr(fake, "status", lambda run_dir: stopped if run_dir.name == "first" else real(run_dir))
+    out = cli().out
+    assert out.startswith("2 runs here. The latest, runs/micro/second, is finished.")
+    assert command in out.partition("Also waiting for you:")[2]
 
 
 def test_the_bare_command_says_what_a_tripped_run_waits_for(cli, fake, finished, monkeypatch):

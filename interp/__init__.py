@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from interp.controller import ControllerGeneration, controllers, load_controller
     from interp.controller_denials import ablate_quantity, sampled_denials, score_proposals
     from interp.controller_probes import probe_survey
-    from interp.head_matrices import head_matrices
+    from interp.head_products import head_matrices
     from interp.hooked import HookedModel, to_hooked
     from interp.inspection import Inspection, inspect, register
     from interp.lenses import lens_family
@@ -64,7 +64,7 @@ _HOMES = {
     "generations": "runs",
     "halt_behavior_of": "behavior",
     "halt_directions": "alignment",
-    "head_matrices": "head_matrices",
+    "head_matrices": "head_products",
     "inspect": "inspection",
     "latest_run": "runs",
     "lens_family": "lenses",

@@ -229,7 +229,8 @@ def direction_drift(parent: Bench, child: Bench) -> DirectionDrift:
     direction would agree in what these sequences have by chance.
 
     Args:
-        parent, child: benches with the same suite and plan.
+        parent: the bench of one.
+        child: that of the other, with the same suite and plan.
 
     Raises:
         NotApplicable: other widths, between which a direction has no cosine, or benches with other sequences.

@@ -22,7 +22,7 @@ from interp.behavior import halt_behavior
 from interp.bench import Bench, Instrument, Plan, Suite
 from interp.circuits import attention_heads
 from interp.comparison import comparison
-from interp.head_matrices import ov_qk
+from interp.head_products import ov_qk
 from interp.patching import patching
 from interp.steering import halt_direction
 from interp.verdict import NotApplicable, Unreadable, Verdict

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,13 @@ from selfimprove.controller import registry as controllers
 from selfimprove.controller.random_search import RandomProposer
 from selfimprove.errors import ConfigError
 from selfimprove.genome.space import Space
+from selfimprove.loop.config import RunConfig
 from selfimprove.own_modules import load
 from selfimprove.tasks import registry as families
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 from selfimprove.training.protocol import tasks_from_json, tasks_to_json
+
+Config = Callable[..., RunConfig]
 
 FAMILY = """
 from dataclasses import replace
@@ -47,24 +51,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def settings(*overrides: str) -> TasksConfig:
-    return settings_from(compose(overrides)).run.tasks
+@pytest.fixture(scope="module")
+def defaults() -> dict[str, Any]:
+    """The default configuration, composed once."""
+    return compose([])
 
 
-def test_a_family_of_ones_own_is_accepted_where_families_are_named() -> None:
-    tasks = settings("tasks.modules=[mine.family]", "tasks.families=[recall,recital]", "tasks.held_out=[fuzzy]")
+@pytest.fixture
+def config(defaults: dict[str, Any]) -> Callable[..., RunConfig]:
+    """The configuration of a run with other tasks or another controller."""
+
+    def changed(**groups: dict[str, Any]) -> RunConfig:
+        return settings_from(defaults | {name: defaults[name] | group for name, group in groups.items()}).run
+
+    return changed
+
+
+def test_a_family_of_ones_own_is_accepted_where_families_are_named(config: Config) -> None:
+    tasks = config(tasks={"modules": ["mine.family"], "families": ["recall", "recital"]}).tasks
     assert tasks.families == ("recall", "recital")
     assert TaskSuite(tasks).batch("search", "recital", 3, 0).tokens.shape == (3, tasks.context)
 
 
-def test_without_its_module_it_is_refused() -> None:
+def test_without_its_module_it_is_refused(config: Config) -> None:
     with pytest.raises(ConfigError, match="recital"):
-        settings("tasks.families=[recall,recital]")
+        config(tasks={"families": ["recall", "recital"]})
 
 
-def test_a_misspelt_one_gets_a_suggestion() -> None:
+def test_a_misspelt_one_gets_a_suggestion(config: Config) -> None:
     with pytest.raises(ConfigError, match="did you mean 'recital'"):
-        settings("tasks.modules=[mine.family]", "tasks.families=[recitall]")
+        config(tasks={"modules": ["mine.family"], "families": ["recitall"]})
 
 
 def test_a_job_that_names_the_module_makes_the_family_known_to_its_worker() -> None:
@@ -79,29 +95,29 @@ def test_a_manifest_from_before_there_were_modules_is_read() -> None:
     assert tasks_from_json(sent) == TasksConfig()
 
 
-def test_a_controller_of_ones_own_is_made_by_its_name() -> None:
-    config = settings_from(compose(["controller.modules=[mine.dice]", "controller.name=dice"])).run.controller
-    made = controllers.make(config, Space(), lambda *_: pytest.fail("it needs no worker"), {}.__getitem__, 0)
+def test_a_controller_of_ones_own_is_made_by_its_name(config: Config) -> None:
+    dice = config(controller={"modules": ["mine.dice"], "name": "dice"}).controller
+    made = controllers.make(dice, Space(), lambda *_: pytest.fail("it needs no worker"), {}.__getitem__, 0)
     assert isinstance(made, RandomProposer)
 
 
-def test_a_recorded_run_makes_its_controller_in_a_process_that_has_not_imported_it() -> None:
-    config = settings_from(compose(["controller.modules=[mine.dice]", "controller.name=dice"])).run.controller
+def test_a_recorded_run_makes_its_controller_in_a_process_that_has_not_imported_it(config: Config) -> None:
+    dice = config(controller={"modules": ["mine.dice"], "name": "dice"}).controller
     del sys.modules["mine.dice"], controllers.CONTROLLERS["dice"]
-    assert controllers.make(config, Space(), lambda *_: pytest.fail("no worker"), {}.__getitem__, 0) is not None
+    assert controllers.make(dice, Space(), lambda *_: pytest.fail("no worker"), {}.__getitem__, 0) is not None
 
 
-@pytest.mark.parametrize("key", ["tasks.modules", "controller.modules"])
-def test_what_is_not_there_or_cannot_be_imported_is_refused_with_key_and_remedy(key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{key}: got mine\.absent; .*install its package"):
-        settings_from(compose([f"{key}=[mine.absent]"]))
-    with pytest.raises(ConfigError, match=rf"{key}: got mine\.broken; .*ZeroDivisionError.*correct it"):
-        settings_from(compose([f"{key}=[mine.broken]"]))
+@pytest.mark.parametrize("group", ["tasks", "controller"])
+def test_what_is_not_there_or_cannot_be_imported_is_refused_with_key_and_remedy(config: Config, group: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{group}\.modules: got mine\.absent; .*install its package"):
+        config(**{group: {"modules": ["mine.absent"]}})
+    with pytest.raises(ConfigError, match=rf"{group}\.modules: got mine\.broken; .*ZeroDivisionError.*correct it"):
+        config(**{group: {"modules": ["mine.broken"]}})
 
 
-def test_what_is_not_a_list_is_refused_as_such() -> None:
+def test_what_is_not_a_list_is_refused_as_such(config: Config) -> None:
     with pytest.raises(ConfigError, match=r"tasks\.modules.*a list"):
-        settings("tasks.modules=mine.family")
+        config(tasks={"modules": "mine.family"})
 
 
 def test_a_name_that_is_taken_is_refused() -> None:

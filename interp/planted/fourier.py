@@ -22,7 +22,7 @@ from torch import Tensor
 
 from interp.addition import Layout, equation, family_layout, modular_spectrum, read_addition
 from interp.bench import Bench, Plan
-from interp.head_matrices import ov_qk
+from interp.head_products import ov_qk
 from interp.planted import induction
 from interp.planted.silence import WRITING, silence_norms
 from selfimprove.genome.architecture import Architecture, Block

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from interp.bench import Bench, Plan
-from interp.head_matrices import circuits, effective_rank, head_matrices, ov_qk, top_share
+from interp.head_products import circuits, effective_rank, head_matrices, ov_qk, top_share
 from interp.hooked import HookedModel, to_hooked
 from interp.planted import induction
 from interp.verdict import NotApplicable, Unreadable

@@ -47,7 +47,7 @@ lint: setup ## ruff and mypy
 check: lint test ## Everything that CI checks
 
 docs: setup ## The documentation as a site of files in site/, warnings as errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "Open site/index.html"
 
 wheel: setup ## A wheel in dist/

@@ -16,6 +16,7 @@ from selfimprove.executors.messages import BEAT, ENDED, HALT, MESSAGE_BYTES, REA
 from selfimprove.executors.node import BEATS, EVICTED, ORPHANED, REFUSED
 from selfimprove.executors.scheduler import Link, Phase, Scheduler, State
 
+START_SECONDS: Final = 300.0  # that a node's program may take to its first word
 QUIET: Final = frozenset({"closed"})  # ends of a node that are no loss
 
 
@@ -36,6 +37,7 @@ class Member:
     since: float
     """When it was asked for; once it runs, when it was heard last."""
     runs: bool = False
+    heard: bool = False
     ready: bool = False
     why: str = ""
     """Why it is of no more use; empty: it is."""
@@ -178,7 +180,7 @@ class Fleet:
             member.why = clean_line(f"its word cannot be read: {error}")
             return
         if files:
-            member.runs, member.since = True, now
+            member.runs, member.heard, member.since = True, True, now
 
     def _take(self, member: Member, files: dict[str, bytes]) -> None:
         """Sort what a node said; what belongs to outcomes is kept until they are whole."""
@@ -211,8 +213,9 @@ class Fleet:
             member.why = f"it waited in the queue for {waited / 60:.1f} min ({state.reason})"
         elif state.phase is Phase.RUNNING and not member.runs:
             member.runs, member.since = True, now
-        elif state.phase is Phase.RUNNING and waited > 2 * self._config.silence_seconds:
-            member.why = f"it was silent for {waited:.0f} s"
+        elif state.phase is Phase.RUNNING:
+            if waited > (2 * self._config.silence_seconds if member.heard else START_SECONDS):
+                member.why = f"it was silent for {waited:.0f} s"
 
     def _bury(self, member: Member) -> None:
         self.members.remove(member)

@@ -127,7 +127,7 @@ def _submitter(config: ExecutorConfig, folder: Path) -> Callable[[str, list[str]
         except (submitit.core.utils.FailedSubmissionError, subprocess.SubprocessError, OSError) as error:
             remedy = "see executor.partition, account, qos, and whether Slurm's controller is up; then resume"
             raise RunError(f"submit {len(folders)} nodes to Slurm", str(error)[-500:], "", remedy) from error
-        return [f"{job.job_id}_0" if len(jobs) == 1 else str(job.job_id) for job in jobs]
+        return [str(job.job_id) for job in jobs]
 
     return submit
 
@@ -159,7 +159,7 @@ def _squeue(arrays: Sequence[str]) -> dict[str, State] | None:
         word, _, why = rest.partition("|")
         phase = Phase.QUEUED if word in _QUEUED else Phase.RUNNING if word in _RUNNING else Phase.ENDED
         shown = word if why in ("", "None") else f"{word}, {why}"
-        states[name if "_" in name else f"{name}_0"] = State(phase, shown, word in _EVICTED)
+        states[name] = State(phase, shown, word in _EVICTED)
     return states
 
 

@@ -45,10 +45,12 @@ def distances(
     a: Float[Array, "a parameter"], b: Float[Array, "b parameter"], ordered: Bool[NDArray[np.bool_], " parameter"]
 ) -> Float[Array, "a b parameter"]:
     """Distance of each parameter, 0 to 1: between places in a range; 1 for another choice, or where only one has it."""
-    here, there = np.isnan(a)[:, None, :], np.isnan(b)[None, :, :]
-    apart = np.abs(np.nan_to_num(a)[:, None, :] - np.nan_to_num(b)[None, :, :])
-    apart = np.where(ordered, apart, apart > 0.5)
-    return np.where(here | there, here != there, apart)
+    apart = np.abs(a[:, None, :] - b[None, :, :])
+    apart[..., ~ordered] = apart[..., ~ordered] > 0.5
+    if (lacking := np.isnan(a)).any() or np.isnan(b).any():
+        here, there = lacking[:, None, :], np.isnan(b)[None, :, :]
+        apart = np.where(here | there, here != there, apart)
+    return apart
 
 
 def relevance(
@@ -71,40 +73,47 @@ def relevance(
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels of all experts, in units of the distances that the trials have from each other."""
+    """The kernels of all experts, in units of the distances that the trials have from each other.
 
-    weights: Float[Array, " parameter"]
-    spans: tuple[float, float, float, float]
+    Attributes:
+        weights: of the parameters, alike and by relevance.
+        spans: medians of what ``_sums`` makes of the trials.
+    """
+
+    weights: Float[Array, "parameter 2"]
+    spans: Float[Array, " 4"]
 
     @classmethod
-    def of(cls, apart: Float[Array, "trial trial parameter"], weights: Float[Array, " parameter"]) -> Kernels:
+    def of(cls, apart: Float[Array, "trial trial parameter"], relevance: Float[Array, " parameter"]) -> Kernels:
         """Kernels for trials that are so far apart."""
+        weights = np.stack([np.ones_like(relevance), relevance], axis=-1)
         upper = np.triu_indices(len(apart), 1)
-        sums = (apart.sum(-1), (apart**2).sum(-1), apart @ weights, apart**2 @ weights)
-        spans = [float(np.median(one[upper])) if len(upper[0]) else 1.0 for one in sums]
-        return cls(weights, (*(max(one, 1e-3) for one in spans),))  # type: ignore[arg-type]
+        sums = _sums(apart, weights)[upper]
+        return cls(weights, np.maximum(np.median(sums, axis=0), 1e-3) if len(sums) else np.ones(4))
 
     def __call__(self, apart: Float[Array, "a b parameter"]) -> Float[Array, "expert a b"]:
         """Covariances, 1 at distance 0."""
-        even, even_squares, by_weight, by_weight_squares = self.spans
-        one_by_one = np.exp(-apart / 0.3)
-        l1, l2 = apart.sum(-1) / even, (apart**2).sum(-1) / even_squares
-        own_l1, own_l2 = (apart @ self.weights) / by_weight, (apart**2 @ self.weights) / by_weight_squares
-        additive = one_by_one.mean(-1)
+        even, own_even, squares, own_squares = np.moveaxis(_sums(apart, self.weights) / self.spans, -1, 0)
+        additive, own_additive = np.moveaxis(np.exp(-apart / 0.3) @ (self.weights / self.weights.sum(0)), -1, 0)
         return np.stack([
-            (l1 == 0).astype(np.float64),
+            (even == 0).astype(np.float64),
             additive,
             additive**3,
-            np.exp(-l1 / 0.3),
-            np.exp(-l1),
-            np.exp(-l1 / 3),
-            np.exp(-l2 / 0.2),
-            np.exp(-l2),
-            one_by_one @ (self.weights / self.weights.sum()),
-            np.exp(-own_l1 / 0.5),
-            np.exp(-own_l1 / 2),
-            np.exp(-own_l2 / 0.5),
+            np.exp(-even / 0.3),
+            np.exp(-even),
+            np.exp(-even / 3),
+            np.exp(-squares / 0.2),
+            np.exp(-squares),
+            own_additive,
+            np.exp(-own_even / 0.5),
+            np.exp(-own_even / 2),
+            np.exp(-own_squares / 0.5),
         ])  # fmt: skip
+
+
+def _sums(apart: Float[Array, "*pair parameter"], weights: Float[Array, "parameter 2"]) -> Float[Array, "*pair 4"]:
+    """Distances over all parameters, and their squares, each with all parameters alike and by relevance."""
+    return np.concatenate([apart @ weights, apart**2 @ weights], axis=-1)
 
 
 class Experts:

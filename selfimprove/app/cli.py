@@ -71,6 +71,8 @@ COMMANDS = {
     "audit": "prove that a run's ledger, budget and files are unchanged",
     "inspect": "what the probes and lenses read in each generation",
     "report": "write report.html again",
+    "sync": "send to W&B what a run has kept offline",
+    "dashboard": "make a W&B workspace with this loop's charts, or print what it consists of",
     "compare": "several runs side by side: settings, skill, compute, hand-overs, audit; writes compare.html",
     "claim": "what a run claims, on which evidence, and what it owes; as files that rsi-audit checks",
     "reproduce": "train a promoted generation again and compare the weights",
@@ -79,6 +81,16 @@ COMMANDS = {
     "benchmark": "run a benchmark by name",
     "study": "run a study by name",
 }
+
+
+def _seconds(given: str) -> float:
+    """A time that a person has typed."""
+    if not 0 < (seconds := float(given)) < 1e6:
+        raise ValueError
+    return seconds
+
+
+_seconds.__name__ = "number of seconds above 0"  # how argparse calls it in its message
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -114,6 +126,15 @@ def build_parser() -> argparse.ArgumentParser:
             made[name].add_argument("run", nargs="?", metavar="RUN", help="run folder (default: the latest run)")
     for name in ("status", "audit", "inspect", "report", "compare", "claim", "reproduce", "doctor", "redteam"):
         made[name].add_argument("--json", action="store_true", help="print JSON with stable keys")
+    made["sync"].add_argument(
+        "--seconds", type=_seconds, default=600.0, metavar="S", help="give up after so long (default: %(default)g)"
+    )
+    made["sync"].add_argument(
+        "--rebuild", action="store_true", help="draw the run again from its ledger first, whatever W&B has kept of it"
+    )
+    made["dashboard"].add_argument("--json", action="store_true", help="print the workspace; nothing is sent")
+    for name in ("project", "entity"):
+        made["dashboard"].add_argument(f"--{name}", metavar="NAME", help="default: the run's tracking." + name)
     made["resume"].add_argument("--clear-halt", action="store_true", help="lift a halt; the ledger records it")
     made["halt"].add_argument("--reason", default="halted by a person", help="kept in the ledger")
     made["inspect"].add_argument("gen", nargs="?", type=int, metavar="GEN", help="only this generation")
@@ -194,6 +215,14 @@ def _dispatch(words: list[str]) -> int:
         from selfimprove.app.claim_command import claim
 
         return claim(arguments)
+    if arguments.command == "sync":
+        from selfimprove.app.syncing import sync
+
+        return sync(arguments)
+    if arguments.command == "dashboard":
+        from selfimprove.app.dashboard import dashboard
+
+        return dashboard(arguments)
     if arguments.command == "compare":
         from selfimprove.app.comparing import compare
 

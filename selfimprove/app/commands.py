@@ -28,7 +28,7 @@ def resume(arguments: argparse.Namespace) -> int:
 
     run_dir = folder.find_run(arguments.run)
     plain_logging()
-    values = {**_recorded_config(run_dir), "tracking": _tracking(run_dir)}
+    values = {**_recorded_config(run_dir), "tracking": recorded_tracking(run_dir)}
     return hold(settings_from(values), run_dir, resume=True, clear_halt=arguments.clear_halt)
 
 
@@ -203,7 +203,7 @@ def _recorded_config(run_dir: Path) -> Mapping[str, Any]:
     raise RunError("resume", where, "a ledger that begins with a run record", "selfimprove audit shows what is damaged")
 
 
-def _tracking(run_dir: Path) -> Mapping[str, Any]:
+def recorded_tracking(run_dir: Path) -> Mapping[str, Any]:
     """How the run was tracked, from what Hydra kept beside it; a lost file only means no tracking."""
     path = run_dir / ".hydra" / "config.yaml"
     if not path.is_file():

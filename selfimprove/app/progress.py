@@ -228,7 +228,7 @@ def summary_text(summary: Summary, run_dir: Path, report: Path | None, notes: tu
 
 def ruling(view: RunView) -> tuple[str, ...]:
     """The closing block's line on who rules as controller; none where no promotion has raised the question."""
-    line = succession(view.handovers)
+    line = succession(view.stands)
     return (f"{'controller':<11} {line}",) if line else ()
 
 

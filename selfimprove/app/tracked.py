@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from selfimprove.app.probe_maps import probe_maps
 from selfimprove.app.report.controllers import ControllerReading, read_controller
 from selfimprove.app.report.quality import Quality, read_quality
 from selfimprove.app.report.readings import Inspection, read_inspection
@@ -14,9 +15,10 @@ from selfimprove.app.view import CandidateRow, RunView
 from selfimprove.loop.anytime import Steps
 
 CANDIDATES = (
-    *("generation", "index", "genome", "edits", "kinds", "status", "skill", "retention", "flops"),
+    *("generation", "index", "genome", "parent", "edits", "kinds", "status", "skill", "retention", "flops"),
     *("inspection", "coverage", "unread", "reason"),
 )
+LINEAGE = ("step", "generation", "index", "genome", "parent", "edits", "search_skill", "confirmed_gain", "p_value")
 PROBES = ("generation", "index", "variable", "layer", "layer_index", "accuracy", "control", "selectivity", "majority")
 SHARES = ("denied", "refused", "forbidden", "over_caps")  # of a generation's proposals
 LOST: tuple[Fate, ...] = ("denied", "invalid", "duplicate", "failed", "stopped")  # proposals without a score
@@ -41,7 +43,41 @@ def metrics(view: RunView, generation: int) -> dict[str, Any]:
         found |= {f"gate/{name}": confirmation[name] for name in ("difference", "p_value") if name in confirmation}
         retention = confirmation.get("retention") or {}
         found |= {"retention/confirmed": retention["kept"] / retention["n"]} if retention.get("n") else {}
-    return found | quality(view, generation) | readings(view, generation)
+    spent: dict[str, float] = {f"budget/{account}_flops": used for account, used in view.accounts.items()}
+    if view.budget_left is not None:
+        spent["budget/left"] = view.budget_left
+    return found | spent | _handover(view, generation) | quality(view, generation) | readings(view, generation)
+
+
+def _handover(view: RunView, generation: int) -> dict[str, Any]:
+    """Whether the controller's place was handed over after a generation, and by how much the contender was better."""
+    body = view.handovers.get(generation)
+    if body is None:
+        return {}
+    compared = body.get("comparison") or {}
+    figures = {f"handover/{name}": compared[name] for name in ("difference", "p_value") if name in compared}
+    return {"handover/accepted": int(body["accepted"]), **figures}
+
+
+def about(view: RunView, generation: int, index: int) -> dict[str, Any]:
+    """What a promoted checkpoint is, as the metadata of its artifact."""
+    row, confirmed = view.candidates[generation, index], view.confirmations.get(generation, {})
+    proved: dict[str, Any] = {
+        name: confirmed[name] for name in ("difference", "p_value", "parent") if name in confirmed
+    }
+    place = {"generation": generation, "index": index, "genome": row.genome, "edits": list(row.edits)}
+    return {**place, "search_skill": row.skill, "experiment": view.experiment, **proved}
+
+
+def lineage(view: RunView) -> list[list[Any]]:
+    """Rows of the path from the seed genome to the champion, `LINEAGE` its columns."""
+    rows = []
+    promoted = [row for _, row in sorted(view.candidates.items()) if row.status == "promoted"]
+    for step, row in enumerate(promoted, start=1):
+        proved = view.confirmations.get(row.generation, {})
+        place = (step, row.generation, row.index, row.genome[:10], row.parent[:10])
+        rows.append([*place, ", ".join(row.edits), row.skill, proved.get("difference"), proved.get("p_value")])
+    return rows
 
 
 def quality(view: RunView, generation: int) -> dict[str, Any]:
@@ -132,6 +168,10 @@ def figures(view: RunView) -> dict[str, Any]:
         drawn["inspection/retention"] = wandb.plot.scatter(table, "generation", "retention", title="Halt retention")
     if rows := probes(view):
         drawn["inspection/probes"] = wandb.Table(columns=list(PROBES), data=rows)
+    if maps := probe_maps(list(_inspections(view))):
+        drawn["inspection/probe_maps"] = wandb.Html(maps, inject=False)
+    if steps := lineage(view):
+        drawn["lineage"] = wandb.Table(columns=list(LINEAGE), data=steps)
     if (gained := _quality(view).confirmed).values:
         drawn["search/gain_by_flops"] = wandb.plot.line_series(
             xs=list(gained.charged),
@@ -159,7 +199,7 @@ def _cells(row: CandidateRow, inspection: Inspection | None) -> list[Any]:
     edits, kinds = ", ".join(row.edits), ", ".join(row.kinds)
     said = ("", None, "") if inspection is None else _said(inspection)
     return [
-        *(row.generation, row.index, row.genome[:10], edits, kinds),
+        *(row.generation, row.index, row.genome[:10], row.parent[:10], edits, kinds),
         *(row.status, row.skill, row.retention, row.flops, *said, row.reason),
     ]
 

@@ -44,6 +44,8 @@ class Recorder:
             self._run = self._open(str(body["run_id"]))
         elif kind == "generation" and self._run is not None:
             self._log(int(body["generation"]))
+        elif kind == "decision" and body["promoted"] and self._run is not None:
+            self._keep(int(body["generation"]), int(body["index"]))
         elif kind == "tripwire" and body["trips"]:
             self._tripped = body
         elif kind == "approval":
@@ -58,6 +60,21 @@ class Recorder:
             self._run.log(tracked.readings(self._view, 0), step=_step(0), commit=True)
         self._run.log(tracked.metrics(self._view, generation), step=_step(generation), commit=True)
 
+    def _keep(self, generation: int, index: int) -> None:
+        """The promoted checkpoint as an artifact; what is the same as before makes no new version of it."""
+        import wandb
+
+        body = self._view.checkpoints.get((generation, index))
+        if body is None:
+            return
+        artifact = wandb.Artifact(
+            f"champion-{self._view.run_id}", type="model", metadata=tracked.about(self._view, generation, index)
+        )
+        for name in ("path", "manifest"):
+            path = Path(self._settings["run_dir"]) / str(body[name])
+            artifact.add_file(str(path), name=path.name, skip_cache=True, policy="immutable")  # it is never rewritten
+        self._run.log_artifact(artifact, aliases=["latest", "best", f"gen-{generation}"])
+
     def close(self) -> str:
         """Write figures, table and summary; return a note for the person who ran it."""
         if self._run is None:
@@ -70,11 +87,11 @@ class Recorder:
         view = self._view
         summary = {"best_skill": view.best_skill, "champion": view.champion, "charged_flops": view.charged_flops}
         self._run.summary.update({**summary, **{key: self._finish.get(key, "") for key in ("state", "reason")}})
-        folder = os.path.relpath(Path(self._run.dir).parent)  # from where the run was started
+        folder = os.path.relpath(self._settings["run_dir"])  # from where the run was started
         self._run.finish()
         if self._fell_back:
-            return f"W&B could not be reached; kept offline, send it later with: wandb sync {folder}"
-        return f"kept offline; send it with: wandb sync {folder}" if self._offline else "sent to W&B"
+            return f"W&B could not be reached; kept offline, send it later with: selfimprove sync {folder}"
+        return f"kept offline; send it with: selfimprove sync {folder}" if self._offline else "sent to W&B"
 
     def _alert(self, tripwire: Mapping[str, Any]) -> None:
         """Tell whoever follows the run from afar that it waits for a person."""

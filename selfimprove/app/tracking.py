@@ -35,6 +35,8 @@ _KINDS = frozenset(
             "confirmation",
             "decision",
             "generation",
+            "handover",
+            "checkpoint",
             "tripwire",
             "approval",
             "finish",
@@ -90,10 +92,11 @@ class Tracker:
         self._writer.start()
         self._put({"kind": "settings", "body": {**asdict(config), "run_dir": str(run_dir.resolve())}})
 
-    def on_event(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Queue one record; a full buffer drops it."""
+    def on_event(self, kind: str, body: Mapping[str, Any], *, patience: float = 0.0) -> None:
+        """Queue one record; a buffer that is full for longer than ``patience`` seconds drops it."""
         if kind in _KINDS:
-            self._put({"kind": kind, "body": {key: value for key, value in body.items() if key not in _LEFT_OUT}})
+            shown = {key: value for key, value in body.items() if key not in _LEFT_OUT}
+            self._put({"kind": kind, "body": shown}, patience)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> TrackingReport:
         """Let the tracker finish for at most ``seconds``, then kill it."""
@@ -117,18 +120,10 @@ class Tracker:
         try:
             note = str(json.loads(answer)["note"])
         except (ValueError, KeyError, TypeError):
-            note = f"tracking ended early; the ledger has everything (details: {self._log_path})"
+            note = f"tracking ended early; the ledger has everything: selfimprove sync --rebuild ({self._log_path})"
         return f"{note}; {self._dropped} records dropped" if self._dropped else note
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES) or name.lower() in _PROXIES
-        }
-        for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # tables wait there to be sent: keep them with the run
-            environment.setdefault(name, str(self._log_path.parent.resolve() / "data"))
-        environment.setdefault("WANDB_ERROR_REPORTING", "false")  # its usage statistics go out even in offline mode
         with self._log_path.open("ab") as errors:
             # a session of its own: the terminal's Ctrl-C must not reach it, end of input ends it
             return subprocess.Popen(
@@ -136,13 +131,13 @@ class Tracker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=environment,
+                env=environment(self._run_dir),
                 start_new_session=True,
             )
 
-    def _put(self, message: Mapping[str, Any]) -> None:
+    def _put(self, message: Mapping[str, Any], patience: float = 0.0) -> None:
         try:
-            self._queue.put_nowait(json.dumps(message).encode() + b"\n")
+            self._queue.put(json.dumps(message).encode() + b"\n", block=patience > 0, timeout=patience or None)
         except queue.Full:
             self._dropped += 1
 
@@ -169,6 +164,19 @@ class Tracker:
         with contextlib.suppress(OSError):
             if self._process.stdin is not None:
                 self._process.stdin.close()
+
+
+def environment(run_dir: Path) -> dict[str, str]:
+    """What a child that speaks with W&B may see: the login, the way to the network, and no other secret."""
+    found = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES) or name.lower() in _PROXIES
+    }
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # tables wait there to be sent: keep them with the run
+        found.setdefault(name, str((run_dir / "wandb" / "data").resolve()))
+    found.setdefault("WANDB_ERROR_REPORTING", "false")  # its usage statistics go out even in offline mode
+    return found
 
 
 def start_tracking(config: TrackingConfig, run_dir: Path) -> Tracker | None:

@@ -12,6 +12,8 @@ from selfimprove.app.units import count
 Body = Mapping[str, Any]
 Stand = tuple[int, str, bool]
 """A hand-over in short: its generation, the contender's genome (empty where nobody stood), whether it took over."""
+Place = tuple[int, int]
+"""Generation and index of a candidate."""
 
 WORDS_OF_FAILURE = {
     "ask": "the controller failed to propose, and random proposals took its place",
@@ -27,6 +29,9 @@ SEARCH = frozenset(
 )
 """Kinds that say how good proposals were."""
 
+WHOLE = "1/1"
+"""The stage of a checkpoint that was trained to the end."""
+
 _JOB_KEY = re.compile(r"g(\d{1,6})(?:/c(\d{1,6}))?(?:/|$)")
 
 
@@ -40,6 +45,7 @@ class CandidateRow:
     kinds: tuple[str, ...] = ()
     status: str = "valid"  # valid, invalid, duplicate, denied, stopped, failed, scored, promoted, rejected
     genome: str = ""
+    parent: str = ""
     skill: float | None = None
     retention: float | None = None
     flops: int = 0
@@ -55,6 +61,7 @@ class RunView:
     config: Mapping[str, Any] = field(default_factory=dict)
     limit_flops: int = 0
     charged_flops: int = 0
+    accounts: dict[str, int] = field(default_factory=dict)  # FLOPs charged to each
     generation: int = 0  # generations completed
     best_skill: float | None = None
     denied: int = 0
@@ -62,17 +69,26 @@ class RunView:
     last_decision: str = ""
     champion: str = ""
     generations: dict[int, dict[str, Any]] = field(default_factory=dict)
-    candidates: dict[tuple[int, int], CandidateRow] = field(default_factory=dict)
+    candidates: dict[Place, CandidateRow] = field(default_factory=dict)
     inspections: list[dict[str, Any]] = field(default_factory=list)
     confirmations: dict[int, dict[str, Any]] = field(default_factory=dict)
     controllers: dict[int, dict[str, Any]] = field(default_factory=dict)  # their inspections
-    handovers: list[Stand] = field(default_factory=list)
+    handovers: dict[int, Body] = field(default_factory=dict)
+    checkpoints: dict[Place, Body] = field(default_factory=dict)  # of whole trainings
     searched: list[tuple[str, Body]] = field(default_factory=list)  # records of ``SEARCH``, as they came
 
     @property
     def planned(self) -> int:
         """Generations that the configuration asks for; 0 when unknown."""
         return int(self.config.get("generations", 0))
+
+    @property
+    def stands(self) -> list[Stand]:
+        """Its hand-overs in short, in order."""
+        return [
+            (generation, str(body.get("contender") or ""), body["accepted"] is True)
+            for generation, body in sorted(self.handovers.items())
+        ]
 
     @property
     def budget_left(self) -> float | None:
@@ -103,6 +119,7 @@ def _proposal(view: RunView, body: Body) -> None:
     row = view.row(body)
     row.edits, row.kinds = tuple(body["edits"]), tuple(body["kinds"])
     row.status, row.reason, row.genome = body["status"], body.get("reason", ""), body.get("genome") or ""
+    row.parent = str(body.get("parent") or "")
     view.denied += row.status == "invalid"
 
 
@@ -114,6 +131,8 @@ def _denial(view: RunView, body: Body) -> None:
 
 def _charge(view: RunView, body: Body) -> None:
     view.charged_flops = int(body["total"])
+    account = str(body.get("account", ""))
+    view.accounts[account] = view.accounts.get(account, 0) + int(body["flops"])
     row = _row(view, body)
     if row is not None:
         row.flops += int(body["flops"])
@@ -160,8 +179,13 @@ def _decision(view: RunView, body: Body) -> None:
 def _handover(view: RunView, body: Body) -> None:
     verdict = "takes over" if body["accepted"] else "does not take over"
     contender = f"contender {body['contender'][:10]} {verdict}: " if body["contender"] else ""
-    view.handovers.append((int(body["generation"]), str(body["contender"] or ""), bool(body["accepted"])))
+    view.handovers[int(body["generation"])] = body
     view.last_decision = f"controller: {contender}{'; '.join(body['reasons'])}"
+
+
+def _checkpoint(view: RunView, body: Body) -> None:
+    if body.get("stage", WHOLE) == WHOLE:
+        view.checkpoints[int(body["generation"]), int(body["index"])] = body
 
 
 def _generation(view: RunView, body: Body) -> None:
@@ -216,5 +240,6 @@ _HANDLERS = {
     "controller_inspection": _controller_inspection,
     "decision": _decision,
     "handover": _handover,
+    "checkpoint": _checkpoint,
     "generation": _generation,
 }

@@ -56,7 +56,7 @@ def test_an_offline_run_is_readable_by_wandbs_own_reader_and_holds_every_generat
     assert scalars[3]["best_skill"] == pytest.approx(0.3)
     assert scalars[2]["probe/halted/layer_2"] == pytest.approx(0.92)
     assert rows[-1]["candidates.nrows"] == 6
-    assert "wandb sync" in answer.out
+    assert "selfimprove sync runs/t" in answer.out
     assert list((tmp_path / "runs" / "t" / "wandb" / "data").rglob("*"))  # nothing of it lies in the home folder
 
 
@@ -257,7 +257,7 @@ def test_figures_that_cannot_be_drawn_do_not_keep_a_run_from_being_finished(monk
     played = Mock(dir=str(tmp_path / "files"))
     monkeypatch.setattr(Recorder, "_open", lambda self, run_id: played)
     monkeypatch.setattr(tracked, "figures", lambda view: 1 / 0)
-    recorder = Recorder({"mode": "offline"})
+    recorder = Recorder({"mode": "offline", "run_dir": str(tmp_path)})
     recorder.record(*RUN)
     assert "kept offline" in recorder.close()
     played.finish.assert_called_once()

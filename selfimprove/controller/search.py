@@ -12,7 +12,7 @@ from selfimprove.controller.forecaster import Forecast
 
 Array = NDArray[np.float64]
 
-RANDOM, CHANGED, REFINED = 128, 192, 128  # points that are asked about: new, changed from good trials, from good points
+RANDOM, CHANGED, REFINED = 96, 160, 96  # points that are asked about: new, changed from good trials, from good points
 PARENTS = 20  # good trials, and good points, that changes start from
 ROUNDS = 2  # of refinement
 

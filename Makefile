@@ -13,7 +13,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint check docs wheel test-wheel study-improvement study-faults study-space study-halving study-sweep study-calibration study-grokking study-meta-alignment study-recursion study-search study-controller study-samplers clean distclean
+.PHONY: help setup run test test-cluster lint check docs wheel test-wheel study-improvement study-faults study-space study-halving study-sweep study-calibration study-grokking study-meta-alignment study-recursion study-search study-controller study-samplers clean distclean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +38,13 @@ run: setup ## Run the default experiment, a few minutes on two cores (ARGS="key=
 
 test: setup ## All tests (ARGS="-k name ...")
 	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+
+test-cluster: setup ## Runs on a real Slurm and a real Ray of this machine; killed jobs, too (Debian, as root: 15 minutes)
+	@PATH="$$PATH:/usr/sbin" && command -v slurmctld >/dev/null || \
+		{ apt-get update && apt-get install --yes --no-install-recommends slurmctld slurmd slurm-client munge; } || \
+		{ echo "make: no Slurm; install slurmctld, slurmd, slurm-client and munge" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[slurm,ray]"
+	SELFIMPROVE_TEST_CLUSTER=1 $(BIN)/python -m pytest -n0 -m cluster tests/executors $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(BIN)/python -m ruff check .

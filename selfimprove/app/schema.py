@@ -117,7 +117,7 @@ RANGES: Mapping[str, Range] = {
     "executor.queue_minutes": Range(0.1, 100_000, "minutes"),
     "executor.idle_minutes": Range(0.1, 10_000, "minutes"),
     "executor.silence_seconds": Range(2, 3600, "seconds"),
-    "executor.attempts": Range(1, 1000, "nodes"),
+    "executor.attempts": Range(1, 1000, "times"),
     "training.seed_learning_rate": _RATE,
     "training.seed_batch": Range(8, 512, "sequences"),
     "halving.keep": Range(0.001, 1.0, "share of the candidates"),

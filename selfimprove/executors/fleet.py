@@ -207,15 +207,15 @@ class Fleet:
     def _judge(self, member: Member, state: State, now: float) -> None:
         """Whether a node that said nothing about an end is of use still."""
         waited = now - member.since
+        patience = 2 * self._config.silence_seconds if member.heard else START_SECONDS
         if state.phase is Phase.ENDED:
             member.why, member.evicted = f"its job ended: {state.reason}", state.evicted
         elif state.phase is Phase.QUEUED and waited > 60 * self._config.queue_minutes:
             member.why = f"it waited in the queue for {waited / 60:.1f} min ({state.reason})"
         elif state.phase is Phase.RUNNING and not member.runs:
             member.runs, member.since = True, now
-        elif state.phase is Phase.RUNNING:
-            if waited > (2 * self._config.silence_seconds if member.heard else START_SECONDS):
-                member.why = f"it was silent for {waited:.0f} s"
+        elif state.phase is Phase.RUNNING and waited > patience:
+            member.why = f"it was silent for {waited:.0f} s"
 
     def _bury(self, member: Member) -> None:
         self.members.remove(member)

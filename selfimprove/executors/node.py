@@ -17,12 +17,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Final, final
 
-import selfimprove
 from selfimprove.containment.hostile import ProtocolError
 from selfimprove.containment.jobs import Crashed, Outcome, Usage
 from selfimprove.containment.sandbox.backend import SandboxBackend
@@ -45,6 +43,7 @@ from selfimprove.executors.messages import (
     read_pack,
     write_outcome,
 )
+from selfimprove.executors.versions import difference
 
 BEATS: Final = 6  # in the time that either end may be silent
 LOOK_SECONDS: Final = 0.2  # between two looks at the folder
@@ -104,7 +103,8 @@ class Node:
 
     def _serve(self) -> tuple[str, str, str]:
         self._order = order = Order.decode((self._box.inward / ORDER).read_bytes())
-        check_versions(order)
+        if differs := difference(order.versions):  # it would train another lineage
+            return REFUSED, differs, ""
         backend = make_backend(
             order.backend, order.allow_degraded, device=order.device, outer_layer=order.outer_layer
         )  # fmt: skip
@@ -189,18 +189,6 @@ def serve(folder: str, parent: int = 0) -> str:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, node.on_signal)
     return node.live()
-
-
-def check_versions(order: Order) -> None:
-    """Refuse to train with other versions than the head's: it would be another lineage; raises End."""
-    for name, wanted in order.versions.items():
-        try:
-            own = {"selfimprove": selfimprove.__version__, "python": platform.python_version()}
-            found = own[name] if name in own else version(name)
-        except PackageNotFoundError:
-            found = "missing"
-        if found != wanted:
-            raise End(REFUSED, f"it has {name} {found}, the head {wanted}: install the same versions on every node")
 
 
 def _about(backend: SandboxBackend) -> dict[str, object]:

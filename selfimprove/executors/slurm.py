@@ -124,7 +124,7 @@ def _submitter(config: ExecutorConfig, folder: Path) -> Callable[[str, list[str]
         try:
             with executor.batch():
                 jobs = [executor.submit(node.serve, folder) for folder in folders]
-        except (submitit.core.utils.FailedSubmissionError, subprocess.SubprocessError, OSError) as error:
+        except (RuntimeError, OSError) as error:  # submitit raises subclasses of RuntimeError
             remedy = "see executor.partition, account, qos, and whether Slurm's controller is up; then resume"
             raise RunError(f"submit {len(folders)} nodes to Slurm", str(error)[-500:], "", remedy) from error
         return [str(job.job_id) for job in jobs]

@@ -25,6 +25,7 @@ from selfimprove.errors import Halted, Interrupted, LimitReached, RunError, RunF
 from selfimprove.executors.executor import Executor
 from selfimprove.executors.messages import Order
 from selfimprove.executors.registry import LOCAL, make_cluster, require
+from selfimprove.executors.versions import SOURCES, sources_sha256
 from selfimprove.loop.clock import Clock
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.generation import run_generation
@@ -192,16 +193,22 @@ def _supervisor(
 ) -> Supervisor:
     tasks, both = config.tasks.modules, (*config.tasks.modules, *config.inspection.modules)
     families, own = (import_folders(modules, Path.cwd()) for modules in (tasks, both))
-    zygotes = {
+    zygotes = _trainers(config) | {
         "torch": ZygoteSpec((ENTRY, "selfimprove.controller.worker", *tasks), search=families),
         "lens": ZygoteSpec((INSPECTOR, "interp.controller_worker", *both), search=own),
     }
-    if config.device == "cuda":
-        zygotes["cuda"] = ZygoteSpec((ENTRY, *tasks), device="cuda", fork=False, search=families)
     return Supervisor(
         zygotes, backend=backend, workers=config.workers, halt_file=run_dir / HALT, should_stop=should_stop,
         heartbeat_seconds=config.containment.heartbeat_seconds, on_unattended=on_unattended,
     )  # fmt: skip
+
+
+def _trainers(config: RunConfig) -> dict[str, ZygoteSpec]:
+    """The role that trains successors, by its name."""
+    tasks, cuda = config.tasks.modules, config.device == "cuda"
+    search = import_folders(tasks, Path.cwd())
+    spec = ZygoteSpec((ENTRY, *tasks), device=config.device, fork=not cuda, search=search)
+    return {"cuda" if cuda else "torch": spec}
 
 
 def _cluster(
@@ -218,12 +225,12 @@ def _cluster(
     def node(body: Mapping[str, Any]) -> None:
         journal.record("node", dict(body))
 
-    cuda, use = config.device == "cuda", config.containment
+    use = config.containment
     order = Order(
         run_id=str(journal.entries[0].body["run_id"]),
         public_key=SigningKey.load(state_dir()).public_key_hex,
-        versions=versions(),
-        zygotes={"cuda": ZygoteSpec((ENTRY,), device="cuda", fork=False)} if cuda else {"torch": ZygoteSpec((ENTRY,))},
+        versions=versions() | {SOURCES: sources_sha256()},
+        zygotes=_trainers(config),
         backend=use.backend,
         allow_degraded=use.allow_degraded,
         outer_layer=use.outer_layer,

@@ -15,7 +15,14 @@ _FENCE = re.compile(
     r'^```(?P<language>\w*)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL
 )
 _SPAN = re.compile(r"`((?:selfimprove|make) [a-z][^`]*)`")
-_PLACEHOLDERS = {"RUN": "runs/some", "GEN": "1", "NAME": "network", "FOLDER": "card", "FILE.py": "attacks.py"}
+_PLACEHOLDERS = {
+    "RUN": "runs/some",
+    "OTHER": "runs/other",
+    "GEN": "1",
+    "NAME": "network",
+    "FOLDER": "card",
+    "FILE.py": "attacks.py",
+}
 
 
 @dataclass(frozen=True)

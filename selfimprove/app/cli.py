@@ -71,6 +71,7 @@ COMMANDS = {
     "audit": "prove that a run's ledger, budget and files are unchanged",
     "inspect": "what the probes and lenses read in each generation",
     "report": "write report.html again",
+    "candidates": "write every candidate as a trial that optuna-dashboard opens",
     "sync": "send to W&B what a run has kept offline",
     "dashboard": "make a W&B workspace with this loop's charts, or print what it consists of",
     "compare": "several runs side by side: settings, skill, compute, hand-overs, audit; writes compare.html",
@@ -81,6 +82,9 @@ COMMANDS = {
     "benchmark": "run a benchmark by name",
     "study": "run a study by name",
 }
+
+
+SAY_JSON = ("status", "audit", "inspect", "report", "candidates", "compare", "claim", "reproduce", "doctor", "redteam")
 
 
 def _seconds(given: str) -> float:
@@ -124,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
             )
         elif name not in ("run", "doctor", "redteam"):
             made[name].add_argument("run", nargs="?", metavar="RUN", help="run folder (default: the latest run)")
-    for name in ("status", "audit", "inspect", "report", "compare", "claim", "reproduce", "doctor", "redteam"):
+    for name in SAY_JSON:
         made[name].add_argument("--json", action="store_true", help="print JSON with stable keys")
     made["sync"].add_argument(
         "--seconds", type=_seconds, default=600.0, metavar="S", help="give up after so long (default: %(default)g)"
@@ -215,6 +219,10 @@ def _dispatch(words: list[str]) -> int:
         from selfimprove.app.claim_command import claim
 
         return claim(arguments)
+    if arguments.command == "candidates":
+        from selfimprove.app.tried import candidates
+
+        return candidates(arguments)
     if arguments.command == "sync":
         from selfimprove.app.syncing import sync
 

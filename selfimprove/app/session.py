@@ -78,6 +78,7 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
                     log.info("sending the rest to W&B, for at most %d s", patience)
                 note = tracker.close(patience).note
         report = write_report(run_dir)
+        _write_candidates(run_dir, view)
     notes = (*ruling(view), *((f"tracking    {note}",) if note else ()))
     print(summary_text(summary, run_dir, report, notes), flush=True)
     return EXIT_TRIPPED if summary.tripped else EXIT_OF_STATE[summary.state]
@@ -92,6 +93,16 @@ def write_report(run_dir: Path) -> Path | None:
     except Exception as error:  # whatever it is, it must not hide how the run ended
         log.warning("the report could not be written (%s); try again: selfimprove report %s", error, run_dir)
         return None
+
+
+def _write_candidates(run_dir: Path, view: RunView) -> None:
+    """Write what optuna-dashboard opens; like the report, it is a view, and no run fails for it."""
+    from selfimprove.app.tried import write_candidates
+
+    try:
+        write_candidates(run_dir, view)
+    except Exception as error:
+        log.warning("the candidates could not be written (%s); try again: selfimprove candidates %s", error, run_dir)
 
 
 def plain_logging() -> None:

@@ -73,6 +73,7 @@ class RunView:
     inspections: list[dict[str, Any]] = field(default_factory=list)
     confirmations: dict[int, dict[str, Any]] = field(default_factory=dict)
     controllers: dict[int, dict[str, Any]] = field(default_factory=dict)  # their inspections
+    genomes: dict[str, Body] = field(default_factory=dict)  # by hash
     handovers: dict[int, Body] = field(default_factory=dict)
     checkpoints: dict[Place, Body] = field(default_factory=dict)  # of whole trainings
     searched: list[tuple[str, Body]] = field(default_factory=list)  # records of ``SEARCH``, as they came
@@ -113,6 +114,10 @@ def _run(view: RunView, body: Body) -> None:
     view.run_id, view.experiment = str(body["run_id"]), str(body["experiment"])
     view.config = body.get("config", {})
     view.limit_flops = int(body.get("limits", {}).get("flops", 0))
+
+
+def _genome(view: RunView, body: Body) -> None:
+    view.genomes[str(body["sha256"])] = body["genome"]
 
 
 def _proposal(view: RunView, body: Body) -> None:
@@ -230,6 +235,7 @@ def _row(view: RunView, body: Body) -> CandidateRow | None:
 
 _HANDLERS = {
     "run": _run,
+    "genome": _genome,
     "proposal": _proposal,
     "denial": _denial,
     "charge": _charge,

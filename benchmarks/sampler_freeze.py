@@ -15,7 +15,9 @@ from benchmarks.setting import ROOT
 from selfimprove.errors import ConfigError
 
 KEYS = ("commit", "sha256", "date", "weights")
-MEASURES = ("samplers.py", "sampler_names.py", "sampler_baselines.py", "black_box*")  # what must stay as it was frozen
+MEASURES = ("samplers.py", "sampler_names.py", "sampler_baselines.py", "black_box*")
+OURS = ("sampler.py", "search.py", "candidates.py", "encoding.py", "experts.py", "forecaster.py", "forecaster_price.py")
+FROZEN = (*(f"benchmarks/{name}" for name in MEASURES), *(f"selfimprove/controller/{name}" for name in OURS))
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,12 @@ class Freeze:
 
         Raises:
             ConfigError: it is not committed as it stands, lacks a key, its commit is not in the history, or the
-                objectives, the other samplers or the weights in the checkout are not those of that commit.
+                objectives, the samplers or the weights in the checkout are not those of that commit.
         """
         known = _known(path, root)
         if not _git(root, "merge-base", "--is-ancestor", known["commit"], "HEAD"):
             raise ConfigError(f"read the freeze {path}", known["commit"], "a commit that HEAD comes from")
-        if not _git(root, "diff", "--quiet", known["commit"], "--", *(f"benchmarks/{name}" for name in MEASURES)):
+        if not _git(root, "diff", "--quiet", known["commit"], "--", *FROZEN):
             raise ConfigError("compare with the freeze", "other objectives or samplers", f"those of {known['commit']}")
         weights = root / known["weights"]
         found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "no file"

@@ -164,14 +164,18 @@ def test_the_final_half_is_refused_without_a_freeze(tmp_path: Path) -> None:
     assert not (tmp_path / "rows.jsonl").exists()
 
 
+OBJECTIVES_FILE, SAMPLER_FILE = "benchmarks/black_box_mixed.py", "selfimprove/controller/experts.py"
+
+
 @pytest.fixture
 def frozen(tmp_path: Path) -> tuple[Path, Path]:
     """A repository with weights and a committed freeze of them."""
     root = tmp_path / "repository"
     root.mkdir()
     (root / "weights").write_bytes(b"weights")
-    (root / "benchmarks").mkdir()
-    (root / "benchmarks" / "black_box_mixed.py").write_text("objectives", "utf-8")
+    for path in (OBJECTIVES_FILE, SAMPLER_FILE):
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text("as it was frozen", "utf-8")
     git(root, "init", "-q")
     commit(root)
     freeze = {"sha256": hashlib.sha256(b"weights").hexdigest(), "weights": "weights", "date": "2026-11-27"}
@@ -212,9 +216,10 @@ def test_a_freeze_that_is_not_committed_as_it_stands_is_refused(frozen: tuple[Pa
         Freeze.read(root / "new.json", root)
 
 
-def test_objectives_and_samplers_stay_as_they_were_frozen(frozen: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("changed", [OBJECTIVES_FILE, SAMPLER_FILE])
+def test_objectives_and_samplers_stay_as_they_were_frozen(frozen: tuple[Path, Path], changed: str) -> None:
     root, path = frozen
-    (root / "benchmarks" / "black_box_mixed.py").write_text("easier objectives", "utf-8")
+    (root / changed).write_text("easier, or better", "utf-8")
     commit(root)
     with pytest.raises(ConfigError, match="other objectives or samplers"):
         Freeze.read(path, root)

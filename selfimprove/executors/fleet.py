@@ -175,12 +175,11 @@ class Fleet:
         cap = max([MESSAGE_BYTES, *(int(given.task.job.limits.output_bytes) for given in member.tasks.values())])
         try:
             files = member.link.collect(cap)
+            if files:
+                member.runs, member.heard, member.since = True, True, now
             self._take(member, files)
         except (ProtocolError, OSError, LookupError, TypeError, ValueError) as error:
             member.why = clean_line(f"its word cannot be read: {error}")
-            return
-        if files:
-            member.runs, member.heard, member.since = True, True, now
 
     def _take(self, member: Member, files: dict[str, bytes]) -> None:
         """Sort what a node said; what belongs to outcomes is kept until they are whole."""

@@ -15,7 +15,7 @@ from selfimprove.errors import Halted, Interrupted, RunError
 from selfimprove.executors.cluster import ClusterExecutor
 from selfimprove.executors.config import ExecutorConfig
 from selfimprove.executors.fleet import Fleet
-from selfimprove.executors.messages import ENDED, Task, encode, prefix_of, write_outcome
+from selfimprove.executors.messages import BEAT, ENDED, Task, encode, prefix_of, write_outcome
 from tests.executors.played import HALT, ORDER_OF_TESTS, Behavior, Played, PlayedNode, job, obedient, permit
 
 CONFIG = ExecutorConfig(kind="slurm", nodes=2, pack=3, attempts=2, queue_minutes=1.0, silence_seconds=6.0)
@@ -170,6 +170,26 @@ def test_of_a_node_that_fell_silent_nothing_is_known_so_all_that_it_had_is_lost(
     assert head.cluster.cancelled == ["n0"]
     assert HALT in head.cluster.nodes[0].heard
     assert 2 * CONFIG.silence_seconds < head.time < 3 * CONFIG.silence_seconds
+
+
+def test_a_node_that_gives_signs_of_life_is_not_given_up_however_long_it_takes(make: Callable[..., Head]) -> None:
+    def take_long(node: PlayedNode, prefix: str, task: Task) -> Outcome | None:
+        waiting.append((node, prefix, task))
+        return None
+
+    def beat() -> None:
+        for node, prefix, task in waiting:
+            node.box.answer({BEAT: encode({"beat": head.time})})
+            if head.time > 60.0:
+                node.box.answer(write_outcome(prefix, obedient(node, prefix, task)))
+        if head.time > 60.0:
+            waiting.clear()
+
+    waiting: list[tuple[PlayedNode, str, Task]] = []
+    head = make(take_long, nodes=1)
+    head.each_wait = beat
+    assert all(isinstance(outcome, Completed) for outcome in head.run(jobs_of("g001", 2)).values())
+    assert head.lost == []
 
 
 def test_a_permit_that_is_about_to_expire_is_not_given_away_again(make: Callable[..., Head]) -> None:

@@ -139,6 +139,9 @@ def build_parser() -> argparse.ArgumentParser:
     made["dashboard"].add_argument("--json", action="store_true", help="print the workspace; nothing is sent")
     for name in ("project", "entity"):
         made["dashboard"].add_argument(f"--{name}", metavar="NAME", help="default: the run's tracking." + name)
+    made["resume"].add_argument(
+        "--json", action="store_true", help="show progress as JSON lines, as progress=json does"
+    )
     made["resume"].add_argument("--clear-halt", action="store_true", help="lift a halt; the ledger records it")
     made["halt"].add_argument("--reason", default="halted by a person", help="kept in the ledger")
     made["inspect"].add_argument("gen", nargs="?", type=int, metavar="GEN", help="only this generation")

@@ -29,6 +29,8 @@ def resume(arguments: argparse.Namespace) -> int:
     run_dir = folder.find_run(arguments.run)
     plain_logging()
     values = {**_recorded_config(run_dir), "tracking": recorded_tracking(run_dir)}
+    if arguments.json:
+        values["progress"] = "json"
     return hold(settings_from(values), run_dir, resume=True, clear_halt=arguments.clear_halt)
 
 

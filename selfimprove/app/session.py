@@ -11,6 +11,7 @@ from typing import Any
 from rich import get_console
 
 from selfimprove.app import folder
+from selfimprove.app.json_lines import JsonProgress
 from selfimprove.app.observing import Observers
 from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler, ruling, summary_text
 from selfimprove.app.settings import Settings
@@ -54,7 +55,7 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
         tracker = start_tracking(settings.tracking, run_dir)
         note, patience = "", CLOSE_SECONDS
         try:
-            with _progress(view, signals) as progress:
+            with _progress(view, signals, settings.progress) as progress:
                 told = [tracker] if tracker else []
                 if resume:
                     _replay(run_dir, Observers([_Fold(view), *told]))
@@ -80,7 +81,10 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
         report = write_report(run_dir)
         _write_candidates(run_dir, view)
     notes = (*ruling(view), *((f"tracking    {note}",) if note else ()))
-    print(summary_text(summary, run_dir, report, notes), flush=True)
+    if isinstance(progress, JsonProgress):
+        progress.end(summary, run_dir, report, notes)
+    else:
+        print(summary_text(summary, run_dir, report, notes), flush=True)
     return EXIT_TRIPPED if summary.tripped else EXIT_OF_STATE[summary.state]
 
 
@@ -122,7 +126,9 @@ class _Fold:
         self._view.apply(kind, body)
 
 
-def _progress(view: RunView, signals: StopSignals) -> LiveProgress | PlainProgress:
+def _progress(view: RunView, signals: StopSignals, how: str) -> LiveProgress | PlainProgress | JsonProgress:
+    if how == "json":
+        return JsonProgress(view)
     console = get_console()
     return LiveProgress(console, view, signals.requested) if console.is_terminal else PlainProgress(view)
 

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from selfimprove.loop.config import InspectionConfig, RunConfig
 
 
+PROGRESS = ("auto", "json")
+"""How a run is shown: for people (bars on a terminal, lines elsewhere), or as JSON lines."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything that a run is started with."""
 
     run: RunConfig
     tracking: TrackingConfig
+    progress: str = "auto"
 
 
 def settings_from(values: Mapping[str, Any]) -> Settings:
@@ -39,7 +44,10 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
 
     rest = dict(values)
     tracking = rest.pop("tracking", {})
-    known = [*leaves(RunConfig), *(f"tracking.{name}" for name in leaves(TrackingConfig))]
+    progress = rest.pop("progress", PROGRESS[0])
+    if progress not in PROGRESS:
+        raise ConfigError("set progress", progress, ", ".join(PROGRESS), suggest(str(progress), PROGRESS))
+    known = [*leaves(RunConfig), "progress", *(f"tracking.{name}" for name in leaves(TrackingConfig))]
     for key in rest:
         if key not in {path.split(".")[0] for path in known}:
             raise unknown_key(key, sorted({path.split(".")[0] for path in known}), known)
@@ -62,7 +70,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     _check_together(rest)
     _check_instruments(config.inspection)
     _check_start(config)
-    return Settings(config, build(TrackingConfig, tracking, path="tracking"))
+    return Settings(config, build(TrackingConfig, tracking, path="tracking"), progress)
 
 
 def _rules(values: Mapping[str, Any]) -> Rules:

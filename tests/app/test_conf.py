@@ -82,7 +82,7 @@ def test_the_budget_of_each_scale_covers_its_own_plan(scale):
 
 
 def test_the_configuration_has_exactly_the_keys_of_the_dataclasses():
-    known = {*leaves(RunConfig), *(f"tracking.{name}" for name in leaves(TrackingConfig))}
+    known = {*leaves(RunConfig), "progress", *(f"tracking.{name}" for name in leaves(TrackingConfig))}
     assert set(flatten(compose([]))) == known
 
 

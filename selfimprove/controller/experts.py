@@ -11,13 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Array = NDArray[Any]
 
 NOISES = (1e-4, 1e-2, 0.1, 0.5)  # variance of the noise over that of the signal
 DEPTHS = ("flat", "additive", "pairs", "near", "middle", "far", "smooth near", "smooth far")
@@ -91,12 +92,16 @@ class Kernels:
         sums = _sums(apart, weights)[upper]
         return cls(weights, np.maximum(np.median(sums, axis=0), 1e-3) if len(sums) else np.ones(4))
 
+    def single(self) -> Kernels:
+        """The same in single precision."""
+        return Kernels(self.weights.astype(np.float32), self.spans.astype(np.float32))
+
     def __call__(self, apart: Float[Array, "a b parameter"]) -> Float[Array, "expert a b"]:
         """Covariances, 1 at distance 0."""
         even, own_even, squares, own_squares = np.moveaxis(_sums(apart, self.weights) / self.spans, -1, 0)
         additive, own_additive = np.moveaxis(np.exp(-apart / 0.3) @ (self.weights / self.weights.sum(0)), -1, 0)
         return np.stack([
-            (even == 0).astype(np.float64),
+            (even == 0).astype(apart.dtype),
             additive,
             additive**3,
             np.exp(-even / 0.3),
@@ -134,19 +139,24 @@ class Experts:
         z: Float[Array, " trial"],
         ordered: Bool[NDArray[np.bool_], " parameter"],
     ) -> None:
-        self._points, self._ordered = points, ordered
         apart = distances(points, points, ordered)
-        self._kernels = Kernels.of(apart, relevance(points, z, ordered))
-        inverses, alphas, self._scales, self._noises, self._evidence = _fit(self._kernels(apart), z)
-        self._inverses, self._alphas = inverses, alphas
-        precision = np.diagonal(inverses, axis1=1, axis2=2)
-        self.trials = self._figures(z - alphas / precision, np.sqrt(self._scales[:, None] / precision))
+        kernels = Kernels.of(apart, relevance(points, z, ordered))
+        whitening, white, self._scales, self._noises, self._evidence = _fit(kernels(apart), z)
+        precision = (whitening**2).sum(1)
+        missed = np.einsum("eij,ei->ej", whitening, white) / precision
+        self.trials = self._figures(z - missed, np.sqrt(self._scales[:, None] / precision))
+        self._points, self._ordered, self._kernels = points.astype(np.float32), ordered, kernels.single()
+        self._whitening, self._white = whitening.astype(np.float32), white.astype(np.float32)
 
     def about(self, points: Float[Array, "point parameter"]) -> Float[Array, "point figure"]:
-        """Figures of every expert about new points: mean, log deviation of the mean, evidence, log noise."""
-        cross = self._kernels(distances(points, self._points, self._ordered))
-        mean = np.einsum("ept,et->ep", cross, self._alphas)
-        explained = ((cross @ self._inverses) * cross).sum(-1)
+        """Figures of every expert about new points: mean, log deviation of the mean, evidence, log noise.
+
+        In single precision, which is exact to about 1e-4 of the signal's variance, and twice as fast.
+        """
+        cross = self._kernels(distances(points.astype(np.float32), self._points, self._ordered))
+        whitened = cross @ self._whitening.swapaxes(1, 2)
+        mean = (whitened @ self._white[:, :, None])[..., 0].astype(np.float64)
+        explained = np.einsum("ept,ept->ep", whitened, whitened).astype(np.float64)
         deviation = np.sqrt(self._scales[:, None] * np.maximum(1.0 - explained, 1e-6))
         return self._figures(mean, deviation)
 
@@ -165,17 +175,17 @@ def _fit(
     """Choose each expert's noise by its marginal likelihood.
 
     Returns:
-        Inverse of each covariance with its noise, its product with ``z``, the signal's variance, the noise over it, and
-        the log evidence per trial.
+        The inverse of the lower Cholesky factor of each covariance with its noise, its product with ``z``, the signal's
+        variance, the noise over it, and the log evidence per trial.
     """
     n, noises = len(z), torch.tensor(NOISES, dtype=torch.float64)
-    noisy = torch.from_numpy(covariance)[:, None] + (noises + JITTER)[:, None, None] * torch.eye(n, dtype=torch.float64)
-    factors = torch.linalg.cholesky(noisy)
+    eye = torch.eye(n, dtype=torch.float64)
+    factors = torch.linalg.cholesky(torch.from_numpy(covariance)[:, None] + (noises + JITTER)[:, None, None] * eye)
     white = torch.linalg.solve_triangular(factors, torch.from_numpy(z)[:, None], upper=False).squeeze(-1)
     scales = (white**2).mean(-1) + 1e-9
     evidence = -0.5 * scales.log() - factors.diagonal(dim1=-2, dim2=-1).log().mean(-1)
     best = evidence.argmax(-1, keepdim=True)
-    chosen = factors[torch.arange(len(factors)), best[:, 0]]
-    inverses = torch.cholesky_inverse(chosen).numpy()
+    each = torch.arange(len(factors))
+    whitening = torch.linalg.solve_triangular(factors[each, best[:, 0]], eye, upper=False).numpy()
     scale, most = (one.gather(-1, best).squeeze(-1).numpy() for one in (scales, evidence))
-    return inverses, inverses @ z, scale, noises[best[:, 0]].numpy(), most
+    return whitening, white[each, best[:, 0]].numpy(), scale, noises[best[:, 0]].numpy(), most

@@ -33,6 +33,7 @@ from selfimprove.executors.messages import (
     read_outcome,
     write_pack,
 )  # fmt: skip
+from selfimprove.executors.versions import SOURCES
 from tests.executors.played import KEY, ORDER_OF_TESTS, job, permit
 
 PATIENCE = 40.0
@@ -199,10 +200,11 @@ def test_it_refuses_to_serve_where_workers_cannot_be_contained(start: Callable[.
     assert "network" in end["reason"]
 
 
-def test_it_refuses_to_serve_with_another_version_of_what_moves_a_result(start: Callable[..., Head]) -> None:
-    end = start(versions={**ORDER_OF_TESTS.versions, "torch": "1.0"}).ended()
+@pytest.mark.parametrize("name", ["torch", SOURCES])
+def test_it_refuses_to_serve_with_another_version_of_what_moves_a_result(start: Callable[..., Head], name: str) -> None:
+    end = start(versions={**ORDER_OF_TESTS.versions, name: "1.0"}).ended()
     assert end["code"] == "refused"
-    assert "torch" in end["reason"]
+    assert name in end["reason"]
 
 
 def test_without_work_it_ends_by_itself(start: Callable[..., Head]) -> None:

@@ -6,6 +6,7 @@ Runs are whole ones, started as a person starts them. What is killed is killed b
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -60,6 +61,7 @@ def on_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = Path(f"/tmp/loopback-slurm-{os.getpid()}")  # the name of a socket may not be long
     with slurm(folder) as extra:
         yield Cluster(tmp_path_factory.mktemp("slurm"), extra=extra, overrides=("executor=slurm", *SMALL))
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +70,11 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    place = Cluster(tmp_path_factory.mktemp("ray"))
+    place, temporary = Cluster(tmp_path_factory.mktemp("ray")), f"/tmp/loopback-ray-{os.getpid()}"
     command = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
         "--node-ip-address=127.0.0.1", "--include-dashboard=false", "--disable-usage-stats", "--memory=4000000000",
-        "--object-store-memory=100000000", f"--temp-dir=/tmp/loopback-ray-{os.getpid()}",
+        "--object-store-memory=100000000", f"--temp-dir={temporary}",
     ]  # fmt: skip
     log = (place.folder / "ray.log").open("wb")
     head = subprocess.Popen(command, env=place.environment(), stdout=log, stderr=log, start_new_session=True)
@@ -88,6 +90,7 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             process.kill()
         head.wait()
         log.close()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _listens(port: int) -> bool:

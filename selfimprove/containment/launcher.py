@@ -40,7 +40,7 @@ class Stage(Enum):
 def environment(spec: ZygoteSpec, visible_devices: str | None) -> dict[str, str]:
     """Return a zygote's whole environment: nothing of ours is inherited but the choice of GPUs."""
     values = {
-        "PATH": "/usr/bin:/bin",
+        "PATH": "/nonexistent",  # no program can be started: where ctypes finds a compiler, it makes a file to call it
         "HOME": "/nonexistent",
         "USER": "worker",
         "LOGNAME": "worker",

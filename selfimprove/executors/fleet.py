@@ -12,12 +12,34 @@ from selfimprove.containment.hostile import ProtocolError, clean_line
 from selfimprove.containment.jobs import Spent
 from selfimprove.errors import RunError, SelfImproveError
 from selfimprove.executors.config import ExecutorConfig
-from selfimprove.executors.messages import BEAT, ENDED, HALT, MESSAGE_BYTES, READY, STARTED, Task, decode
-from selfimprove.executors.node import BEATS, EVICTED, ORPHANED, REFUSED
+from selfimprove.executors.messages import (
+    BEAT,
+    BEATS,
+    CLOSED,
+    DIFFERS,
+    ENDED,
+    EVICTED,
+    HALT,
+    MESSAGE_BYTES,
+    ORPHANED,
+    READY,
+    REFUSED,
+    STARTED,
+    Task,
+    decode,
+)
 from selfimprove.executors.scheduler import Link, Phase, Scheduler, State
 
+REFUSALS: Final = {
+    REFUSED: ("a node that contains workers as the head does", "keep the run off it, or see selfimprove doctor there"),
+    DIFFERS: (
+        "what the head has",
+        "install the same everywhere, edit no checkout that a run uses; then resume the run",
+    ),
+}
+"""Ends of a node that stop the run: what is accepted, and the remedy."""
 START_SECONDS: Final = 300.0  # that a node's program may take to its first word
-QUIET: Final = frozenset({"closed"})  # ends of a node that are no loss
+QUIET: Final = frozenset({CLOSED})  # ends of a node that are no loss
 
 
 @dataclass
@@ -192,12 +214,8 @@ class Fleet:
         if data := files.pop(ENDED, None):
             body = decode(data)
             code, reason = str(body["code"]), clean_line(str(body["reason"]))
-            if code == REFUSED:
-                remedy = (
-                    "keep the run off such nodes, or mend them: selfimprove doctor, on the node, says what is missing"
-                )
-                limit = "a node that contains workers and trains as the head does"
-                raise RunError(f"train on node {member.name}", reason, limit, remedy)
+            if code in REFUSALS:
+                raise RunError(f"train on node {member.name}", reason, *REFUSALS[code])
             member.why, member.evicted = f"{code}: {reason}", code in (EVICTED, ORPHANED)
             member.ended = member.whole = True
         member.marks |= {name for name in files if name.endswith(STARTED)}

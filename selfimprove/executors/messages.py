@@ -23,6 +23,9 @@ MESSAGE_BYTES: Final = 16 * 2**20  # of one JSON message
 ORDER, BEAT, HALT = "order", "beat", "halt"  # to a node
 READY, ENDED = "ready", "ended"  # from it, beside its own beat
 PACK, STARTED, OUTCOME = ".pack", ".started", ".outcome"  # suffixes
+CLOSED, HALTED, EVICTED, ORPHANED, FAILED = "closed", "halted", "evicted", "orphaned", "failed"  # ends of a node
+REFUSED, DIFFERS = "refused", "differs"  # likewise: it would train uncontained, or another lineage
+BEATS: Final = 6  # in the time that either end may be silent
 
 _OUTCOMES: Final = {kind.__name__.lower(): kind for kind in (Completed, Exceeded, Crashed, Invalid)}
 

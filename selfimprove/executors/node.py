@@ -30,11 +30,19 @@ from selfimprove.errors import Halted, SandboxUnavailable, SelfImproveError
 from selfimprove.executors.box import Box
 from selfimprove.executors.messages import (
     BEAT,
+    BEATS,
+    CLOSED,
+    DIFFERS,
     ENDED,
+    EVICTED,
+    FAILED,
     HALT,
+    HALTED,
     ORDER,
+    ORPHANED,
     PACK,
     READY,
+    REFUSED,
     STARTED,
     Order,
     Task,
@@ -45,9 +53,7 @@ from selfimprove.executors.messages import (
 )
 from selfimprove.executors.versions import difference
 
-BEATS: Final = 6  # in the time that either end may be silent
 LOOK_SECONDS: Final = 0.2  # between two looks at the folder
-CLOSED, HALTED, EVICTED, ORPHANED, REFUSED, FAILED = "closed", "halted", "evicted", "orphaned", "refused", "failed"
 
 
 class End(SelfImproveError):
@@ -103,8 +109,8 @@ class Node:
 
     def _serve(self) -> tuple[str, str, str]:
         self._order = order = Order.decode((self._box.inward / ORDER).read_bytes())
-        if differs := difference(order.versions):  # it would train another lineage
-            return REFUSED, differs, ""
+        if differs := difference(order.versions):
+            return DIFFERS, differs, ""
         backend = make_backend(
             order.backend, order.allow_degraded, device=order.device, outer_layer=order.outer_layer
         )  # fmt: skip

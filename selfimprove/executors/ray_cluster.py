@@ -21,7 +21,7 @@ from typing import Any, Final, final
 from selfimprove.errors import RunError
 from selfimprove.executors.box import Box
 from selfimprove.executors.config import ExecutorConfig
-from selfimprove.executors.messages import ORDER
+from selfimprove.executors.messages import BEAT, ORDER
 from selfimprove.executors.scheduler import Phase, State
 
 END_SECONDS: Final = 5.0  # that a node's program may take to end when it is told to
@@ -38,11 +38,15 @@ class Host:
         command = [sys.executable, "-m", "selfimprove.executors.node", str(self._folder), "--parent", str(os.getpid())]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
+    def take(self, files: dict[str, bytes]) -> None:
+        """Hand files to the node."""
+        if self._process.poll() is None:
+            self._box.send(files)
+
     def exchange(self, files: dict[str, bytes], cap: int) -> tuple[dict[str, bytes], int | None]:
         """Hand files to the node; returns what it answered since, and its exit code if it ended: then it is gone."""
         code = self._process.poll()
-        if code is None:
-            self._box.send(files)
+        self.take(files)
         found = self._box.collect(self._known, cap)
         if code is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -73,8 +77,11 @@ class ActorLink:
         self._unsent: dict[str, bytes] = {}
 
     def send(self, files: Mapping[str, bytes]) -> None:
-        """See `Link.send`: with the next exchange."""
-        self._unsent |= files
+        """See `Link.send`: with the next exchange, but a beat at once, because the head may be busy elsewhere."""
+        if BEAT not in files:
+            self._unsent |= files
+        elif self.state.phase is Phase.RUNNING:
+            self.actor.take.remote(dict(files))
 
     def collect(self, cap: int) -> dict[str, bytes]:
         """See `Link.collect`."""

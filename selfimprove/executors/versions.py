@@ -35,5 +35,5 @@ def difference(wanted: Mapping[str, str]) -> str:
         except PackageNotFoundError:
             here = "missing"
         if here != there:
-            return f"it has {name} {here[:12]}, the head {there[:12]}: install the same on every node"
+            return f"it has {name} {here[:12]}, the head {there[:12]}"
     return ""

@@ -267,16 +267,23 @@ def test_without_a_permit_nothing_is_handed_out(make: Callable[..., Head]) -> No
     assert head.cluster.nodes[0].packs == []
 
 
-def test_a_node_that_cannot_contain_workers_refuses_the_run(make: Callable[..., Head]) -> None:
+@pytest.mark.parametrize(
+    ("code", "reason", "remedy"),
+    [("refused", "no mechanism for network", "doctor"), ("differs", "it has torch 1.0", "install the same")],
+)
+def test_a_node_that_would_train_uncontained_or_something_else_refuses_the_run(
+    make: Callable[..., Head], code: str, reason: str, remedy: str
+) -> None:
     head = make()
 
     def refuse() -> None:
-        head.cluster.nodes[0].box.answer({ENDED: encode({"code": "refused", "reason": "no mechanism for network"})})
+        head.cluster.nodes[0].box.answer({ENDED: encode({"code": code, "reason": reason})})
 
     start = head.cluster.start
     head.cluster.start = lambda *arguments: (start(*arguments), refuse())[0]  # type: ignore[method-assign]
-    with pytest.raises(RunError, match="no mechanism for network"):
+    with pytest.raises(RunError, match=reason) as refusal:
         head.run(jobs_of("g001", 3))
+    assert remedy in str(refusal.value)
     assert sorted(head.cluster.cancelled) == ["n0", "n1"]
 
 

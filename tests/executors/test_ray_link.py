@@ -30,7 +30,9 @@ class Ray:
         self.sent: list[dict[str, bytes]] = []
         self.answers: list[Any] = []
         self.killed = False
+        self.taken: list[dict[str, bytes]] = []
         self.exchange = SimpleNamespace(remote=self._remote)
+        self.take = SimpleNamespace(remote=self.taken.append)
 
     def _remote(self, files: dict[str, bytes], cap: int) -> int:
         self.sent.append(files)
@@ -79,6 +81,17 @@ def test_files_go_with_the_next_exchange_once(ray: Ray, link: ActorLink) -> None
     ray.answers.append(({}, None))
     link.collect(100)
     assert ray.sent == [{}, {"a": b"1", "b": b"2"}, {}]
+
+
+def test_a_beat_does_not_wait_for_the_head_to_listen(ray: Ray, link: ActorLink) -> None:
+    link.send({"beat": b"1"})
+    link.collect(100)
+    ray.answers.append(({}, None))
+    link.collect(100)
+    link.send({"beat": b"2"})
+    link.send({"beat": b"3"})
+    assert ray.taken == [{"beat": b"2"}, {"beat": b"3"}]
+    assert ray.sent == [{}, {}]
 
 
 def test_a_dead_actor_is_an_ended_node(ray: Ray, link: ActorLink) -> None:

@@ -6,14 +6,17 @@ import argparse
 import difflib
 import importlib
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from selfimprove import __version__
-from selfimprove.errors import Halted, Interrupted, LimitReached, SelfImproveError
+from selfimprove.errors import ConfigError, Halted, Interrupted, LimitReached, SelfImproveError
 
 DEBUG = "SELFIMPROVE_DEBUG"
+PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest: Hydra 1.3 does not work with 3.14
+RUNNING = sys.version_info[:2]
 
 _EPILOG = f"""RUN is a run folder, or its path below runs/; left out, it is the latest run.
 
@@ -36,29 +39,42 @@ environment:
 """
 
 
+_WRONG_VALUE = re.compile(r"argument (.+?): invalid (.+?) value: '(.*)'")
+_TYPES = {"int": "a whole number"}
+
+
+def _meant(wrong: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 class _Parser(argparse.ArgumentParser):
     """One line for a wrong invocation, with the nearest valid word."""
 
+    words: Sequence[str] = ()  # that are parsed
+
     def error(self, message: str) -> NoReturn:
-        hint = ""
+        see = f"see {self.prog} --help"
         if "invalid choice" in message:
             wrong = message.split("'")[1]
-            close = difflib.get_close_matches(wrong, COMMANDS, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            message = f"unknown command: got {wrong}; allowed: {', '.join(COMMANDS)}"
+            said = f"unknown command: got {wrong}; allowed: {', '.join(COMMANDS)}{_meant(wrong, COMMANDS)}; {see}"
         elif "unrecognized arguments" in message:
             wrong = message.rpartition(": ")[2].split()[0]
-            flags = [option for action in self._every_action() for option in action.option_strings]
-            close = difflib.get_close_matches(wrong, flags, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-        self.exit(2, f"{self.prog.split()[0]}: {message}{hint}; see {self.prog} --help\n")
+            parser = next((parser for name, parser in self._commands().items() if name in self.words), self)
+            flags = [option for action in parser._actions for option in action.option_strings]
+            see = f"see {parser.prog} --help"
+            said = f"read command line: got {wrong}; allowed: {', '.join(flags)}{_meant(wrong, flags)}; {see}"
+        elif found := _WRONG_VALUE.search(message):
+            said = f"read {found[1]}: got {found[3]}; allowed: {_TYPES.get(found[2], found[2])}; {see}"
+        else:
+            missing = message.rpartition("required: ")[2]
+            said = f"read command line: got too few words; allowed: with what is required, {missing}; {see}"
+            said = said if "required" in message else f"read command line: {message}; {see}"
+        self.exit(2, f"{self.prog.split()[0]}: {said}\n")
 
-    def _every_action(self) -> list[argparse.Action]:
-        found = list(self._actions)
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                found += [inner for parser in action.choices.values() for inner in parser._actions]
-        return found
+    def _commands(self) -> Mapping[str, argparse.ArgumentParser]:
+        found = (action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        return next(found, {})
 
 
 COMMANDS = {
@@ -97,7 +113,7 @@ def _seconds(given: str) -> float:
 _seconds.__name__ = "number of seconds above 0"  # how argparse calls it in its message
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> _Parser:
     """The parser of everything but ``run``'s own arguments, which are Hydra's."""
     parser = _Parser(
         prog="selfimprove",
@@ -179,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code, see the epilog of ``--help``."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        _check_python()
         return _dispatch(words)
     except KeyboardInterrupt:
         print("selfimprove: interrupted; go on with: selfimprove resume", file=sys.stderr)
@@ -190,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LimitReached as error:
         return _fail(error, 0)
     except SelfImproveError as error:
-        return _fail(error, 2)
+        return _fail(error, 2, "" if error.remedy else f"; see selfimprove {words[0] if words else ''} --help")
     except BrokenPipeError:  # `selfimprove status | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
@@ -204,7 +221,9 @@ def _dispatch(words: list[str]) -> int:
             print(launch.help_text())
             return 0
         return launch.launch(words[1:])
-    arguments = build_parser().parse_args(words)
+    parser = build_parser()
+    parser.words = words
+    arguments = parser.parse_args(words)
     if arguments.command in ("benchmark", "study"):
         from selfimprove.app import studies
 
@@ -250,10 +269,17 @@ def _dispatch(words: list[str]) -> int:
     return int(getattr(commands, arguments.command)(arguments))
 
 
-def _fail(error: SelfImproveError, code: int) -> int:
+def _check_python() -> None:
+    if not PYTHONS[0] <= RUNNING <= PYTHONS[1]:
+        here, *known = (".".join(map(str, version)) for version in (RUNNING, *PYTHONS))
+        remedy = "make setup PYTHON=/path/to/such/a/python, or install into an environment of one"
+        raise ConfigError("start selfimprove", f"Python {here}", f"Python {known[0]} to {known[1]}", remedy)
+
+
+def _fail(error: SelfImproveError, code: int, more: str = "") -> int:
     if os.environ.get(DEBUG) == "1":
         raise error
-    print(f"selfimprove: {error}", file=sys.stderr)
+    print(f"selfimprove: {error}{more}", file=sys.stderr)
     return code
 
 

@@ -110,12 +110,17 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     def refuse(message: str) -> NoReturn:
         wrong = message.rpartition(": ")[2].split()[0]
         hint = suggest(wrong, flags) or "see selfimprove run --help"
-        raise ConfigError(f"read command line: {message}", remedy=hint)
+        raise ConfigError("read command line", wrong, "key=value, -m, and Hydra's options", hint)
 
     parser.error = refuse  # type: ignore[method-assign]
     arguments = parser.parse_intermixed_args(argv)  # so that -m may stand between overrides
     if arguments.experimental_rerun:
-        raise ConfigError("read command line", "--experimental-rerun", "", "it loads a pickle: use selfimprove resume")
+        raise ConfigError(
+            "read command line",
+            "--experimental-rerun",
+            "overrides and Hydra's other options",
+            "it loads a pickle: use selfimprove resume",
+        )
     for override in arguments.overrides:
         if override.startswith("-"):
             refuse(f"unrecognized arguments: {override}")

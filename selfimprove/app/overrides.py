@@ -83,7 +83,8 @@ def explained() -> Iterator[None]:
         if "Config group override" not in str(error):
             raise
         remedy = "a number was given where the name of an option belongs"
-        raise ConfigError("choose an option of a config group", None, listing(groups()), remedy) from error
+        value = str(error).rpartition("'")[0].rpartition("'")[2] or "a number"
+        raise ConfigError("choose an option of a config group", value, listing(groups()), remedy) from error
 
 
 def explain(error: Exception) -> ConfigError:
@@ -103,7 +104,8 @@ def explain(error: Exception) -> ConfigError:
     if type(error).__name__ == "OverrideParseException":
         override = str(getattr(error, "override", "") or first[0])
         return ConfigError("read override", override, "key=value, e.g. seed=3", "quote values with spaces or brackets")
-    return ConfigError(f"compose the configuration: {' '.join(first)}", remedy="see selfimprove run --help")
+    limit = "keys and values that can be composed"
+    return ConfigError("compose the configuration", " ".join(first), limit, "see selfimprove run --help")
 
 
 def flatten(values: Mapping[str, Any], path: str = "") -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from selfimprove.app import folder
 from selfimprove.app.units import count
 from selfimprove.app.view import CandidateRow, RunView
+from selfimprove.errors import DiskError, RunError
 from selfimprove.loop.optuna_journal import FILE_NAME, End, Tried, write_journal
 
 _ENDS: dict[str, End] = {"scored": "scored", "promoted": "scored", "rejected": "scored", "stopped": "stopped",
@@ -27,8 +28,8 @@ def candidates(arguments: argparse.Namespace) -> int:
         view.apply(kind, body)
     try:
         path = write_candidates(run_dir, view)
-    except OSError as error:
-        raise folder.explain(error, f"write the candidates of {run_dir}") from error
+    except DiskError as error:
+        raise RunError("write the candidates", error.value, "a disk that takes them", error.remedy) from error
     if arguments.json:
         print(json.dumps({"path": str(path), "candidates": len(view.candidates)}, indent=2))
     else:
@@ -38,7 +39,7 @@ def candidates(arguments: argparse.Namespace) -> int:
 
 
 def write_candidates(run_dir: Path, view: RunView) -> Path:
-    """Write ``candidates.optuna`` into a run folder; raises OSError."""
+    """Write ``candidates.optuna`` into a run folder; raises DiskError where the disk refuses."""
     rows = [_tried(row, view) for _, row in sorted(view.candidates.items())]
     about = {"experiment": view.experiment, "seed": view.config.get("seed"), "charged_flops": view.charged_flops}
     return write_journal(run_dir / FILE_NAME, view.run_id or run_dir.name, rows, about)

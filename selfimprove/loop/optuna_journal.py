@@ -62,7 +62,7 @@ def write_journal(path: Path, name: str, tried: Sequence[Tried], about: Mapping[
         about: attributes of the study, JSON-ready.
 
     Raises:
-        OSError: it cannot be written.
+        DiskError: it cannot be written.
     """
     rows = [{} if one.genome is None else _row(Genome.from_json(one.genome)) for one in tried]
     distributions = _distributions(rows)

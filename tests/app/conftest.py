@@ -26,8 +26,9 @@ def fake(monkeypatch):
     spec = importlib.util.spec_from_file_location("selfimprove.loop.run", FAKE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for name in ("selfimprove.loop.run", "selfimprove.loop.reproduction", "selfimprove.app.report"):
+    for name in ("selfimprove.loop.run", "selfimprove.loop.reproduction"):
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("selfimprove.app.report.write_report", module.write_report)
     return module
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 from dataclasses import dataclass
 
 import pytest
 
 from selfimprove.errors import SandboxUnavailable
+from tests.app.conftest import Answer
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,10 @@ TYPED = [
     Case(
         "run controller=radnom", ("radnom", "random, reinforce, tpe, tpe_tuned, transformer", "did you mean 'random'?")
     ),
-    Case("run experiment=quik", ("quik", "gpu, meta_alignment, quick, recursion, text, tiny", "did you mean 'quick'?")),
+    Case(
+        "run experiment=quik",
+        ("quik", "gpu, meta_alignment, quick, recursion, search, text, tiny", "did you mean 'quick'?"),
+    ),
     Case("run +experiment=tiny", ("experiment", "leave out the '+'")),
     Case("run controller=5", ("group", "number")),
     Case("run seed", ("seed", "key=value")),
@@ -96,6 +101,26 @@ TYPED = [
         for command in ("status", "halt", "audit", "inspect", "report", "reproduce --generation 1")
     ),
     Case("compare", ("RUN", "compare --help")),
+    Case("statsu", ("statsu", "did you mean 'status'?")),
+    Case("sync --seconds 0", ("--seconds", "got 0", "above 0")),
+    Case("sync --seconds soon", ("--seconds", "got soon")),
+    Case("sync nowhere", ("nowhere", "selfimprove run")),
+    Case("candidates nowhere", ("nowhere", "selfimprove run")),
+    Case("dashboard nowhere --json", ("nowhere", "selfimprove run")),
+    Case("dashboard --jsom", ("--jsom", "did you mean '--json'?", "selfimprove dashboard --help")),
+    Case("demo --foldr x", ("--foldr", "did you mean '--folder'?")),
+    Case("claim --exprot x", ("--exprot", "did you mean '--export'?")),
+    Case("approve", ("--reason", "approve --help")),
+    Case("reproduce --generation 1.5", ("--generation", "got 1.5", "whole number")),
+    Case("run progress=quiet", ("set progress", "got quiet", "auto, json")),
+    Case("run seed=-1", ("seed", "-1", "0 to")),
+    Case("run workers=0", ("workers", "got 0", "1 to 1024")),
+    Case("run search_seeds=1000", ("search_seeds", "1000", "1 to 256")),
+    Case("run candidates=true", ("candidates", "whole number")),
+    Case("run tasks.halt_share=0.95", ("tasks.halt_share", "0.95", "0.9")),
+    Case("run limits.wall_seconds=0", ("limits.wall_seconds", "got 0", "0.1")),
+    Case("run --cfg jop", ("jop",)),
+    Case("benchmark plantd", ("plantd", "did you mean 'planted'?")),
     Case("compare nowhere elsewhere", ("nowhere", "selfimprove run")),
     Case("study improvment", ("improvment", "did you mean 'improvement'?")),
     Case("benchmark", ("benchmark", "nothing")),
@@ -103,6 +128,7 @@ TYPED = [
 
 
 def check(answer, says):
+    """One message, exit code 2; it says the value, what would be allowed, and what to do."""
     message = answer.err + answer.out
     assert answer.code == 2, message
     assert answer.err.startswith("selfimprove: ")
@@ -110,6 +136,8 @@ def check(answer, says):
     assert "Traceback" not in message
     assert "HYDRA_FULL_ERROR" not in message
     assert all(part in answer.err for part in says), answer.err
+    assert ": got " in answer.err, answer.err
+    assert len(answer.err.partition("; allowed: ")[2].split("; ")) >= 2, answer.err
 
 
 @pytest.mark.parametrize("case", TYPED, ids=lambda case: case.words)
@@ -167,6 +195,79 @@ def test_a_run_folder_is_never_used_twice(cli, finished):
 def test_a_file_in_place_of_the_runs_folder_is_one_message(cli, tmp_path):
     (tmp_path / "runs").write_text("")
     check(cli("run", "debug=micro"), ("runs", "in the way"))
+
+
+BROKEN = [
+    (b"", "status", ("at least the run's first entry", "start a new run")),
+    (b"", "resume", ("run record", "selfimprove audit")),
+    (b"", "reproduce --generation 1", ("ledger",)),
+    (bytes(range(256)) + b"\n", "inspect", ("line 1", "selfimprove audit")),
+    (b'{"kind": "run"}\n', "resume", ("line 1", "selfimprove audit")),
+    (b'{"kind": "run", "body": {}}\n', "resume", ("run record", "selfimprove audit")),
+    (b"[1, 2]\n", "candidates", ("line 1", "selfimprove audit")),
+    (b'{"kind": "run", "body": {}}\n', "sync", ("--rebuild",)),
+]
+
+
+@pytest.mark.parametrize(("content", "words", "says"), BROKEN, ids=lambda value: str(value)[:30])
+def test_a_broken_run_folder_is_one_message(tmp_path, monkeypatch, quiet_logging, capsys, content, words, says):
+    """With the real loop: what it says of such a ledger is part of the message."""
+    from selfimprove.app.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ledger.jsonl").write_bytes(content)
+    command, *rest = words.split()
+    try:
+        code = main([command, "run", *rest])
+    except SystemExit as stop:
+        code = stop.code
+    caught = capsys.readouterr()
+    check(Answer(code, caught.out, caught.err), says)
+
+
+def test_a_ledger_that_is_a_folder_is_no_run(cli, tmp_path):
+    (tmp_path / "run" / "ledger.jsonl").mkdir(parents=True)
+    check(cli("status", "run"), ("run", "a folder that holds ledger.jsonl"))
+
+
+PLACES = [
+    ("compare runs/latest copy --output {place}/c.html", "write the comparison"),
+    ("compare runs/latest copy --output a.file/c.html", "write the comparison"),
+    ("claim --export a.file/card", "a.file"),
+    ("run debug=micro hydra.run.dir={place}/run", "make the run folder"),
+    ("run debug=micro hydra.run.dir=a.file/run", "make the run folder"),
+    ("demo debug=micro --folder a.file", "--folder"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), PLACES, ids=lambda value: value[:40])
+def test_a_place_that_nobody_can_write_to_is_one_message(cli, finished, tmp_path, words, says):
+    """Not even root makes a file in /sys, and a file is no folder for anybody."""
+    shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "a.file").write_text("")
+    check(cli(*words.format(place="/sys").split()), (says,))
+
+
+@pytest.mark.parametrize("words", ["candidates", "compare runs/latest copy", "claim --export card"])
+def test_a_disk_that_takes_no_more_is_one_message(cli, finished, tmp_path, words):
+    """The kernel refuses to let files grow, as a full disk would: the write itself fails, for root, too."""
+    shutil.copytree(finished, tmp_path / "copy")
+    cli(*words.split())  # what the first call of all keeps on disk is no part of this
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+    try:
+        answer = cli(*words.split())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    check(answer, ())
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 14)])
+def test_a_python_that_is_too_old_or_too_new_is_one_message(cli, monkeypatch, version):
+    monkeypatch.setattr("selfimprove.app.cli.RUNNING", version)
+    check(cli("status"), (f"got Python 3.{version[1]}", "Python 3.11 to 3.13", "make setup PYTHON="))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -185,6 +185,10 @@ def _warn(kind: str, body: Mapping[str, Any]) -> None:
         log.warning("generation %s: %s: %s", body["generation"], WORDS_OF_FAILURE[kind], body["reason"])
     elif kind == "unattended":
         log.warning("%s: %s; it is run again", body["key"], body["reason"])
+    elif kind == "node" and body["state"] == "asked":
+        log.info("waiting for the cluster: %d nodes for %s", body["count"], body["label"])
+    elif kind == "node" and body["state"] == "lost":
+        log.warning("node %s was lost: %s", body["node"], body["reason"])
 
 
 def status_line(view: RunView) -> str:

@@ -91,7 +91,7 @@ class Fleet:
         scheduler: starts and ends them.
         order: what each is told first.
         clock: seconds that only grow.
-        on_node: told once of every node that is ready, and of every one that is lost.
+        on_node: told of every array that is asked for, every node that is ready, and every one that is lost.
     """
 
     def __init__(
@@ -149,6 +149,7 @@ class Fleet:
             return
         self._tries += not fresh
         now = self._clock()
+        self._on_node({"state": "asked", "label": label, "count": count})
         self.members += [Member(link, label, now) for link in self._scheduler.start(label, count, self._order)]
         if not self._heart.is_alive():
             self._heart.start()

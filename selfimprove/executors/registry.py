@@ -79,7 +79,7 @@ def make_cluster(
         run_dir: the run.
         halt_file: its kill switch.
         should_stop, on_unattended: as for the supervisor.
-        on_node: told once of every node that is ready, and of every one that is lost.
+        on_node: told of every array that is asked for, every node that is ready, and every one that is lost.
 
     Raises:
         ConfigError, RunError: see `require`; or there is no such cluster.

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from selfimprove.app.progress import PlainProgress
+from selfimprove.app.view import RunView
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
 from selfimprove.containment.jobs import Outcome
@@ -104,7 +106,9 @@ def is_preempted(node: PlayedNode, prefix: str, task: Task) -> None:
 def test_equal_seeds_give_the_equal_lineage(remote: Callable[[Behavior], tuple[str, Path]], local: str) -> None:
     found, folder = remote(played)
     assert found == local
-    assert {body["state"] for body in bodies(folder, "node")} == {"ready"}
+    told = bodies(folder, "node")
+    assert {body["state"] for body in told} == {"asked", "ready"}
+    assert [(b["label"], b["count"]) for b in told if b["state"] == "asked"] == [("g000", 2), ("g001", 2), ("final", 2)]
 
 
 @pytest.mark.parametrize(
@@ -165,3 +169,14 @@ def test_the_time_of_nodes_counts_against_the_limits_of_the_run(
     summary = loop.run(replace(SHORT, executor=EXECUTOR), tmp_path / "limited", Silent())
     assert summary.state == "limit"
     assert "cpu_seconds" in summary.reason
+
+
+def test_a_person_is_told_what_the_run_waits_for_and_which_node_was_lost(caplog: pytest.LogCaptureFixture) -> None:
+    progress = PlainProgress(RunView())
+    with caplog.at_level("INFO"):
+        progress.on_event("node", {"state": "asked", "label": "g001", "count": 4})
+        progress.on_event("node", {"state": "ready", "node": "7_0"})
+        progress.on_event("node", {"state": "lost", "node": "7_0", "reason": "its job ended: PREEMPTED"})
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert "4 nodes for g001" in caplog.text
+    assert "7_0 was lost: its job ended: PREEMPTED" in caplog.text

@@ -22,6 +22,7 @@ from selfimprove.executors.messages import Task, output_names, prefix_of, read_o
 
 POLL_SECONDS: Final = 0.2
 SPARE_SECONDS: Final = 300.0  # that a permit must still be good for when a task is given away again
+PACK_SECONDS: Final = 3000.0  # that a pack may take at most: the last of its permits must be good when it is spent
 
 
 @final
@@ -112,25 +113,26 @@ class ClusterExecutor:
     ) -> None:
         """Give every idle node a pack; permits are signed in the order of the jobs, just before they are handed out."""
         for member in self._fleet.idle:
-            chosen = [pending.popleft() for _ in range(min(self._config.pack, len(pending)))]
+            if not pending:
+                return
+            chosen = [pending.popleft() for _ in range(min(self._most(jobs[pending[0]]), len(pending)))]
             for index in chosen:
                 if index not in permits:
-                    permit = on_start(index) if on_start is not None else None
-                    if not isinstance(permit, Permit):
-                        raise TypeError(
-                            f"job {jobs[index].key}: on_start returned no permit, and nodes train nothing else"
-                        )
-                    permits[index] = permit
+                    permits[index] = _signed(jobs[index], on_start(index) if on_start is not None else None)
+            self._packs += 1
             tasks = [Task(jobs[index], permits[index]) for index in chosen]
-            if tasks:
-                self._packs += 1
-                given = zip(chosen, tasks, strict=True)
-                prefixes = (prefix_of(self._packs, place) for place in range(len(tasks)))
-                member.tasks = {prefix: Assigned(*pair) for prefix, pair in zip(prefixes, given, strict=True)}
-                try:
-                    member.link.send(write_pack(self._packs, tasks))
-                except OSError as error:
-                    member.why = f"it cannot be reached: {error}"
+            given = (Assigned(index, task) for index, task in zip(chosen, tasks, strict=True))
+            member.tasks = {prefix_of(self._packs, place): assigned for place, assigned in enumerate(given)}
+            files = write_pack(self._packs, tasks)
+            try:
+                member.link.send(files)
+            except OSError as error:
+                member.why = f"it cannot be reached: {error}"
+
+    def _most(self, job: Job) -> int:
+        """How many such jobs a node is handed at a time."""
+        in_time = max(1, int(PACK_SECONDS // job.limits.wall_seconds))
+        return min(self._config.pack, in_time * self._config.workers)
 
     def _outcomes(self, member: Member) -> Iterator[tuple[int, Outcome]]:
         """What a node has come to the end of."""
@@ -157,3 +159,9 @@ class ClusterExecutor:
             reason = f"node {member.name} was lost: {member.why}"
             yield given.index, Crashed(reason, Usage(), killed=True, evicted=member.evicted)
         member.tasks = {}
+
+
+def _signed(job: Job, permit: object) -> Permit:
+    if not isinstance(permit, Permit):
+        raise TypeError(f"job {job.key}: on_start returned no permit, and nodes train nothing else")
+    return permit

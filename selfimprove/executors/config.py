@@ -22,7 +22,7 @@ class ExecutorConfig:
     gpus: int = 0
     """GPUs to ask for, a node."""
     minutes: int = 120
-    """Longest life of a node, in minutes."""
+    """Longest life of a node of Slurm, in minutes."""
     queue_minutes: float = 60.0
     """How long a node may wait to be started before it is asked for anew, in minutes."""
     idle_minutes: float = 10.0

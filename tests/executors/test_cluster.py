@@ -97,6 +97,13 @@ def test_trainings_are_handed_out_in_packs_and_every_outcome_comes_back_once(mak
     assert sorted(size for node in head.cluster.nodes for size in node.packs) == [2, 3, 3]
 
 
+def test_no_pack_is_larger_than_the_life_of_its_permits_allows(make: Callable[..., Head]) -> None:
+    slow = [replace(job, limits=replace(job.limits, wall_seconds=1400.0)) for job in jobs_of("g001", 6)]
+    head = make(pack=6, workers=1, nodes=1)
+    head.run(slow)
+    assert head.cluster.nodes[0].packs == [2, 2, 2]
+
+
 def test_permits_are_signed_in_the_order_of_the_jobs_and_only_for_a_node_that_is_ready(
     make: Callable[..., Head],
 ) -> None:

@@ -69,6 +69,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
         config = replace(config, tasks=replace(config.tasks, table_seed=derive(config.seed, "tasks", "table")))
     _check_together(rest)
     _check_instruments(config.inspection)
+    _check_executor(config)
     _check_start(config)
     return Settings(config, build(TrackingConfig, tracking, path="tracking"), progress)
 
@@ -119,6 +120,13 @@ def _check_together(values: Mapping[str, Any]) -> None:
     inspection = values.get("inspection", {})
     if {"stage_sequences", "stage_retention_floor"} <= inspection.keys():
         _check_stage_reading(inspection["stage_sequences"], inspection["stage_retention_floor"])
+
+
+def _check_executor(config: RunConfig) -> None:
+    """Nodes without a GPU would only find out in the worker."""
+    use = config.executor
+    if use.kind != "local" and config.device == "cuda" and not use.gpus:
+        raise ConfigError("set executor.gpus", use.gpus, "1 to 16 where device=cuda", "set it, or device=cpu")
 
 
 def _check_stage_reading(sequences: int, floor: float) -> None:

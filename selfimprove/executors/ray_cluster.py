@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from selfimprove.executors.config import ExecutorConfig
 from selfimprove.executors.messages import BEAT, ORDER
 from selfimprove.executors.scheduler import Phase, State
 
+KNOCK_SECONDS: Final = 5.0  # to reach the cluster's address
 END_SECONDS: Final = 5.0  # that a node's program may take to end when it is told to
 
 
@@ -112,6 +114,13 @@ class ActorLink:
         return dict(found)
 
 
+def knock(address: str) -> None:
+    """Whether anything listens at ``host:port``; Ray itself would try for minutes. Raises OSError or ValueError."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host:
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+
+
 @contextmanager
 def _own_signals() -> Iterator[None]:
     """Keep the process's handlers of the signals that a person sends: Ray puts its own in their place."""
@@ -142,9 +151,10 @@ class RayScheduler:
         self._links: dict[str, ActorLink] = {}
         if not ray.is_initialized():
             try:
+                knock(config.address)
                 with _own_signals():
                     ray.init(address=config.address, log_to_driver=False, configure_logging=False)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 remedy = "start one (ray start --head), or set executor.address=host:port"
                 reason = str(error).splitlines()[0]
                 raise RunError(f"join the Ray cluster at {config.address}", reason, "a running one", remedy) from error

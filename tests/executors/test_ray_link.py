@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from selfimprove.executors.ray_cluster import ActorLink
+from selfimprove.executors.ray_cluster import ActorLink, knock
 from selfimprove.executors.scheduler import Phase
 
 
@@ -115,3 +116,14 @@ def test_a_program_that_ended_gives_its_last_word_and_lets_its_cores_go(ray: Ray
     assert link.collect(100) == {"ended": b"{}"}
     assert link.state.phase is Phase.ENDED
     assert ray.killed
+
+
+def test_an_address_where_nobody_listens_is_known_at_once() -> None:
+    with socket.socket() as nobody, socket.socket() as somebody:
+        nobody.bind(("127.0.0.1", 0))
+        somebody.bind(("127.0.0.1", 0))
+        somebody.listen()
+        knock(f"127.0.0.1:{somebody.getsockname()[1]}")
+        knock("auto")
+        with pytest.raises(OSError, match="refused"):
+            knock(f"127.0.0.1:{nobody.getsockname()[1]}")

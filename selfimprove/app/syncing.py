@@ -157,6 +157,6 @@ def _failure(run_dir: Path, left: Sequence[Path], told: str) -> RunError:
     if not remedy:
         remedy = f"details: {run_dir / 'wandb' / LOG}; nothing is lost, try again later"
     said = next((line for line in reversed(told.splitlines()) if "error" in line.lower()), "")
-    value = said.removeprefix("wandb: ").strip()[:200] or told.strip().splitlines()[-1][:200]
+    value = said.removeprefix("wandb: ").strip()[:200] or " ".join(told.split())[-200:] or "not a word from W&B"
     limit = f"that all of {count(len(left), 'log')} arrives"
     return RunError("send to W&B", value, limit, remedy)

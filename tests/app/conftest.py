@@ -28,7 +28,7 @@ def fake(monkeypatch):
     spec.loader.exec_module(module)
     for name in ("selfimprove.loop.run", "selfimprove.loop.reproduction"):
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr("selfimprove.app.report.write_report", module.write_report)
+    monkeypatch.setattr("selfimprove.app.report.write_report", lambda *args: module.write_report(*args))
     return module
 
 

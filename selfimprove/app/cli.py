@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from selfimprove import __version__
+from selfimprove.app.options import OPTIONS
 from selfimprove.errors import ConfigError, Halted, Interrupted, LimitReached, SelfImproveError
 
 DEBUG = "SELFIMPROVE_DEBUG"
@@ -100,17 +101,17 @@ COMMANDS = {
 }
 
 
-SAY_JSON = ("status", "audit", "inspect", "report", "candidates", "compare", "claim", "reproduce", "doctor", "redteam")
-
-
-def _seconds(given: str) -> float:
-    """A time that a person has typed."""
-    if not 0 < (seconds := float(given)) < 1e6:
-        raise ValueError
-    return seconds
-
-
-_seconds.__name__ = "number of seconds above 0"  # how argparse calls it in its message
+_ELSEWHERE = {
+    "demo": "demo",
+    "candidates": "tried",
+    "sync": "syncing",
+    "dashboard": "dashboard",
+    "compare": "comparing",
+    "claim": "claim_command",
+    "doctor": "doctor",
+    "redteam": "redteam",
+}
+"""Modules of the commands that are not in ``commands``."""
 
 
 def build_parser() -> _Parser:
@@ -123,71 +124,10 @@ def build_parser() -> _Parser:
     )
     parser.add_argument("--version", action="version", version=f"selfimprove {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    made = {}
     for name, text in COMMANDS.items():
-        made[name] = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        if name in ("benchmark", "study"):
-            made[name].add_argument("name", nargs="?", metavar="NAME", help=f"left out: list the known {name} names")
-            made[name].add_argument("rest", nargs=argparse.REMAINDER, help="arguments of its own")
-        elif name == "approve":  # never by default: who approves says what
-            made[name].add_argument("run", metavar="RUN", help="run folder")
-            made[name].add_argument("--reason", required=True, help="why it may go on; kept in the ledger")
-        elif name == "demo":
-            made[name].add_argument(
-                "overrides", nargs="*", metavar="KEY=VALUE", help="of its run, in place of a tiny one: debug=micro"
-            )
-            made[name].add_argument("--folder", metavar="FOLDER", help="the run folder (default: runs/demo/<time>)")
-        elif name == "compare":
-            made[name].add_argument("runs", nargs="+", metavar="RUN", help="two or more run folders")
-            made[name].add_argument(
-                "--output", default="compare.html", metavar="FILE", help="where the page goes (default: %(default)s)"
-            )
-        elif name not in ("run", "doctor", "redteam"):
-            made[name].add_argument("run", nargs="?", metavar="RUN", help="run folder (default: the latest run)")
-    for name in SAY_JSON:
-        made[name].add_argument("--json", action="store_true", help="print JSON with stable keys")
-    made["sync"].add_argument(
-        "--seconds", type=_seconds, default=600.0, metavar="S", help="give up after so long (default: %(default)g)"
-    )
-    made["sync"].add_argument(
-        "--rebuild", action="store_true", help="draw the run again from its ledger first, whatever W&B has kept of it"
-    )
-    made["dashboard"].add_argument("--json", action="store_true", help="print the workspace; nothing is sent")
-    for name in ("project", "entity"):
-        made["dashboard"].add_argument(f"--{name}", metavar="NAME", help="default: the run's tracking." + name)
-    made["resume"].add_argument(
-        "--json", action="store_true", help="show progress as JSON lines, as progress=json does"
-    )
-    made["resume"].add_argument("--clear-halt", action="store_true", help="lift a halt; the ledger records it")
-    made["halt"].add_argument("--reason", default="halted by a person", help="kept in the ledger")
-    made["inspect"].add_argument("gen", nargs="?", type=int, metavar="GEN", help="only this generation")
-    made["inspect"].add_argument("--generation", type=int, metavar="N", help="the same, of the latest run")
-    made["inspect"].add_argument(
-        "--full", action="store_true", help="inspect it again, with every instrument; up to a minute"
-    )
-    made["report"].add_argument(
-        "--baseline",
-        action="append",
-        default=[],
-        metavar="OTHER",
-        help="another run to stand beside it; may be repeated",
-    )
-    made["claim"].add_argument(
-        "--beside",
-        action="append",
-        default=[],
-        metavar="OTHER",
-        help="a run of another arm or root seed that claims about the controller rest on; may be repeated",
-    )
-    made["claim"].add_argument(
-        "--export", metavar="FOLDER", help="write the files that rsi-audit reads, and its commands"
-    )
-    made["redteam"].add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="a category, or category/name; may be repeated"
-    )
-    made["redteam"].add_argument("--probe", metavar="FILE.py", help="call every attack_*() of this file in a worker")
-    made["redteam"].add_argument("--backend", metavar="NAME", help="lockdown (the default), or none: all should escape")
-    made["reproduce"].add_argument("--generation", type=int, metavar="N", required=True, help="a promoted generation")
+        made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        for names, named in OPTIONS[name]:
+            made.add_argument(*names, **named)
     return parser
 
 
@@ -229,44 +169,12 @@ def _dispatch(words: list[str]) -> int:
 
         registry = studies.STUDIES if arguments.command == "study" else studies.BENCHMARKS
         return studies.dispatch(arguments.command, registry, arguments.name, arguments.rest)
-    if arguments.command == "demo":
-        from selfimprove.app.demo import demo
-
-        return demo(arguments)
-    if arguments.command == "doctor":
-        from selfimprove.app.doctor import doctor
-
-        return doctor(arguments)
-    if arguments.command == "claim":
-        from selfimprove.app.claim_command import claim
-
-        return claim(arguments)
-    if arguments.command == "candidates":
-        from selfimprove.app.tried import candidates
-
-        return candidates(arguments)
-    if arguments.command == "sync":
-        from selfimprove.app.syncing import sync
-
-        return sync(arguments)
-    if arguments.command == "dashboard":
-        from selfimprove.app.dashboard import dashboard
-
-        return dashboard(arguments)
-    if arguments.command == "compare":
-        from selfimprove.app.comparing import compare
-
-        return compare(arguments)
-    if arguments.command == "redteam":
-        from selfimprove.app.redteam import redteam
-
-        return redteam(arguments)
     if arguments.command is None:
         from selfimprove.app.next_steps import next_steps
 
         return next_steps()
-    commands = importlib.import_module("selfimprove.app.commands")
-    return int(getattr(commands, arguments.command)(arguments))
+    module = importlib.import_module(f"selfimprove.app.{_ELSEWHERE.get(arguments.command, 'commands')}")
+    return int(getattr(module, arguments.command)(arguments))
 
 
 def _check_python() -> None:

@@ -211,7 +211,7 @@ class Fleet:
             member.spent = Spent(float(body.get("cpu_seconds", 0.0)), float(body.get("gpu_seconds", 0.0)))
         if data := files.pop(READY, None):
             member.ready = True
-            self._on_node({"node": member.name, "state": "ready", **decode(data)})
+            self._on_node(decode(data) | {"node": member.name, "state": "ready"})
         if data := files.pop(ENDED, None):
             body = decode(data)
             code, reason = str(body["code"]), clean_line(str(body["reason"]))

@@ -67,3 +67,11 @@ def test_the_page_warns_of_a_trip_and_lists_it_with_its_approval() -> None:
 def test_a_malformed_reading_breaks_nothing(body: dict[str, Any]) -> None:
     records = Records((Record("tripwire", body), Record("approval", {}), Record("unattended", {})))
     assert "<!DOCTYPE html>" in render(build_report(records))
+
+
+def test_a_node_that_was_lost_is_an_event_and_one_that_is_ready_is_none() -> None:
+    ready = Record("node", {"node": "n-1", "state": "ready", "host": "alpha"})
+    lost = Record("node", {"node": "n-2", "state": "lost", "reason": "<b>preempted</b>"})
+    page = render(build_report(Records((ready, lost))))
+    assert "n-2 was lost: &lt;b&gt;preempted&lt;/b&gt;" in page
+    assert "n-1" not in page

@@ -75,11 +75,16 @@ def build_report(records: Records, baselines: Mapping[str, Records] | None = Non
 
 
 def _is_event(line: Record) -> bool:
-    """Whether a record belongs in the list of events: a tripwire's if it tripped, the controller's if it failed."""
+    """Whether a record belongs in the list of events.
+
+    A tripwire's does if it tripped, the controller's if it failed, a node's if it was lost.
+    """
     if line.kind == "tripwire":
         return trip_text(line.body) != ""
     if line.kind in WORDS_OF_FAILURE:
         return text(line.body.get("reason")) != ""
+    if line.kind == "node":
+        return line.body.get("state") == "lost"
     return line.kind in _EVENTS
 
 
@@ -91,6 +96,8 @@ def _reason(line: Record) -> str:
     if line.kind in WORDS_OF_FAILURE:
         what = WORDS_OF_FAILURE[line.kind]
         return f"generation {shown(line.body.get('generation'))}: {what}: {shown(line.body.get('reason'))}"
+    if line.kind == "node":
+        return f"{shown(line.body.get('node'))} was lost: {shown(line.body.get('reason'))}"
     if line.kind == "unattended":
         return f"{shown(line.body.get('key'))}: {shown(line.body.get('reason'))}"
     parts = [shown(line.body[key]) for key in ("state", "reason") if line.body.get(key)]

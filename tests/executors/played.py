@@ -143,7 +143,7 @@ class PlayedNode:
         if self._greets:
             self._greets = False
             self.order = Order.decode((self.box.inward / ORDER).read_bytes())
-            self.box.answer({READY: encode({"host": "played"})})
+            self.box.answer({READY: encode({"host": "played", "state": "what it says itself"})})
         for name in sorted(name for name in self.box.waiting() if name.endswith(PACK)):
             tasks = read_pack(self.box.inward, name)
             (self.box.inward / name).unlink()

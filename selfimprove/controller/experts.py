@@ -46,7 +46,7 @@ def distances(
     a: Float[Array, "a parameter"], b: Float[Array, "b parameter"], ordered: Bool[NDArray[np.bool_], " parameter"]
 ) -> Float[Array, "a b parameter"]:
     """Distance of each parameter, 0 to 1: between places in a range; 1 for another choice, or where only one has it."""
-    apart: Array = np.abs(a[:, None, :] - b[None, :, :])
+    apart = np.abs(a[:, None, :] - b[None, :, :])
     apart[..., ~ordered] = apart[..., ~ordered] > 0.5
     if (lacking := np.isnan(a)).any() or np.isnan(b).any():
         here, there = lacking[:, None, :], np.isnan(b)[None, :, :]

@@ -11,6 +11,7 @@ from selfimprove.app.report.climbs import exam_levels, read_capped, read_levels,
 from selfimprove.app.report.comparisons import read_confirmations, read_finals
 from selfimprove.app.report.controllers import read_controllers
 from selfimprove.app.report.handovers import read_handovers
+from selfimprove.app.report.origins import read_origins
 from selfimprove.app.report.overview import Report
 from selfimprove.app.report.quality import read_quality, read_steps
 from selfimprove.app.report.readings import read_inspections
@@ -71,6 +72,7 @@ def build_report(records: Records, baselines: Mapping[str, Records] | None = Non
         capped=read_capped(records),
         wires=read_wires(records),
         waiting=read_waiting(records, folder),
+        origins=read_origins(records),
     )
 
 

@@ -11,6 +11,7 @@ from selfimprove.app.report.claim import ClaimCard
 from selfimprove.app.report.climbs import Rise
 from selfimprove.app.report.controllers import ControllerReading
 from selfimprove.app.report.handovers import Handover
+from selfimprove.app.report.origins import Origins
 from selfimprove.app.report.quality import Quality
 from selfimprove.app.report.readings import Inspection
 from selfimprove.app.report.views import (
@@ -64,6 +65,7 @@ class Report:
     capped: Mapping[str, Sequence[int]] = field(default_factory=dict)
     wires: tuple[WireRow, ...] = ()
     waiting: Waiting | None = None
+    origins: Origins = field(default_factory=Origins)
 
     @property
     def numbers(self) -> tuple[int, ...]:

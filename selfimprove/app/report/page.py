@@ -10,6 +10,7 @@ from typing import Any
 from selfimprove.app import units
 from selfimprove.app.report import constancy, evidence, finals, inside, minds, progress, proposals, spending, text, tree
 from selfimprove.app.report.data import build_report
+from selfimprove.app.report.dossier import dossiers
 from selfimprove.app.report.handovers import summed_up
 from selfimprove.app.report.html import fill, write_page
 from selfimprove.app.report.overview import Report, thin
@@ -17,7 +18,7 @@ from selfimprove.app.report.records import mapping, read_records, shown, texts
 from selfimprove.app.report.views import FATES, KINDS, Candidate
 
 FILE_NAME = "report.html"
-MAX_TABLE_ROWS = 400
+MAX_TABLE_ROWS = 320  # ten generations of 32: a run of the usual size is whole
 MAX_HANDOVERS = 60
 
 
@@ -51,6 +52,7 @@ def render(report: Report) -> str:
         "direction": constancy.direction,
         "selectivity": minds.selectivity,
         "fates": proposals.fates,
+        "size": units.size,
     }
     return fill(
         "report.html.j2",
@@ -124,12 +126,15 @@ def _tables(report: Report) -> dict[str, Any]:
     names = tuple(dict.fromkeys(one.name for i in report.inspected for one in i.instruments))
     return {
         "candidates": kept,
+        "dossiers": (files := dossiers(report, _with_panel(report))),
+        "panels": {one.name for one in files},
         "left_out": len(report.candidates) - len(kept),
         "accounts": [(name, spending.account_class(name), totals.get(name, 0)) for name in spending.accounts(report)],
         "limits": _limits(report),
         "instruments": names,
         "required": texts(mapping(report.run.config.get("inspection")).get("instruments")),
         "inspections": [(i, [i.instrument(name) for name in names]) for i in report.inspected],
+        "inside": {i.name for i in report.inspected},
         "beside": [(i, i.beside) for i in report.inspected if i.beside],
         "readings": minds.shown(report),
         "handovers": thin(report.handovers, MAX_HANDOVERS, lambda one: one.accepted),
@@ -149,6 +154,14 @@ def _kept_rows(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
         return candidates
     ranked = sorted(candidates, key=lambda c: (c.fate != "promoted", -(c.score.skill if c.score else -1e9)))
     return tuple(sorted(ranked[:MAX_TABLE_ROWS], key=lambda c: (c.generation, c.index)))
+
+
+def _with_panel(report: Report) -> tuple[Candidate, ...]:
+    """Whoever gets a panel: everybody, or in very long runs those that were promoted or have a column of readings."""
+    if len(report.candidates) <= MAX_TABLE_ROWS:
+        return report.candidates
+    read = {(inspection.generation, inspection.index) for inspection in report.inspected}
+    return tuple(c for c in report.candidates if c.fate == "promoted" or (c.generation, c.index) in read)
 
 
 def _limits(report: Report) -> list[tuple[str, str, str]]:

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, filtering and the color scheme switch. The page is complete without any of them.
+// Sorting, filtering, the panel of a candidate and the color scheme switch. The page is complete without any of them.
 (() => {
   const root = document.documentElement;
   const button = document.getElementById("theme");
@@ -16,6 +16,38 @@
   button.addEventListener("click", () => {
     show(schemes[(schemes.indexOf(button.dataset.scheme) + 1) % schemes.length]);
   });
+
+  const panel = document.getElementById("panel");
+  if (panel) {
+    const title = document.getElementById("panel-title");
+    const content = document.getElementById("panel-body");
+    let opener = null;
+    document.addEventListener("click", (event) => {
+      const link = event.target.closest("a[href]");
+      if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+      const name = link.getAttribute("href").slice(1);
+      const about = link.classList.contains("candidate") && document.getElementById(`about-${name}`);
+      if (about) {
+        event.preventDefault();
+        title.textContent = `Candidate ${name}`;
+        content.replaceChildren(about.content.cloneNode(true));
+        if (!panel.open) {
+          opener = link;
+          panel.showModal();
+        }
+        panel.scrollTop = 0;
+        title.focus();
+      } else if (panel.open) {
+        opener = null; // the link leads away from it
+        panel.close();
+      }
+    });
+    panel.addEventListener("close", () => opener?.focus({ preventScroll: true }));
+    panel.addEventListener("click", (event) => {
+      if (event.target === panel) panel.close(); // on the page behind it
+    });
+    document.getElementById("panel-close").addEventListener("click", () => panel.close());
+  }
 
   const table = document.getElementById("table");
   if (!table) return;

@@ -24,6 +24,7 @@ from selfimprove.genome.space import Space
 from selfimprove.nets.cost import quote
 from tests.app import report_fixture as fixture
 from tests.app.browser import CHROMIUM, PATIENCE, axe, examine
+from tests.app.devtools import person
 from tests.app.ledger_writer import Writer
 
 TASKS = {"vocab_size": 48, "context": 24, "max_context": 64, "families": ["recall", "mqar"], "levels": {}}
@@ -192,7 +193,11 @@ click(node);
 told.node = [dialog.open, document.getElementById("panel-title").textContent, dialog.contains(at())];
 told.text = document.getElementById("panel-body").textContent;
 told.images = document.getElementById("panel-body").querySelectorAll("img, script").length;
-told.violations = window.axe ? (await axe.run(dialog)).violations.map((rule) => rule.id) : [];
+told.violations = [];
+for (const scheme of window.axe ? ["light", "dark"] : []) {
+  document.documentElement.setAttribute("data-theme", scheme);
+  for (const rule of (await axe.run(dialog)).violations) told.violations.push([scheme, rule.id]);
+}
 dialog.requestClose();
 await turn();
 told.escaped = [dialog.open, at() === node];
@@ -213,7 +218,7 @@ return told;
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on the PATH")
-def test_the_panel_opens_and_closes_by_mouse_and_keyboard(page: Path, tmp_path: Path) -> None:
+def test_the_panel_shows_who_was_clicked_and_leads_on(page: Path, tmp_path: Path) -> None:
     told = examine(page, tmp_path, CLICKS, PATIENCE, "--window-size=1440,1000", library=axe() or "")
     assert (told["closed"], told["other"]) == (False, False)
     assert told["node"] == [True, "Candidate g1c04", True]
@@ -227,3 +232,29 @@ def test_the_panel_opens_and_closes_by_mouse_and_keyboard(page: Path, tmp_path: 
     assert told["parent"] == [True, "Candidate g3c07"]
     assert told["link"] == [False, "#g3c07"]
     assert "broken" not in told["title"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome on the PATH")
+def test_real_keys_open_and_close_the_panel_and_the_focus_returns(page: Path, tmp_path: Path) -> None:
+    shown = "document.getElementById('panel').open"
+    inside = "document.getElementById('panel').contains(document.activeElement)"
+    title = "document.getElementById('panel-title').textContent"
+    focused = "document.activeElement.getAttribute('href')"
+    with person(page, tmp_path) as somebody:
+        somebody.reads("document.querySelector('svg a[href=\"#g4c02\"]').focus()")
+        somebody.press("Enter")
+        somebody.until(shown)
+        assert somebody.reads(title) == "Candidate g4c02"
+        assert somebody.reads(inside)
+        somebody.press("Tab")
+        assert somebody.reads("document.activeElement.id") == "panel-close"
+        somebody.press("Escape")
+        somebody.until(f"!{shown}")
+        somebody.until(f"{focused} === '#g4c02'")
+        somebody.click("#g1c06 th a")
+        somebody.until(shown)
+        assert somebody.reads(title) == "Candidate g1c06"
+        assert somebody.reads("location.hash") == ""
+        somebody.click("#panel-close")
+        somebody.until(f"!{shown}")
+        somebody.until(f"{focused} === '#g1c06'")

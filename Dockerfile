@@ -1,8 +1,8 @@
 # For GPU nodes. UNTESTED: it was never built or run; see docs/how-to/cluster.md for what is known about containment in a container.
 #
 #     docker build -t selfimprove .
-#     docker run --rm --gpus all -v "$PWD/runs:/work/runs" selfimprove doctor
-#     docker run --rm --gpus all -v "$PWD/runs:/work/runs" selfimprove run experiment=gpu
+#     docker run --rm --gpus all -v "$PWD/runs:/home/researcher/runs" selfimprove doctor
+#     docker run --rm --gpus all -v "$PWD/runs:/home/researcher/runs" selfimprove run experiment=gpu
 #
 # torch's wheel brings the CUDA libraries; the driver is the host's, through the NVIDIA container toolkit. Landlock and seccomp are the host
 # kernel's. Docker's default profile refuses user namespaces, so the outer layer (bubblewrap) is not to be expected: the lock-down stands alone.
@@ -23,9 +23,9 @@ COPY selfimprove selfimprove
 RUN pip install -c constraints.txt ".[outer]"
 
 # An ordinary user: the ledger's key and anchor lie in its home, outside of every run folder
-RUN useradd --create-home researcher && mkdir -p /work/runs && chown -R researcher /work
+RUN useradd --create-home researcher && mkdir -p /home/researcher/runs && chown researcher /home/researcher/runs
 USER researcher
-WORKDIR /work
+WORKDIR /home/researcher
 
 ENTRYPOINT ["selfimprove"]
 CMD ["doctor"]

@@ -9,54 +9,27 @@ on where it stopped, inside a run too.
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.improvement import finish
+from benchmarks.arms import Study
 from benchmarks.recursion_analysis import summary_of
 from benchmarks.recursion_report import write_report
 from benchmarks.recursion_rows import row_of
 from benchmarks.setting import RESULTS, ROOT
-from benchmarks.sittings import TIME_UP, Row, lines, paired_arguments, run_paired
-from selfimprove.archive.ledger import LEDGER_NAME, read
+from benchmarks.sittings import Row, paired_arguments
 from selfimprove.controller.config import ARMS
 
 FOLDER = RESULTS / "recursion"
-RUNS = "runs.jsonl"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run what is missing, then write summary and report; returns 0, or 3 where the time was up first."""
-    chosen = _parser().parse_args(arguments)
-    chosen.results.mkdir(parents=True, exist_ok=True)
-    path = chosen.results / RUNS
-    known = {(line["arm"], line["seed"]) for line in lines(path)}
-    missing = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms if (arm, seed) not in known]
-
-    def run(runs: Path, arm: str, seed: int, start: bool) -> Row | None:
-        return run_one(runs, arm, seed, chosen.overrides, start=start)
-
-    done = run_paired(path, missing, chosen, run, _in_a_word)
-    if rows := lines(path):
-        write_report(chosen.results, summary_of(rows), chosen.note)
-        print(f"{len(rows)} runs: {chosen.results / 'report.md'}")
-    return 0 if done else TIME_UP
+    return Study("recursion", "controller.recursion", row_of, _in_a_word, _write).sit(_parser().parse_args(arguments))
 
 
-def run_one(runs: Path, arm: str, seed: int, overrides: Sequence[str], *, start: bool) -> Row | None:
-    """Run one arm, or go on with it; None where it did not come to an end, and then its folder is kept."""
-    folder = runs / f"{arm}-seed{seed}"
-    words = ["experiment=recursion", f"controller.recursion={arm}", f"seed={seed}", *overrides]
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs / f"{folder.name}.log").open("a", encoding="utf-8") as log:
-        if not finish(folder, words, start=start, log=log):
-            return None
-    entries = read(folder / LEDGER_NAME, None)
-    ended = {name: entries[-1].body[name] for name in ("state", "reason")}
-    row = row_of(entries, arm, seed) | ended | {"overrides": list(overrides)}
-    shutil.rmtree(folder)
-    return row
+def _write(folder: Path, rows: Sequence[Row], note: str) -> None:
+    write_report(folder, summary_of(rows), note)
 
 
 def _in_a_word(arm: str, seed: int, row: Row | None) -> str:

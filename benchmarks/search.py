@@ -9,55 +9,31 @@ next one goes on where it stopped, inside a run too.
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.improvement import finish
+from benchmarks.arms import Study
 from benchmarks.search_analysis import summary_of
 from benchmarks.search_report import write_report
 from benchmarks.setting import RESULTS, ROOT
-from benchmarks.sittings import TIME_UP, Row, lines, paired_arguments, run_paired
-from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
+from benchmarks.sittings import Row, paired_arguments
+from selfimprove.archive.ledger import Entry
 from selfimprove.archive.lineage import replay
 from selfimprove.controller.registry import CONTROLLERS
 from selfimprove.loop.recovery import elapsed_seconds
 
 FOLDER = RESULTS / "search"
-RUNS = "runs.jsonl"
 ARMS = tuple(name for name in CONTROLLERS if name != "adversary")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run what is missing, then write summary and report; returns 0, or 3 where the time was up first."""
-    chosen = _parser().parse_args(arguments)
-    chosen.results.mkdir(parents=True, exist_ok=True)
-    path = chosen.results / RUNS
-    known = {(line["arm"], line["seed"]) for line in lines(path)}
-    missing = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms if (arm, seed) not in known]
-
-    def run(runs: Path, arm: str, seed: int, start: bool) -> Row | None:
-        return run_one(runs, arm, seed, chosen.overrides, start=start)
-
-    done = run_paired(path, missing, chosen, run, _in_a_word)
-    if rows := lines(path):
-        write_report(chosen.results, summary_of(rows), chosen.note)
-        print(f"{len(rows)} runs: {chosen.results / 'report.md'}")
-    return 0 if done else TIME_UP
+    return Study("search", "controller", row_of, _in_a_word, _write).sit(_parser().parse_args(arguments))
 
 
-def run_one(runs: Path, arm: str, seed: int, overrides: Sequence[str], *, start: bool) -> Row | None:
-    """Run one controller, or go on with it; None where it did not come to an end, and then its folder is kept."""
-    folder = runs / f"{arm}-seed{seed}"
-    words = ["experiment=search", f"controller={arm}", f"seed={seed}", *overrides]
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs / f"{folder.name}.log").open("a", encoding="utf-8") as log:
-        if not finish(folder, words, start=start, log=log):
-            return None
-    row = row_of(read(folder / LEDGER_NAME, None), arm, seed) | {"overrides": list(overrides)}
-    shutil.rmtree(folder)
-    return row
+def _write(folder: Path, rows: Sequence[Row], note: str) -> None:
+    write_report(folder, summary_of(rows), note)
 
 
 def row_of(entries: Sequence[Entry], arm: str, seed: int) -> Row:
@@ -86,7 +62,6 @@ def row_of(entries: Sequence[Entry], arm: str, seed: int) -> Row:
         "sealed": bodies["sealed"][-1]["sealed"]["difference"] if "sealed" in bodies else None,
         "paid": paid,
         "seconds": elapsed_seconds(entries),
-        "state": entries[-1].body["state"],
         "lineage_sha256": replay(entries).sha256(),
     }
 

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from benchmarks import recursion
+from benchmarks.arms import Study
 from benchmarks.planted_recursion import CANDIDATES, STUDIES, WORLDS, figures, run
 from benchmarks.recursion_analysis import INHERITING, around, quality, since, summary_of
 from benchmarks.recursion_report import report
 from benchmarks.recursion_rows import row_of
 from benchmarks.setting import RESULTS
+from benchmarks.sittings import TIME_UP
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.containment.keys import SigningKey
 from selfimprove.controller.config import ARMS
@@ -152,15 +154,17 @@ def test_a_study_runs_what_has_no_line_yet_and_says_when_time_was_up(
 ) -> None:
     asked: list[tuple[str, int, bool]] = []
 
-    def played(runs: Path, arm: str, seed: int, overrides: list[str], *, start: bool) -> dict[str, Any] | None:
+    def played(
+        study: Study, runs: Path, arm: str, seed: int, overrides: list[str], *, start: bool
+    ) -> dict[str, Any] | None:
         asked.append((arm, seed, start))
         return row(arm, seed, [0.1, 0.2]) | {"state": "finished", "seconds": 1.0} if start else None
 
-    monkeypatch.setattr(recursion, "run_one", played)
+    monkeypatch.setattr(Study, "run_one", played)
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "before"))  # is set by the study, and undone here
     words = ["--results", str(tmp_path), "--runs", str(tmp_path / "runs"), "--commit", "abc", "--processes", "1"]
     assert recursion.main([*words, "--seeds", "0", "--arms", "extra", "both"]) == 0
-    assert recursion.main([*words, "--seeds", "0", "1", "--arms", "both", "--minutes", "-1"]) == recursion.TIME_UP
+    assert recursion.main([*words, "--seeds", "0", "1", "--arms", "both", "--minutes", "-1"]) == TIME_UP
     assert asked == [("extra", 0, True), ("both", 0, True), ("both", 1, False)]
     assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 2
     assert "| both | extra | 1 |" in (tmp_path / "report.md").read_text()

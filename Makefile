@@ -13,7 +13,7 @@ JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-cluster lint check docs wheel test-wheel study-improvement study-faults study-space study-halving study-sweep study-calibration study-grokking study-meta-alignment study-recursion study-search study-controller study-samplers clean distclean
+.PHONY: help setup run test test-cluster lint check docs wheel test-wheel test-docs study-improvement study-faults study-space study-halving study-sweep study-calibration study-grokking study-meta-alignment study-recursion study-search study-controller study-samplers clean distclean
 
 help: ## This list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,9 @@ wheel: setup ## A wheel in dist/
 
 test-wheel: wheel ## Install the wheel into an empty environment and run it from an empty folder: minutes, needs an index
 	$(BIN)/python tests/packaging/install_wheel.py dist/*.whl $(TORCH)
+
+test-docs: setup ## Every command of README and docs, as a new user runs it on a clone: half an hour, needs an index
+	SELFIMPROVE_TEST_DOCS=1 $(BIN)/python -m pytest -n0 -m docs tests/docs $(ARGS)
 
 study-improvement: setup ## Does the loop improve its successor? Five root seeds and the random baseline
 	$(BIN)/selfimprove study improvement $(ARGS)

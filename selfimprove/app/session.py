@@ -77,7 +77,8 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
             if tracker:
                 if settings.tracking.mode == "online":
                     log.info("sending the rest to W&B, for at most %d s", patience)
-                note = tracker.close(patience).note
+                tracked = tracker.close(patience)
+                note = f"took {tracked.seconds:.1f} s of the run; {tracked.note}"
         report = write_report(run_dir)
         _write_candidates(run_dir, view)
     notes = (*ruling(view), *((f"tracking    {note}",) if note else ()))

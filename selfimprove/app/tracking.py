@@ -72,16 +72,22 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class TrackingReport:
-    """How tracking went; `note` is for a person, empty when there is nothing to say."""
+    """How tracking went; `note` is for a person, empty when there is nothing to say.
+
+    Attributes:
+        seconds: that the run's own thread spent on it: starting it, handing over records, waiting for its end.
+    """
 
     dropped: int
     note: str
+    seconds: float
 
 
 class Tracker:
     """An observer that hands records to the tracker process and never waits for it."""
 
     def __init__(self, config: TrackingConfig, run_dir: Path, *, command: list[str] | None = None) -> None:
+        started = time.monotonic()
         self._run_dir = run_dir
         self._queue: queue.Queue[bytes | None] = queue.Queue(maxsize=BUFFER_EVENTS)
         self._dropped = 0
@@ -91,16 +97,20 @@ class Tracker:
         self._writer = threading.Thread(target=self._write, name="tracking", daemon=True)
         self._writer.start()
         self._put({"kind": "settings", "body": {**asdict(config), "run_dir": str(run_dir.resolve())}})
+        self._seconds = time.monotonic() - started
 
     def on_event(self, kind: str, body: Mapping[str, Any], *, patience: float = 0.0) -> None:
         """Queue one record; a buffer that is full for longer than ``patience`` seconds drops it."""
         if kind in _KINDS:
+            started = time.monotonic()
             shown = {key: value for key, value in body.items() if key not in _LEFT_OUT}
             self._put({"kind": kind, "body": shown}, patience)
+            self._seconds += time.monotonic() - started
 
     def close(self, seconds: float = CLOSE_SECONDS) -> TrackingReport:
         """Let the tracker finish for at most ``seconds``, then kill it."""
-        deadline = time.monotonic() + seconds
+        started = time.monotonic()
+        deadline = started + seconds
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=seconds)
         self._writer.join(max(0.0, deadline - time.monotonic()))
@@ -114,7 +124,8 @@ class Tracker:
         except subprocess.TimeoutExpired:
             pass
         self._kill()
-        return TrackingReport(self._dropped, self._note(answer))
+        spent = self._seconds + time.monotonic() - started
+        return TrackingReport(self._dropped, self._note(answer), spent)
 
     def _note(self, answer: bytes) -> str:
         try:

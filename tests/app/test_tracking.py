@@ -92,6 +92,7 @@ def test_a_stuck_tracker_never_blocks_the_loop_and_dropped_records_are_counted(t
     spent = time.monotonic() - begun
     report = tracker.close(seconds=0.5)
     assert spent < 2.0
+    assert spent + 0.5 <= report.seconds <= time.monotonic() - begun + 1  # handed over, waited for, and started before
     assert report.dropped > 0
     assert f"{report.dropped} records dropped" in report.note
 

@@ -31,7 +31,7 @@ from selfimprove.containment.policy import assess
 from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.random_search import draw_edits
 from selfimprove.genome.genome import Genome
-from selfimprove.genome.space import Space
+from selfimprove.genome.space import Space, SpaceConfig
 from selfimprove.loop.config import HalvingConfig, RunConfig
 from selfimprove.loop.halving import Reported, foreseen, judge, pruner_of
 from selfimprove.loop.stages import RUNGS, STAGES
@@ -91,7 +91,12 @@ def known_roots(path: Path) -> dict[int, dict[str, Any]]:
     """Roots of earlier sittings in today's setting."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     today = json.loads(json.dumps(setting()))
-    return {row["root"]: row for row in map(json.loads, lines) if row["setting"] == today}
+    return {row["root"]: row for row in map(json.loads, lines) if _completed(row["setting"]) == today}
+
+
+def _completed(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """A setting with what spaces have learned since: the default of a key that it lacks is what was done then."""
+    return {**setting, "space": asdict(SpaceConfig()) | setting["space"]}
 
 
 def one_root(root: int, pool: ProcessPoolExecutor) -> dict[str, Any]:

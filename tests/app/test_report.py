@@ -373,6 +373,7 @@ def test_a_very_long_run_stays_small_and_says_what_it_leaves_out(
     page = _render(fixture.full_run(generations=generations, candidates=candidates), tmp_path)
     assert f"{generations * candidates - MAX_TABLE_ROWS} others are only in the ledger" in page
     assert len(page.encode()) < 1_000_000
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r'\bid="([^"]+)"', page))
 
 
 def test_a_missing_ledger_is_one_clear_error(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def _facts(report: Report) -> dict[str, Any]:
 
 
 def _tables(report: Report) -> dict[str, Any]:
-    kept, totals = _kept_rows(report.candidates), report.spent
+    kept, totals = _kept_rows(report), report.spent
     names = tuple(dict.fromkeys(one.name for i in report.inspected for one in i.instruments))
     return {
         "candidates": kept,
@@ -148,12 +148,17 @@ def _tables(report: Report) -> dict[str, Any]:
     }
 
 
-def _kept_rows(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
-    """All candidates, or for very long runs the best and the promoted ones, so that the page stays small."""
-    if len(candidates) <= MAX_TABLE_ROWS:
-        return candidates
-    ranked = sorted(candidates, key=lambda c: (c.fate != "promoted", -(c.score.skill if c.score else -1e9)))
-    return tuple(sorted(ranked[:MAX_TABLE_ROWS], key=lambda c: (c.generation, c.index)))
+def _kept_rows(report: Report) -> tuple[Candidate, ...]:
+    """All candidates; for very long runs those that the tree leads to and the best, so that the page stays small."""
+    if len(report.candidates) <= MAX_TABLE_ROWS:
+        return report.candidates
+    led_to = tree.drawn(report)
+    ranked = sorted(
+        report.candidates,
+        key=lambda c: (c.fate != "promoted", c.name not in led_to, -(c.score.skill if c.score else -1e9)),
+    )
+    kept = ranked[: max(MAX_TABLE_ROWS, len(led_to))]
+    return tuple(sorted(kept, key=lambda c: (c.generation, c.index)))
 
 
 def _with_panel(report: Report) -> tuple[Candidate, ...]:

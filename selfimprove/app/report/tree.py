@@ -73,7 +73,7 @@ def lineage_tree(report: Report) -> Markup:
     bold: list[Markup] = []
     nodes = [_root(report, plan.lane, domain)]
     tallest = 1
-    most = max(1, min(MAX_ROWS, MAX_NODES // max(len(numbers), 1)))
+    most = _most(report)
     for column, generation in enumerate(numbers):
         members = [c for c in report.candidates if c.generation == generation]
         rows = _ordered(members)
@@ -94,12 +94,24 @@ def lineage_tree(report: Report) -> Markup:
             if candidate.genome and candidate.fate != "duplicate":
                 plan.spots.setdefault(candidate.genome, spot)
         if len(rows) > most:
-            more = f"and {len(rows) - most} more, in the table"
+            more = f"and {len(rows) - most} more"
             nodes.append(label(more, x - NODE / 2, HEADER + ROW * (first + most + 0.5), anchor="end", class_="muted"))
         plan.lane = _Spot(x, plan.lane.y)
         plan.champion = winner.genome if winner else plan.champion
     width, height = ROOT + len(numbers) * plan.column + END, HEADER + ROW * tallest + 8
     return drawing(width, height, _summary(report), join(edges), join(bold), join(nodes), role="group", class_="tree")
+
+
+def drawn(report: Report) -> set[str]:
+    """Names of the candidates that have a node."""
+    most = _most(report)
+    members = ([c for c in report.candidates if c.generation == generation] for generation in report.numbers)
+    return {c.name for one in members for c in _ordered(one)[:most]}
+
+
+def _most(report: Report) -> int:
+    """Nodes of one generation."""
+    return max(1, min(MAX_ROWS, MAX_NODES // max(len(report.numbers), 1)))
 
 
 def _ordered(members: Sequence[Candidate]) -> list[Candidate]:

@@ -13,6 +13,7 @@ from selfimprove.app import dashboard, tracked
 from selfimprove.app.dashboard import SECTIONS, Chart
 from selfimprove.app.view import RunView
 from tests.app import report_fixture as fixture
+from tests.app.wandb_server import KEY, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning")  # of wandb-workspaces itself
 needs_package = pytest.mark.skipif(
@@ -56,6 +57,20 @@ def test_the_workspace_is_printed_without_a_network(cli, monkeypatch):
     assert [tuple(line.get("metrics", ())) for line in lines] == [chart.keys for chart in charts]
     assert [line.get("metricRegex", "") for line in lines] == [chart.pattern for chart in charts]
     assert {line["xAxis"] for line in lines} == {"generation", "charged_flops"}
+
+
+@needs_package
+def test_the_workspace_is_saved_where_the_login_says(cli, monkeypatch):
+    with serving() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        answer = cli("dashboard", "--project", "toys")
+        assert answer.code == 0, answer.err
+        (view,) = server.views
+        assert (view["entityName"], view["projectName"]) == ("lab", "toys")
+        sections = json.loads(view["spec"])["section"]["panelBankConfig"]["sections"]
+        assert [section["name"] for section in sections] == list(SECTIONS)
+        assert f"{server.url}/lab/toys" in answer.out
 
 
 @needs_package

@@ -34,6 +34,7 @@ class Server(ThreadingHTTPServer):
         self.uploads: dict[str, bytes] = {}
         self.artifacts: list[dict[str, Any]] = []
         self.alerts: list[dict[str, Any]] = []
+        self.views: list[dict[str, Any]] = []  # workspaces
         self.finished: set[str] = set()
         self.failing = threading.Event()  # every answer is an error from now on
         self.dies_at = ""  # an operation of GraphQL, or "file_stream": it is answered, and then nothing is
@@ -128,6 +129,11 @@ class _Handler(BaseHTTPRequestHandler):
             return {"upsertBucket": {"bucket": {**bucket, "config": "{}", "historyLineCount": 0}, "inserted": True}}
         if name == "Viewer":
             return {"viewer": {"id": "u", "username": "user", "entity": "lab", "flags": "{}", "teams": {"edges": []}}}
+        if name == "GetDefaultEntity":
+            return {"viewer": {"id": "u", "entity": "lab"}}
+        if name == "UpsertView2":
+            self.server.views.append(given)
+            return {"upsertView": {"view": {**given, "id": "v", "spec": given["spec"]}, "inserted": True}}
         if name == "CreateArtifact":
             self.server.artifacts.append(given["input"])
             number = f"artifact-{len(self.server.artifacts)}"

@@ -50,6 +50,8 @@ _ENVIRONMENT = frozenset(
     {"HOME", "PATH", "LANG", "LC_ALL", "TMPDIR", "NETRC", "PYTHONPATH", "SSL_CERT_FILE", "SSL_CERT_DIR"}
 )
 _ENVIRONMENT_PREFIXES = ("WANDB_", "XDG_", "REQUESTS_")
+# The service of a process that uses W&B itself, a notebook say: a tracker that joined it would end with it.
+_OF_OTHERS = frozenset({"WANDB_SERVICE"})
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 
 
@@ -182,7 +184,8 @@ def environment(run_dir: Path) -> dict[str, str]:
     found = {
         name: value
         for name, value in os.environ.items()
-        if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES) or name.lower() in _PROXIES
+        if (name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES) or name.lower() in _PROXIES)
+        and name not in _OF_OTHERS
     }
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # tables wait there to be sent: keep them with the run
         found.setdefault(name, str((run_dir / "wandb" / "data").resolve()))

@@ -96,6 +96,11 @@ def test_an_online_run_arrives_whole_with_its_alert(server, tmp_path):
     assert [alert["text"].split(":")[0] for alert in server.alerts] == ["gain"]
 
 
+def test_a_service_that_another_process_has_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/nowhere")
+    assert track(tmp_path / "run", "offline").startswith("kept offline")
+
+
 def test_an_offline_run_is_sent_later_and_once(server, tmp_path, cli):
     note = track(tmp_path / "run", "offline")
     assert note.startswith("kept offline; send it with: selfimprove sync ")

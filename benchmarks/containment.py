@@ -47,7 +47,7 @@ HUNDRED = 100  # percentiles
 LEVEL = 0.95  # of intervals
 
 
-def several(text: str) -> int:
+def at_least_two(text: str) -> int:
     """A number of measurements that has percentiles."""
     if (number := int(text)) < 2:
         raise argparse.ArgumentTypeError(f"got {number}; at least 2: percentiles of fewer are none")
@@ -59,11 +59,15 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="selfimprove benchmark containment", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--pairs", type=several, default=100, help="pairs of trainings (default %(default)s)")
+    parser.add_argument("--pairs", type=at_least_two, default=100, help="pairs of trainings (default %(default)s)")
     parser.add_argument("--steps", type=int, default=150, help="steps of each training (default %(default)s)")
-    parser.add_argument("--starts", type=several, default=50, help="workers started (default %(default)s)")
-    parser.add_argument("--kills", type=several, default=50, help="times the switch is thrown (default %(default)s)")
-    parser.add_argument("--silences", type=several, default=10, help="workers that fall silent (default %(default)s)")
+    parser.add_argument("--starts", type=at_least_two, default=50, help="workers started (default %(default)s)")
+    parser.add_argument(
+        "--kills", type=at_least_two, default=50, help="times the switch is thrown (default %(default)s)"
+    )
+    parser.add_argument(
+        "--silences", type=at_least_two, default=10, help="workers that fall silent (default %(default)s)"
+    )
     parser.add_argument("--outer-layer", default="auto", choices=("auto", "off"), help="namespaces around the workers")
     parser.add_argument("--results", type=Path, default=FOLDER, help="folder of the summary")
     chosen = parser.parse_args(arguments)

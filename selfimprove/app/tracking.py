@@ -51,7 +51,7 @@ _ENVIRONMENT = frozenset(
 )
 _ENVIRONMENT_PREFIXES = ("WANDB_", "XDG_", "REQUESTS_")
 # The service of a process that uses W&B itself, a notebook say: a tracker that joined it would end with it.
-_OF_OTHERS = frozenset({"WANDB_SERVICE"})
+_OF_OTHERS = "WANDB_SERVICE"
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 
 
@@ -185,7 +185,7 @@ def environment(run_dir: Path) -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if (name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES) or name.lower() in _PROXIES)
-        and name not in _OF_OTHERS
+        and name != _OF_OTHERS
     }
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):  # tables wait there to be sent: keep them with the run
         found.setdefault(name, str((run_dir / "wandb" / "data").resolve()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -83,7 +84,8 @@ class User:
         try:
             output, _ = process.communicate(timeout=1100)
         finally:
-            process.kill()
+            if process.poll() is None:  # with what make has started
+                os.killpg(process.pid, signal.SIGKILL)
         assert process.returncode in expect, output[-6000:]
         return output
 

@@ -149,14 +149,11 @@ def _tables(report: Report) -> dict[str, Any]:
 
 
 def _kept_rows(report: Report) -> tuple[Candidate, ...]:
-    """All candidates; for very long runs those that the tree leads to and the best, so that the page stays small."""
+    """All candidates; for very long runs those of the tree, the promoted among them, and the best beside them."""
     if len(report.candidates) <= MAX_TABLE_ROWS:
         return report.candidates
     led_to = tree.drawn(report)
-    ranked = sorted(
-        report.candidates,
-        key=lambda c: (c.fate != "promoted", c.name not in led_to, -(c.score.skill if c.score else -1e9)),
-    )
+    ranked = sorted(report.candidates, key=lambda c: (c.name not in led_to, -(c.score.skill if c.score else -1e9)))
     kept = ranked[: max(MAX_TABLE_ROWS, len(led_to))]
     return tuple(sorted(kept, key=lambda c: (c.generation, c.index)))
 

@@ -155,7 +155,8 @@ class Experts:
         """
         cross = self._kernels(distances(points.astype(np.float32), self._points, self._ordered))
         whitened = cross @ self._whitening.swapaxes(1, 2)
-        mean = (whitened @ self._white[:, :, None])[..., 0].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # OpenBLAS 0.3.31 on AVX-512 reads stale stack next to vectors of five
+            mean = (whitened @ self._white[:, :, None])[..., 0].astype(np.float64)
         explained = np.einsum("ept,ept->ep", whitened, whitened).astype(np.float64)
         deviation = np.sqrt(self._scales[:, None] * np.maximum(1.0 - explained, 1e-6))
         return self._figures(mean, deviation)

@@ -1,7 +1,8 @@
 """The black-box objectives by name, and their split into a half for development and a final one.
 
 The split was drawn once, before anything was measured, by ``python -m benchmarks.black_box_suite``; whole families go
-to one half.
+to one half. What is chosen after the final half was looked at is tried on the ``second`` final objectives, of families
+that are in neither half.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from typing import Any
 from benchmarks import black_box_binary as binary
 from benchmarks import black_box_categorical as choices
 from benchmarks import black_box_mixed as mixed
+from benchmarks import black_box_second as second
 from benchmarks.black_box import Objective
 from selfimprove.errors import ConfigError
 
 SPLIT = Path(__file__).with_name("black_box_split.json")
 HALVES = ("development", "final")
+SECOND = "second"
+FINAL = (HALVES[1], SECOND)  # run once, from a committed freeze
 SPLIT_SEED = 20261127
 KINDS = ("binary", "categorical", "mixed")
 
@@ -49,6 +53,21 @@ VESSEL = (
     "mixed",
     "Sandgren 1990, J. Mech. Des. 112:223; optimum: Yang et al. 2013, arXiv 1403.7793",
 )
+
+HIFF = ("hiff", "binary", "Watson, Hornby & Pollack 1998, PPSN V")
+ROYAL_ROAD = ("royal road", "binary", "Mitchell, Forrest & Holland 1992, ECAL")
+INDEPENDENT_SET = ("independent set", "binary", "Karp 1972; with penalties, Baeck & Khuri 1994, IEEE WCCI")
+SET_COVER = ("set cover", "binary", "Karp 1972; Beasley 1987, Eur. J. Oper. Res. 31:85")
+FOLDING = ("hp folding", "categorical", "Lau & Dill 1989, Macromolecules 22:3986")
+MASTERMIND = ("mastermind", "categorical", "Doerr et al. 2016, J. ACM 63:42")
+TOUR = ("tour", "categorical", "Grefenstette et al. 1985, ICGA (ordinal representation)")
+RASTRIGIN = ("rastrigin", "mixed", "Rastrigin 1974; integers as in Tusar et al. 2019, GECCO")
+GRIEWANK = ("griewank", "mixed", "Griewank 1981, J. Optim. Theory Appl. 34:11")
+ELLIPSOID = ("ellipsoid", "mixed", "Hansen et al. 2009, INRIA RR-6829 (f10); integers as in Tusar et al. 2019, GECCO")
+SCHWEFEL = ("schwefel", "mixed", "Schwefel 1981, Numerical Optimization of Computer Models")
+GEAR_TRAIN = ("gear train", "mixed", "Sandgren 1990, J. Mech. Des. 112:223")
+SHEKEL = ("shekel", "mixed", "Shekel 1971; Dixon & Szego 1978, Towards Global Optimisation 2")
+REDUCER = ("speed reducer", "mixed", "Golinski 1970, J. Mech. 5:287")
 
 ALL = (
     Objective("nk-16-3", *NK, 0.0, partial(binary.nk_landscape, n=16, k=3)),
@@ -86,17 +105,38 @@ ALL = (
     Objective("michalewicz-mixed", *MICHALEWICZ, 0.0, mixed.michalewicz),
     Objective("pressure-vessel", *VESSEL, 0.0, mixed.pressure_vessel),
 )
-OBJECTIVES = {objective.name: objective for objective in ALL}
+SECOND_FINAL = (
+    Objective("hiff-16", *HIFF, 0.0, second.hiff),
+    Objective("royal-road-24", *ROYAL_ROAD, 0.0, second.royal_road),
+    Objective("independent-set-18", *INDEPENDENT_SET, 0.0, second.independent_set),
+    Objective("independent-set-16-noisy", *INDEPENDENT_SET, 0.1, partial(second.independent_set, n=16)),
+    Objective("set-cover-18", *SET_COVER, 0.0, second.set_cover),
+    Objective("folding-12", *FOLDING, 0.0, second.folding),
+    Objective("folding-10-noisy", *FOLDING, 0.1, partial(second.folding, length=10)),
+    Objective("mastermind-12-noisy", *MASTERMIND, 0.1, second.mastermind),
+    Objective("tour-8", *TOUR, 0.0, second.tour),
+    Objective("rastrigin-mixed", *RASTRIGIN, 0.0, second.rastrigin),
+    Objective("rastrigin-mixed-noisy", *RASTRIGIN, 0.1, partial(second.rastrigin, n=2)),
+    Objective("griewank-mixed", *GRIEWANK, 0.0, second.griewank),
+    Objective("ellipsoid-mixed-noisy", *ELLIPSOID, 0.1, second.ellipsoid),
+    Objective("schwefel-mixed", *SCHWEFEL, 0.0, second.schwefel),
+    Objective("gear-train", *GEAR_TRAIN, 0.0, second.gear_train),
+    Objective("shekel-mixed", *SHEKEL, 0.0, second.shekel),
+    Objective("speed-reducer", *REDUCER, 0.0, second.speed_reducer),
+)
+OBJECTIVES = {objective.name: objective for objective in (*ALL, *SECOND_FINAL)}
 
 
 def half(name: str) -> tuple[Objective, ...]:
-    """The objectives of a half, in the order of the list.
+    """The objectives of a half, or the second final ones, in the order of the list.
 
     Raises:
-        ConfigError: a name that is no half.
+        ConfigError: another name.
     """
+    if name == SECOND:
+        return SECOND_FINAL
     if name not in HALVES:
-        raise ConfigError("choose a half of the objectives", name, " or ".join(HALVES))
+        raise ConfigError("choose a half of the objectives", name, " or ".join((*HALVES, SECOND)))
     members = split_file()[name]
     return tuple(objective for objective in ALL if objective.name in members)
 

@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from benchmarks.black_box_suite import FINAL
 from benchmarks.setting import ROOT
 from selfimprove.errors import ConfigError
 
@@ -61,17 +62,17 @@ class Freeze:
 
 
 def refuse_other_rows(half: str, freeze: Freeze | None, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse the final half without a freeze, and rows of two freezes in one folder.
+    """Refuse a final half without a freeze, and rows of two freezes in one folder.
 
     Raises:
         ConfigError: says which.
     """
-    if half == "final" and freeze is None:
+    if half in FINAL and freeze is None:
         remedy = "commit a freeze with the keys " + ", ".join(KEYS)
-        raise ConfigError("run the final half", "no freeze", "--freeze FILE, a committed one", remedy)
+        raise ConfigError(f"run the {half} half", "no freeze", "--freeze FILE, a committed one", remedy)
     others = sorted({str(row.get("freeze")) for row in rows} - {str(freeze.digest if freeze else None)})
     if others:
-        remedy = "the final half is run once: for another freeze, say so and choose another folder"
+        remedy = "a final half is run once: for another freeze, say so and choose another folder"
         raise ConfigError("add rows to the folder", ", ".join(others), "rows of this freeze alone", remedy)
 
 

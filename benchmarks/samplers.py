@@ -3,8 +3,8 @@
 Every sampler meets the same instances, the same startup trials and, evaluation by evaluation, the same noise. A row is
 one sampler on one objective with one seed: the noise-free value of its incumbent, which is chosen by what was observed.
 A name may carry settings, as in ``evolution:population=40,tournament=10``: so the baselines were tuned, on the
-development half alone and on seeds of their own. The final half runs only with ``--freeze``, a committed file that
-says what is fixed. An interrupted study goes on where it stopped.
+development half alone and on seeds of their own. A final half runs only with ``--freeze``, a committed file that says
+what is fixed. An interrupted study goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from benchmarks.black_box import Instance, Objective, active, random_search
-from benchmarks.black_box_suite import HALVES, OBJECTIVES, half
+from benchmarks.black_box_suite import HALVES, OBJECTIVES, SECOND, half
 from benchmarks.sampler_freeze import Freeze, refuse_other_rows
 from benchmarks.sampler_names import SAMPLERS, build
 from benchmarks.samplers_summary import write_summary
@@ -167,7 +167,12 @@ def _rounded(value: float) -> float:
 def _parser() -> argparse.ArgumentParser:
     known = ", ".join(SAMPLERS)
     parser = argparse.ArgumentParser(prog="selfimprove study samplers", description=__doc__)
-    parser.add_argument("--half", choices=HALVES, default=HALVES[0], help="of the objectives (default %(default)s)")
+    parser.add_argument(
+        "--half",
+        choices=(*HALVES, SECOND),
+        default=HALVES[0],
+        help="of the objectives, or the second final ones (default %(default)s)",
+    )
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), metavar="NAME", help=f"default: {known}")
     parser.add_argument("--seeds", type=int, default=10, help="how many (default %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default %(default)s)")

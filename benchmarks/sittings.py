@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psutil
 
 from benchmarks.setting import commit, machine
 from selfimprove.containment.keys import SigningKey, state_dir
@@ -90,5 +94,25 @@ def run_paired(
             print(in_a_word(*cell, row), flush=True)
         return row is not None
 
-    with ThreadPoolExecutor(chosen.processes) as pool:
+    with _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:
         return all(list(pool.map(one, missing)))
+
+
+@contextmanager
+def _ending_together() -> Iterator[None]:
+    """SIGTERM, which unlike Ctrl-C reaches this process alone, ends the runs as well: each saves itself."""
+
+    def end(number: int, frame: object) -> None:
+        for run in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                run.terminate()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

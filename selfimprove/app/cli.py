@@ -138,7 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_python()
         return _dispatch(words)
     except KeyboardInterrupt:
-        print("selfimprove: interrupted; go on with: selfimprove resume", file=sys.stderr)
+        how = "the same command" if words[0] in ("benchmark", "study") else "selfimprove resume"
+        print(f"selfimprove: interrupted; go on with: {how}", file=sys.stderr)
         return 130
     except Interrupted as error:
         return _fail(error, 130)

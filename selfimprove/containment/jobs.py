@@ -93,12 +93,22 @@ class Completed:
 
 @dataclass(frozen=True)
 class Exceeded:
-    """The worker went over a limit and was killed; ``limit`` is a field of `JobLimits`, or ``event_bytes``."""
+    """The worker went over a limit and was killed.
+
+    Args:
+        limit: a field of `JobLimits`, or ``event_bytes``.
+        value: that was found.
+        bound: that it is over.
+        usage: what it used until then.
+        starved: the limit is on time that passes, and for more than half of it the worker was given no processor: it
+            slept, or the machine had other things to do, such as to find memory.
+    """
 
     limit: str
     value: float
     bound: float
     usage: Usage
+    starved: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from selfimprove.containment.launcher import ZygoteHandle
 
 READ_BYTES: Final = 128 * 1024  # most bytes taken from one worker before the others get their turn
 WORKER_ERROR_BYTES: Final = 16 * 1024
+STARVED: Final = 0.5  # processors below which a worker that ran out of time was starved of them
 
 _MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
 _ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc")
@@ -53,6 +54,7 @@ class WorkerHandle:
         self.pidfd = -1
         self.exit: ExitReport | None = None
         self.exceeded: tuple[str, float, float] | None = None
+        self.starved = False  # most of the time that it went over a limit on time with
         self.killed = False
         self.requested = now
         self.let_go = 0.0  # when it was told to start; 0 = not yet
@@ -66,6 +68,7 @@ class WorkerHandle:
         self._gpu_bytes = 0
         self._private_at_start = 0
         self._cpu_at_start = 0.0  # of a process that was not forked: its imports are no part of the job
+        self._cpu_at_sign = (0.0, 0.0)  # its last sign of life, and the processor time that was found next
         self._pid = 0
         self._wall_seconds = 0.0
         with contextlib.ExitStack() as stack:
@@ -129,6 +132,7 @@ class WorkerHandle:
         self._private_at_start = metering.private_bytes(self._pid)
         self._cpu_at_start, _ = metering.cpu_and_resident(self._pid)
         self.let_go = self.last_heard = now
+        self._cpu_at_sign = (now, self._cpu_at_start)
         with contextlib.suppress(BrokenPipeError):
             os.write(self._go, b"g")
         self._close_go()
@@ -201,6 +205,8 @@ class WorkerHandle:
         self._wall_seconds, self._gpu_bytes = now - self.let_go, max(self._gpu_bytes, on_gpu.get(self._pid, 0))
         added = max(0, metering.private_bytes(self._pid) - self._private_at_start)
         written = sum(os.fstat(fd).st_size for fd in self._outputs.values())
+        if self.last_heard > self._cpu_at_sign[0]:
+            self._cpu_at_sign = (self.last_heard, self._cpu_seconds)
         for name, value, bound in (
             ("wall_seconds", now - self.let_go, limits.wall_seconds),
             ("cpu_seconds", self._cpu_seconds - self._cpu_at_start, limits.cpu_seconds),
@@ -210,6 +216,8 @@ class WorkerHandle:
             ("silence_seconds", now - self.last_heard, limits.silence_seconds),
         ):
             if value > bound and not metering.is_dead(self.pidfd):
+                before = {"wall_seconds": self._cpu_at_start, "silence_seconds": self._cpu_at_sign[1]}
+                self.starved = name in before and self._cpu_seconds - before[name] < STARVED * value
                 self.exceed(name, value, bound)
                 return
 
@@ -245,7 +253,7 @@ class WorkerHandle:
             pass
         usage, limits = self.usage, self.job.limits
         if self.exceeded is not None:
-            return Exceeded(*self.exceeded, usage)
+            return Exceeded(*self.exceeded, usage, self.starved)
         if self._protocol_error is not None:
             return Invalid(self._protocol_error, usage)
         if self.exit is None:

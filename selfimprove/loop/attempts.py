@@ -1,10 +1,10 @@
-"""Second attempts: a job whose process was killed by somebody else is run once more, alone.
+"""Second attempts: a job whose end may have been the machine's doing is run once more, alone.
 
 A candidate that raises, overruns or breaks the protocol has shown what it is worth. One whose process was killed from
-outside, or whose zygote died under it, has shown nothing: what happened says something about the machine, and must not
-decide a lineage. Alone, because the likeliest killer is a kernel that ran out of memory for several at once. What the
-dead-man's switch killed is never the job's doing, however often it happens, nor is what a scheduler took the machine
-away from: that is run until it ends by itself.
+outside, whose zygote died under it, or that ran out of time without a processor to use it, has shown nothing: what
+happened says something about the machine, and must not decide a lineage. Alone, because the likeliest cause is a kernel
+that ran out of memory for several at once. What the dead-man's switch killed is never the job's doing, however often it
+happens, nor is what a scheduler took the machine away from: that is run until it ends by itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeGuard
 
-from selfimprove.containment.supervisor import Crashed, Job, Outcome
+from selfimprove.containment.supervisor import Crashed, Exceeded, Job, Outcome
 from selfimprove.errors import LimitReached
 from selfimprove.executors.executor import Executor
 
@@ -24,7 +24,7 @@ def attempt(
     on_start: Callable[[int], object] | None = None,
     on_killed: Callable[[int], bool] | None = None,
 ) -> Iterator[tuple[int, Outcome]]:
-    """Run jobs as ``Executor.run`` does, the killed ones a second time when the others are done.
+    """Run jobs as ``Executor.run`` does, the killed and the starved ones a second time when the others are done.
 
     Args:
         executor: runs them.
@@ -70,7 +70,13 @@ def attempt(
 
 
 def _blameless(outcome: Outcome) -> bool:
-    return isinstance(outcome, Crashed) and (outcome.killed or outcome.zygote_died)
+    match outcome:
+        case Crashed():
+            return outcome.killed or outcome.zygote_died
+        case Exceeded():
+            return outcome.starved
+        case _:
+            return False
 
 
 def _never_its_doing(outcome: Outcome) -> TypeGuard[Crashed]:

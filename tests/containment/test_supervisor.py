@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from selfimprove.containment import worker as workers
 from selfimprove.containment.sandbox.backend import ZygoteSpec
 from selfimprove.containment.supervisor import (
     Completed,
@@ -110,6 +111,17 @@ def test_a_worker_over_a_limit_is_ended(
     assert outcome.limit == exceeded
     assert outcome.value >= outcome.bound
     assert outcome.usage.wall_seconds < 5
+
+
+@pytest.mark.parametrize("limit", ["silence_seconds", "wall_seconds"])
+@pytest.mark.parametrize(("op", "starved"), [("sleep", True), ("stop", True), ("burn", False)])
+def test_a_worker_that_ran_out_of_time_says_whether_it_had_a_processor(
+    op: str, starved: bool, limit: str, supervisor: Supervisor, make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "STARVED", 0.02)  # a busy machine may give half a processor to nobody
+    outcome = outcome_of(supervisor, make_job(op, limits={limit: 0.5, "cpu_seconds": 60}, seconds=60, quiet=True))
+    assert isinstance(outcome, Exceeded)
+    assert (outcome.limit, outcome.starved) == (limit, starved)
 
 
 def test_signs_of_life_keep_a_slow_worker_alive(supervisor: Supervisor, make_job: Any) -> None:

@@ -179,7 +179,8 @@ def test_a_candidate_whose_loss_runs_away_has_diverged(eventful: Story) -> None:
 def test_whoever_fails_at_a_stage_gets_no_permit_for_another(eventful: Story) -> None:
     for index in range(len(HONEST), len(FIRST)):
         permitted = [body["key"] for body in eventful.bodies("permit") if body["key"].startswith(f"g001/c{index:02d}/")]
-        assert permitted == [f"g001/c{index:02d}/s0@{eventful.outcome(f'g001/c{index:02d}/s0')['stage']}"]
+        attempts = 2 if FIRST[index] == UNRULY[list(DEEDS).index("sleep")] else 1  # the machine may have stood still
+        assert permitted == [f"g001/c{index:02d}/s0@{eventful.outcome(f'g001/c{index:02d}/s0')['stage']}"] * attempts
 
 
 def test_the_scores_of_the_others_are_as_if_nothing_had_happened(eventful: Story, uneventful: Story) -> None:
@@ -203,10 +204,10 @@ def test_the_first_generation_counts_its_failures(eventful: Story) -> None:
 
 
 def test_every_slice_is_charged_whole_and_once(eventful: Story) -> None:
-    granted = {body["key"]: body["flops"] for body in eventful.bodies("permit")}
+    granted = [(body["key"], body["flops"]) for body in eventful.bodies("permit")]
     charged = [(body["key"], body["flops"]) for body in eventful.bodies("charge")]
-    assert sorted(charged) == sorted(granted.items())
-    assert eventful.summary.charged_flops == sum(granted.values())
+    assert sorted(charged) == sorted(granted)
+    assert eventful.summary.charged_flops == sum(flops for _, flops in granted)
 
 
 def test_what_a_worker_says_cannot_fill_the_ledger(eventful: Story) -> None:

@@ -11,7 +11,7 @@ import pytest
 from selfimprove.archive.ledger import Entry, Ledger
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.keys import SigningKey
-from selfimprove.containment.supervisor import Completed, Crashed, Job, JobLimits, Outcome, Usage
+from selfimprove.containment.supervisor import Completed, Crashed, Exceeded, Job, JobLimits, Outcome, Usage
 from selfimprove.loop.attempts import attempt
 from selfimprove.loop.journal import Journal
 from selfimprove.loop.recovery import elapsed_seconds, settle_open
@@ -20,7 +20,9 @@ LIMITS = JobLimits(1, 1, 1, 1, 1)
 DONE = Completed({}, {}, Usage())
 KILLED = Crashed("killed by SIGKILL", Usage(), killed=True)
 ORPHANED = Crashed("its zygote died", Usage(), zygote_died=True)
+STARVED = Exceeded("silence_seconds", 31.0, 30.0, Usage(), starved=True)
 RAISED = Crashed("ValueError", Usage())
+OVERRAN = Exceeded("wall_seconds", 121.0, 120.0, Usage())
 
 
 class Scripted:
@@ -56,7 +58,7 @@ def attempted(
     return {keys[index]: outcome for index, outcome in found.items()}, supervisor.batches, started
 
 
-@pytest.mark.parametrize("fate", [KILLED, ORPHANED])
+@pytest.mark.parametrize("fate", [KILLED, ORPHANED, STARVED])
 def test_killed_jobs_are_run_again_one_by_one_after_the_others(fate: Outcome) -> None:
     found, batches, started = attempted({"a": [fate, DONE], "b": [DONE], "c": [fate, DONE]})
     assert found == {"a": DONE, "b": DONE, "c": DONE}
@@ -68,8 +70,9 @@ def test_the_second_death_is_the_outcome() -> None:
     assert attempted({"a": [KILLED, KILLED]})[0] == {"a": KILLED}
 
 
-def test_a_job_that_crashed_by_itself_has_one_attempt() -> None:
-    assert attempted({"a": [RAISED]})[:2] == ({"a": RAISED}, [["a"]])
+@pytest.mark.parametrize("fate", [RAISED, OVERRAN])
+def test_a_job_that_failed_by_itself_has_one_attempt(fate: Outcome) -> None:
+    assert attempted({"a": [fate]})[:2] == ({"a": fate}, [["a"]])
 
 
 def test_nothing_is_run_again_that_the_account_of_lost_work_does_not_cover() -> None:

@@ -45,7 +45,8 @@ def sleep(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
 
 def burn(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
     while True:
-        emit({"zygote": os.getppid(), "pid": os.getpid()})
+        if not job.get("quiet"):
+            emit({"zygote": os.getppid(), "pid": os.getpid()})
         sum(range(100_000))
 
 

@@ -16,6 +16,21 @@ with contextlib.suppress(ModuleNotFoundError):  # the engine's own tests run wit
     settings.load_profile("unhurried")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the worker: products this small collapse when two threads share a busy core."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ModuleNotFoundError):
+            import torch
+
+            torch.set_num_threads(1)
+        with contextlib.suppress(ModuleNotFoundError):
+            from threadpoolctl import threadpool_limits
+
+            stack.enter_context(threadpool_limits(limits=1))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def close_figures() -> Iterator[None]:
     """pyplot keeps every figure until it is told not to, and warns at twenty, however many tests those come from."""

@@ -20,6 +20,7 @@ from selfimprove.nets.prices import (
     FEATURE,
     GATE,
     JOIN,
+    KEPT,
     NORM,
     NORMS,
     POSITIONS,
@@ -220,7 +221,7 @@ class BlockPrice:
         block, width = self.block, self.architecture.width
         total = width * (2 * len(self.norms) + 2 * len(self._joins) + 2 * self._shifts)
         total += width * len(self._mixers) * (self.architecture.residual_scale == "learned")
-        total += 2 * self.inner * max(CHANNEL_MATRICES[block.channel] - 1, 0) + self.inner * (block.channel == "moe")
+        total += self.inner * KEPT[block.channel]
         if block.mixer == "short_conv":
             total += 6 * width
         if not block.attends:

@@ -66,6 +66,17 @@ CHANNEL_MATRICES: Final = {
     "none": 0,
 }
 """Channel mixers, and how many width-by-inner matrices each one has."""
+KEPT: Final = {
+    "relu": 1,
+    "relu2": 2,
+    "gelu": 2,
+    "silu": 2,
+    "swiglu": 4,
+    "geglu": 4,
+    "moe": 3,
+    "none": 0,
+}
+"""Of one inner number, what is kept for the backward pass: ReLU needs its result alone, which is kept anyway."""
 SOFTCAP: Final = (COSTLY + 2) + 5
 EMBEDDING: Final = 1  # the look-up is free; its backward pass adds
 HEAD: Final = 1  # of each prediction head beside the first: its gradient is added to theirs

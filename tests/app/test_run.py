@@ -15,22 +15,34 @@ import pytest
 
 FAKE = Path(__file__).with_name("fake_loop.py")
 MICRO = ("run", "debug=micro")
+PATIENCE = 100.0  # seconds for what takes two: a busy machine is no failure
 
 
-def start(folder, *words, step="0.1"):
-    """The command line with the fake loop, as a process of its own."""
-    environment = {**os.environ, "FAKE_STEP": step}
-    return subprocess.Popen(
-        [sys.executable, str(FAKE), *words],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def start():
+    """Starts the command line with the fake loop, as a process of its own, which does not survive the test."""
+    processes = []
+
+    def begin(folder, *words, step="0.1"):
+        environment = {**os.environ, "FAKE_STEP": step}
+        process = subprocess.Popen(
+            [sys.executable, str(FAKE), *words],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
-def wait_for_ledger(folder, kind, seconds=20.0):
+def wait_for_ledger(folder, kind, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for ledger in folder.glob("runs/*/*/ledger.jsonl"):
@@ -151,50 +163,52 @@ def test_an_observer_that_fails_does_not_end_the_run(cli, monkeypatch):
     assert cli(*MICRO).code == 0
 
 
-def test_the_first_interrupt_finishes_the_step_and_says_how_to_resume(tmp_path):
+def test_the_first_interrupt_finishes_the_step_and_says_how_to_resume(tmp_path, start):
     process = start(tmp_path, *MICRO, "generations=50")
     folder = wait_for_ledger(tmp_path, "score")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert f"selfimprove resume {folder.relative_to(tmp_path)}" in out
     assert "Press Ctrl-C again" in err
     assert "Traceback" not in err
 
 
-def test_the_second_interrupt_stops_at_once(tmp_path):
+def test_the_second_interrupt_stops_at_once(tmp_path, start):
     process = start(tmp_path, *MICRO, "generations=50", step="30")
     wait_for_ledger(tmp_path, "run")
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    assert any("Press Ctrl-C again" in line for line in process.stderr)  # two at once would be one
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - begun < 25  # the step takes 30
     assert process.returncode == 130, err
     assert "selfimprove resume" in err
     assert "Traceback" not in err
 
 
-def test_an_interrupt_ends_a_sweep(tmp_path):
+def test_an_interrupt_ends_a_sweep(tmp_path, start):
     process = start(tmp_path, *MICRO, "-m", "seed=1,2", "generations=50")
     wait_for_ledger_of_sweep(tmp_path)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert len(list(tmp_path.glob("runs/*/*/*/ledger.jsonl"))) == 1
 
 
 def wait_for_ledger_of_sweep(folder):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and not list(folder.glob("runs/*/*/0/ledger.jsonl")):
         time.sleep(0.02)
 
 
-def test_halt_stops_a_running_run(tmp_path, cli):
+def test_halt_stops_a_running_run(tmp_path, cli, start):
     process = start(tmp_path, *MICRO, "generations=50")
     wait_for_ledger(tmp_path, "score")
     answer = cli("halt", "--reason", "smoke")
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENCE)
     assert answer.code == 0, answer.err
     assert "--clear-halt" in answer.out
     assert process.returncode == 4, err

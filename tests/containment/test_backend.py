@@ -135,9 +135,10 @@ class TestEveryBackend:
         self, backend: SandboxBackend, outermost: bool, make_supervisor: Any, make_job: Any
     ) -> None:
         doomed: list[psutil.Process] = []
+        strangers = set(family())
 
         def kill(event: dict[str, Any]) -> None:
-            doomed.extend(family())
+            doomed.extend(process for process in family() if process not in strangers)
             (doomed[0] if outermost else from_outside(event["zygote"])).kill()
 
         with make_supervisor(backend=backend, workers=1) as supervisor:
@@ -151,12 +152,12 @@ class TestEveryBackend:
     def test_from_the_kill_to_the_last_death_it_takes_less_than_a_quarter_of_a_second(
         self, backend: SandboxBackend, kind: str, make_supervisor: Any, make_job: Any
     ) -> None:
-        seconds = []
+        seconds, strangers = [], set(family())
         for _ in range(3):
             with make_supervisor(backend=backend, zygotes={"test": KINDS[kind]}) as supervisor:
                 jobs = [make_job("burn")] * (2 if kind == "fork" else 1)
                 seconds.append(seconds_to_kill(supervisor, jobs))
-                assert family() == []
+                assert set(family()) <= strangers
         assert statistics.median(seconds) < KILL_SECONDS
 
     @pytest.mark.parametrize("kind", KINDS)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from threadpoolctl import threadpool_limits
 
 from interp.bench import Plan
 from selfimprove.genome.architecture import Architecture
@@ -56,14 +55,6 @@ def build_shaken(architecture: Architecture, seed: int = 0) -> Transformer:
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     return model
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in the worker: products this small collapse when two threads share a busy core."""
-    torch.set_num_threads(1)
-    with threadpool_limits(limits=1):
-        yield
 
 
 @pytest.fixture

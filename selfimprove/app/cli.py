@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_python()
         return _dispatch(words)
     except KeyboardInterrupt:
-        how = "the same command" if words[0] in ("benchmark", "study") else "selfimprove resume"
+        how = "the same command" if words[:1] in (["benchmark"], ["study"]) else "selfimprove resume"
         print(f"selfimprove: interrupted; go on with: {how}", file=sys.stderr)
         return 130
     except Interrupted as error:

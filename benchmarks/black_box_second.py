@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import permutations
 
@@ -34,11 +34,11 @@ SHEKEL_CENTERS = (
 
 def hiff(seed: int, *, levels: int = 4) -> Instance:
     """What is missing to the best hierarchical if-and-only-if: blocks of 2, 4, 8, ... equal bits count their size."""
-    rng, n = rng_of(seed, "hiff"), 2**levels
-    mask, order = rng.integers(0, 2, n).tolist(), rng.permutation(n).tolist()
+    n = 2**levels
+    scattered = _scattered(rng_of(seed, "hiff"), n)
 
     def value(x: Sequence[int]) -> float:
-        bits, missing = [x[i] != mask[i] for i in order], 0
+        bits, missing = scattered(x), 0
         for size in (2**level for level in range(1, levels + 1)):
             missing += sum(size for at in range(0, n, size) if len(set(bits[at : at + size])) > 1)
         return float(missing)
@@ -48,14 +48,20 @@ def hiff(seed: int, *, levels: int = 4) -> Instance:
 
 def royal_road(seed: int, *, blocks: int = 8, length: int = 3) -> Instance:
     """Bits of the royal road's blocks that are not complete; masked and scattered."""
-    rng, n = rng_of(seed, "royal road"), blocks * length
-    mask, order = rng.integers(0, 2, n).tolist(), rng.permutation(n).tolist()
+    n = blocks * length
+    scattered = _scattered(rng_of(seed, "royal road"), n)
 
     def value(x: Sequence[int]) -> float:
-        bits = [x[i] != mask[i] for i in order]
+        bits = scattered(x)
         return float(sum(length for at in range(0, n, length) if not all(bits[at : at + length])))
 
     return Instance(categorical(n), value, 0.0)
+
+
+def _scattered(rng: np.random.Generator, n: int) -> Callable[[Sequence[int]], list[bool]]:
+    """What a hidden mask and a hidden order make of ``n`` bits."""
+    mask, order = rng.integers(0, 2, n).tolist(), rng.permutation(n).tolist()
+    return lambda x: [x[i] != mask[i] for i in order]
 
 
 def independent_set(seed: int, *, n: int = 18, share: float = 0.25) -> Instance:

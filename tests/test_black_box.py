@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from scipy import optimize
 
 from benchmarks import black_box_binary as binary
 from benchmarks import black_box_categorical as choices
@@ -150,6 +151,14 @@ def test_the_second_objectives_have_the_published_optima() -> None:
     assert 10 ** second.gear_train_optimum() == pytest.approx(2.700857e-12, rel=1e-6)
     assert second.shekel_optimum() == pytest.approx(-10.5364, abs=2e-4)  # that of four floats
     assert second.schwefel(0, whole=0, reals=1).optimum == pytest.approx(-418.9828872724)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bottom_of_the_ellipsoid_is_zero_and_where_its_integers_are_whole(seed: int) -> None:
+    found = optimize.minimize(lambda x: math.expm1(second.ellipsoid(seed).function(x)), np.zeros(6), method="BFGS")
+    assert found.fun == pytest.approx(0.0, abs=1e-6)
+    assert found.x[:3] == pytest.approx(np.round(found.x[:3]), abs=1e-3)
+    assert np.abs(found.x).max() <= 5
 
 
 def test_a_fold_counts_contacts_and_never_lies_on_itself() -> None:

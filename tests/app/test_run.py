@@ -15,7 +15,7 @@ import pytest
 
 FAKE = Path(__file__).with_name("fake_loop.py")
 MICRO = ("run", "debug=micro")
-PATIENCE = 100.0  # seconds for what takes two: a busy machine is no failure
+PATIENCE = 100.0  # seconds to wait for a run to have begun
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_the_first_interrupt_finishes_the_step_and_says_how_to_resume(tmp_path, 
     process = start(tmp_path, *MICRO, "generations=50")
     folder = wait_for_ledger(tmp_path, "score")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
     assert f"selfimprove resume {folder.relative_to(tmp_path)}" in out
     assert "Press Ctrl-C again" in err
@@ -181,9 +181,7 @@ def test_the_second_interrupt_stops_at_once(tmp_path, start):
     process.send_signal(signal.SIGINT)
     assert any("Press Ctrl-C again" in line for line in process.stderr)  # two at once would be one
     process.send_signal(signal.SIGINT)
-    begun = time.monotonic()
-    _, err = process.communicate(timeout=PATIENCE)
-    assert time.monotonic() - begun < 25  # the step takes 30
+    _, err = process.communicate(timeout=10)
     assert process.returncode == 130, err
     assert "selfimprove resume" in err
     assert "Traceback" not in err
@@ -193,7 +191,7 @@ def test_an_interrupt_ends_a_sweep(tmp_path, start):
     process = start(tmp_path, *MICRO, "-m", "seed=1,2", "generations=50")
     wait_for_ledger_of_sweep(tmp_path)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
     assert len(list(tmp_path.glob("runs/*/*/*/ledger.jsonl"))) == 1
 
@@ -208,7 +206,7 @@ def test_halt_stops_a_running_run(tmp_path, cli, start):
     process = start(tmp_path, *MICRO, "generations=50")
     wait_for_ledger(tmp_path, "score")
     answer = cli("halt", "--reason", "smoke")
-    _, err = process.communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=20)
     assert answer.code == 0, answer.err
     assert "--clear-halt" in answer.out
     assert process.returncode == 4, err

@@ -93,7 +93,7 @@ def server() -> Iterator[Server]:
 def call(folder: Path, settings: dict[str, str], *words: str) -> tuple[int, str, str]:
     environment = {**os.environ, "SELFIMPROVE_STATE_DIR": str(folder / "state"), **settings}
     command = [sys.executable, "-m", "selfimprove.app.cli", "run", "debug=micro", "device=cpu", *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=560)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
     return done.returncode, done.stdout, done.stderr
 
 

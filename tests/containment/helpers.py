@@ -11,6 +11,7 @@ import psutil
 
 from selfimprove.containment.sandbox.backend import PROPERTIES, NoBackend, ZygoteSpec
 from selfimprove.containment.sandbox.cgroup import Group, Ungrouped
+from selfimprove.containment.supervisor import Job, Outcome, Supervisor
 
 ENTRIES = Path(__file__).parent / "entries"
 ENTRY = "containment_entry"
@@ -66,3 +67,9 @@ class Pretender:
 
     def enclose(self, roles: int, workers: int) -> Group:
         return Ungrouped()
+
+
+def outcome_of(supervisor: Supervisor, job: Job) -> Outcome:
+    """How one job ends."""
+    [(_, outcome)] = supervisor.run([job])
+    return outcome

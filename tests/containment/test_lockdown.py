@@ -11,12 +11,8 @@ from typing import Any
 
 import pytest
 
-from selfimprove.containment.supervisor import Completed, Outcome, Supervisor
-
-
-def outcome_of(supervisor: Supervisor, job: Any) -> Outcome:
-    [(_, outcome)] = supervisor.run([job])
-    return outcome
+from selfimprove.containment.supervisor import Completed, Supervisor
+from tests.containment.helpers import outcome_of
 
 
 def test_a_worker_may_signal_itself(supervisor: Supervisor, make_job: Any) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import psutil
 import pytest
 
-from selfimprove.containment import worker as workers
 from selfimprove.containment.sandbox.backend import ZygoteSpec
 from selfimprove.containment.supervisor import (
     Completed,
@@ -24,16 +23,10 @@ from selfimprove.containment.supervisor import (
     Invalid,
     Job,
     JobLimits,
-    Outcome,
     Supervisor,
 )
 from selfimprove.errors import Halted, Interrupted, RunError
-from tests.containment.helpers import ENTRIES, KINDS
-
-
-def outcome_of(supervisor: Supervisor, job: Job) -> Outcome:
-    [(_, outcome)] = supervisor.run([job])
-    return outcome
+from tests.containment.helpers import ENTRIES, KINDS, outcome_of
 
 
 def grandchildren() -> list[psutil.Process]:
@@ -86,47 +79,6 @@ def test_an_exit_code_is_a_crash_with_the_last_words(supervisor: Supervisor, mak
 
 def test_leaving_without_a_result_is_invalid(supervisor: Supervisor, make_job: Any) -> None:
     assert isinstance(outcome_of(supervisor, make_job("leave", code=0)), Invalid)
-
-
-@pytest.mark.parametrize(
-    ("op", "limits", "exceeded"),
-    [
-        ("sleep", {"silence_seconds": 0.3}, "silence_seconds"),
-        ("stop", {"silence_seconds": 0.3}, "silence_seconds"),
-        ("ignore", {"wall_seconds": 0.3}, "wall_seconds"),
-        ("burn", {"cpu_seconds": 0.3}, "cpu_seconds"),
-        ("allocate", {"memory_bytes": 32 * 2**20}, "memory_bytes"),
-        ("share", {"memory_bytes": 32 * 2**20}, "memory_bytes"),
-        ("write_much", {"output_bytes": 2**20}, "output_bytes"),
-        ("write_sparse", {"output_bytes": 2**20}, "output_bytes"),
-        ("emit_much", {}, "event_bytes"),
-    ],
-)
-def test_a_worker_over_a_limit_is_ended(
-    op: str, limits: dict[str, float], exceeded: str, supervisor: Supervisor, make_job: Any
-) -> None:
-    outputs = ["out"] if op.startswith("write") else []
-    outcome = outcome_of(supervisor, make_job(op, outputs=outputs, limits=limits, seconds=60))
-    assert isinstance(outcome, Exceeded)
-    assert outcome.limit == exceeded
-    assert outcome.value >= outcome.bound
-    assert outcome.usage.wall_seconds < 5
-
-
-@pytest.mark.parametrize("limit", ["silence_seconds", "wall_seconds"])
-@pytest.mark.parametrize(("op", "starved"), [("sleep", True), ("stop", True), ("burn", False)])
-def test_a_worker_that_ran_out_of_time_says_whether_it_had_a_processor(
-    op: str, starved: bool, limit: str, supervisor: Supervisor, make_job: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "STARVED", 0.02)  # a busy machine may give half a processor to nobody
-    outcome = outcome_of(supervisor, make_job(op, limits={limit: 0.5, "cpu_seconds": 60}, seconds=60, quiet=True))
-    assert isinstance(outcome, Exceeded)
-    assert (outcome.limit, outcome.starved) == (limit, starved)
-
-
-def test_signs_of_life_keep_a_slow_worker_alive(supervisor: Supervisor, make_job: Any) -> None:
-    outcome = outcome_of(supervisor, make_job("sleep", seconds=0.6, beat=True, limits={"silence_seconds": 0.3}))
-    assert isinstance(outcome, Completed)
 
 
 def test_a_result_over_its_cap_is_a_crash(supervisor: Supervisor, make_job: Any) -> None:

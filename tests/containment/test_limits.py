@@ -1,0 +1,52 @@
+"""What ends a worker that goes over a limit, and what is said of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from selfimprove.containment import worker
+from selfimprove.containment.supervisor import Completed, Exceeded, Supervisor
+from tests.containment.helpers import outcome_of
+
+
+@pytest.mark.parametrize(
+    ("op", "limits", "exceeded"),
+    [
+        ("sleep", {"silence_seconds": 0.3}, "silence_seconds"),
+        ("stop", {"silence_seconds": 0.3}, "silence_seconds"),
+        ("ignore", {"wall_seconds": 0.3}, "wall_seconds"),
+        ("burn", {"cpu_seconds": 0.3}, "cpu_seconds"),
+        ("allocate", {"memory_bytes": 32 * 2**20}, "memory_bytes"),
+        ("share", {"memory_bytes": 32 * 2**20}, "memory_bytes"),
+        ("write_much", {"output_bytes": 2**20}, "output_bytes"),
+        ("write_sparse", {"output_bytes": 2**20}, "output_bytes"),
+        ("emit_much", {}, "event_bytes"),
+    ],
+)
+def test_a_worker_over_a_limit_is_ended(
+    op: str, limits: dict[str, float], exceeded: str, supervisor: Supervisor, make_job: Any
+) -> None:
+    outputs = ["out"] if op.startswith("write") else []
+    outcome = outcome_of(supervisor, make_job(op, outputs=outputs, limits=limits, seconds=60))
+    assert isinstance(outcome, Exceeded)
+    assert outcome.limit == exceeded
+    assert outcome.value >= outcome.bound
+    assert outcome.usage.wall_seconds < 5
+
+
+@pytest.mark.parametrize("limit", ["silence_seconds", "wall_seconds"])
+@pytest.mark.parametrize(("op", "starved"), [("sleep", True), ("stop", True), ("burn", False)])
+def test_a_worker_that_ran_out_of_time_says_whether_it_had_a_processor(
+    op: str, starved: bool, limit: str, supervisor: Supervisor, make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "STARVED", 0.02)  # a busy machine may give half a processor to nobody
+    outcome = outcome_of(supervisor, make_job(op, limits={limit: 0.5, "cpu_seconds": 60}, seconds=60, quiet=True))
+    assert isinstance(outcome, Exceeded)
+    assert (outcome.limit, outcome.starved) == (limit, starved)
+
+
+def test_signs_of_life_keep_a_slow_worker_alive(supervisor: Supervisor, make_job: Any) -> None:
+    outcome = outcome_of(supervisor, make_job("sleep", seconds=0.6, beat=True, limits={"silence_seconds": 0.3}))
+    assert isinstance(outcome, Completed)

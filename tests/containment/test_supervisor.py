@@ -314,6 +314,24 @@ def test_an_entry_that_cannot_be_warmed_up_is_a_clear_error(make_supervisor: Any
         supervisor.prove()
 
 
+@pytest.mark.parametrize("act", ["open({path!r}, 'w')", "import socket; socket.socket()"])
+@pytest.mark.usefixtures("no_process_left")
+def test_not_a_line_of_an_entrys_package_runs_before_the_lock_down(
+    make_supervisor: Any, tmp_path: Path, act: str
+) -> None:
+    package = tmp_path / "folder" / "someones"
+    package.mkdir(parents=True)
+    (package / "entry.py").write_text("def run(job, inputs, outputs, emit): return {}\n")
+    (package / "__init__.py").write_text("")
+    spec = ZygoteSpec(("someones.entry",), search=(package.parent,))
+    with make_supervisor(zygotes={"test": spec}) as supervisor:
+        supervisor.prove()
+    (package / "__init__.py").write_text(act.format(path=str(tmp_path / "written")) + "\n")
+    with make_supervisor(zygotes={"test": spec}) as supervisor, pytest.raises(RunError, match="PermissionError"):
+        supervisor.prove()
+    assert not (tmp_path / "written").exists()
+
+
 @pytest.mark.usefixtures("no_process_left")
 def test_a_zygote_with_a_second_thread_is_not_forked(make_supervisor: Any) -> None:
     threaded = ZygoteSpec(("containment_warm_up",), path=(ENTRIES,))

@@ -24,6 +24,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -199,15 +200,33 @@ def _describe(error: BaseException) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def package_folders(entries: Sequence[str]) -> tuple[Path, ...]:
-    """Return the source folders of our package and of the entries' top-level packages, importing nothing heavy.
+class Packages:
+    """The top-level packages of the entries, a finder on ``sys.meta_path``.
 
-    The top-level packages are imported here: afterwards the folder that holds them can no longer be listed.
+    They are located before the lock-down, since afterwards the folder that holds them can no longer be listed; not a
+    line of theirs runs before it.
+
+    Raises:
+        ModuleNotFoundError: there is no such package.
     """
-    folders = [Path(next(iter(selfimprove.__path__)))]
-    for top in sorted({entry.partition(".")[0] for entry in entries if "." in entry}):
-        folders += [Path(folder) for folder in importlib.import_module(top).__path__]
-    return tuple(dict.fromkeys(folders))
+
+    def __init__(self, entries: Sequence[str]) -> None:
+        self.specs = {top: _located(top) for top in sorted({one.partition(".")[0] for one in entries if "." in one})}
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        return self.specs.get(name)
+
+    def folders(self) -> tuple[Path, ...]:
+        """Where the sources lie of our own package and of these."""
+        found = [folder for spec in self.specs.values() for folder in spec.submodule_search_locations or ()]
+        return tuple(dict.fromkeys(map(Path, (next(iter(selfimprove.__path__)), *found))))
+
+
+def _located(package: str) -> ModuleSpec:
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    return spec
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -241,7 +260,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.bare:
             process.die_with_parent(options.parent)
         else:
-            folders = (*package_folders(options.entry), *options.path)
+            packages = Packages(options.entry)
+            sys.meta_path.insert(0, packages)
+            folders = (*packages.folders(), *options.path)
             profile = lockdown.Profile(folders, cuda=options.cuda, unenforced=frozenset(options.unenforced))
             lockdown.enter_zygote(profile, parent=options.parent)
         if not heart.listen():  # between it and us an outer layer may have a parent that outlived it for a moment

@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 run: setup ## Run the default experiment, a few minutes on two cores (ARGS="key=value ...")
 	$(BIN)/selfimprove run $(ARGS)
 
-test: setup ## All tests (ARGS="-k name ...")
+test: setup ## All tests but test-cluster's and test-docs' (ARGS="-k name ...")
 	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 test-cluster: setup ## Runs on a real Slurm and a real Ray of this machine; killed jobs, too (Debian, as root: 15 minutes)
@@ -73,7 +73,7 @@ study-improvement: setup ## Does the loop improve its successor? Five root seeds
 study-faults: setup ## Kill and resume 200 times; each lineage must equal the uninterrupted one
 	$(BIN)/selfimprove study faults $(ARGS)
 
-study-halving: setup ## What successive halving saves and misses, over 40 generations
+study-halving: setup ## What successive halving saves and misses, over 40 generations by default
 	$(BIN)/selfimprove study halving $(ARGS)
 
 study-space: setup ## 5,000 random genomes: paths agree, quotes are counted, edits lead back

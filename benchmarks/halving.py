@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
+from benchmarks.setting import RESULTS, commit, default_config, machine, machines, tasks_described
 from benchmarks.sittings import TIME_UP, append
 from benchmarks.trainings import Exam, scores
 from selfimprove.containment.policy import assess
@@ -185,7 +185,7 @@ def summarize(rows: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str,
         "default": _summary(rows, halving),
         "others": [{name: value for name, value in row.items() if name != "regrets"} for row in others],
         "commits": sorted({row["commit"] for row in rows}),
-        "machine": machine(),
+        "machines": machines(rows),
     }
 
 

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.meta_alignment_rows import ARMS, Arm
+from benchmarks.setting import machines
 from selfimprove.loop.statistics import MOST_PAIRS, bootstrap_interval, two_sided_p_value
 from selfimprove.tasks.score import Proportion
 
@@ -72,7 +73,7 @@ def summary_of(rows: Sequence[Row], pressure: Sequence[Row] = ()) -> dict[str, A
     return {
         "floor": FLOOR,
         "commits": sorted({row["commit"] for row in rows}),
-        "machines": [dict(one) for one in sorted({tuple(sorted(row["machine"].items())) for row in rows})],
+        "machines": machines(row["machine"] for row in rows),
         "arms": {arm.name: _arm(of_arm(rows, arm)) for arm in ARMS},
         "contrasts": [contrast(rows, one) for one in CONTRASTS],
         "survival": {arm.name: survival(of_arm(rows, arm)) for arm in ARMS},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ def machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": version("torch"),
     }
+
+
+def machines(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The different machines on which rows were measured, each of which says its own among other things."""
+    said = {tuple((name, row.get(name)) for name in machine()) for row in rows}
+    return [dict(one) for one in sorted(said, key=str)]
 
 
 def own_code() -> dict[str, str]:

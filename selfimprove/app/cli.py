@@ -19,14 +19,16 @@ DEBUG = "SELFIMPROVE_DEBUG"
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest: Hydra 1.3 does not work with 3.14
 RUNNING = sys.version_info[:2]
 
-_EPILOG = f"""RUN is a run folder, or its path below runs/; left out, it is the latest run.
+_EPILOG = f"""RUN is a run folder, or its path below runs/; left out, where that is allowed, it is the latest run.
 
 exit codes:
   0    done; a run that reached one of its limits ended as designed
   1    a negative verdict: audit found something, reproduce differs, a run failed, no run can start here,
        an attack escaped
-  2    wrong usage, or a machine that cannot contain a run; one message says what to do
-  3    a tripwire paused the run: look at it, then selfimprove approve and selfimprove resume
+  2    wrong usage, a machine that cannot contain a run, or a probe that proved nothing;
+       one message says what to do
+  3    a tripwire paused the run: look at it, then selfimprove approve and selfimprove resume;
+       of a study: its minutes are up, the same command goes on
   4    the run was halted
   130  interrupted with Ctrl-C; the message says how to resume
 
@@ -93,7 +95,7 @@ COMMANDS = {
     "dashboard": "make a W&B workspace with this loop's charts, or print what it consists of",
     "compare": "several runs side by side: settings, skill, compute, hand-overs, audit; writes compare.html",
     "claim": "what a run claims, on which evidence, and what it owes; as files that rsi-audit checks",
-    "reproduce": "train a promoted generation again and compare the weights",
+    "reproduce": "train a kept generation again and compare the weights",
     "doctor": "what this machine can enforce, by which mechanism, and what to change for the rest",
     "redteam": "attack the containment in every known way, or with a file of one's own attacks",
     "benchmark": "run a benchmark by name",

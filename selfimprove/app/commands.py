@@ -170,7 +170,7 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
-    """Train a promoted generation again and compare the weights."""
+    """Train a kept generation again and compare the weights."""
     from selfimprove.loop.reproduction import reproduce as train_again
 
     run_dir = folder.find_run(arguments.run)

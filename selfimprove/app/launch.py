@@ -63,13 +63,13 @@ Set any key:
 
 Examples:
   selfimprove run                                  the default experiment, a few minutes on a laptop
-  selfimprove run experiment=tiny                  the whole loop in seconds
+  selfimprove run experiment=tiny                  the whole loop in about a minute
   selfimprove run controller=random seed=1         the first baseline
   selfimprove run -m seed=1,2,3                    a sweep: one run for each value
   selfimprove run --cfg job                        print the composed configuration and stop
   selfimprove run --config-dir my_conf ...         add a folder of your own configs
 
-Runs land in runs/<experiment>/<time>; runs/latest is the newest.
+Runs land in runs/<experiment>/<time>; runs/latest is the one started or resumed last.
 First Ctrl-C: finish the step, save, say how to resume. Second: stop at once.
 More Hydra options: selfimprove run --hydra-help"""
 

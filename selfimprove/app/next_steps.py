@@ -23,7 +23,7 @@ WHY = {
 _FIRST = """\
 No run here yet. Start with one of these:
   selfimprove demo                   a tour in two minutes: run, kill switch, resume, audit, report
-  selfimprove run experiment=tiny    the whole loop in seconds
+  selfimprove run experiment=tiny    the whole loop in about a minute
   selfimprove run                    the default experiment, a few minutes on a laptop
   selfimprove doctor                 what this machine can enforce
 

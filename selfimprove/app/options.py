@@ -87,7 +87,7 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "reproduce": (
         _RUN,
         _JSON,
-        _option("--generation", type=int, metavar="N", required=True, help="a promoted generation"),
+        _option("--generation", type=int, metavar="N", required=True, help="a generation whose checkpoint is kept"),
     ),
     "doctor": (_JSON,),
     "redteam": (

@@ -28,7 +28,7 @@ class ControllerConfig:
 
     Args:
         name: a key of ``registry.CONTROLLERS``. From ``width`` to ``oversample`` the fields matter to ``transformer``,
-            ``frozen`` and ``reinforce`` only.
+            ``frozen`` and ``reinforce`` only, ``epsilon`` to ``forecaster``, too.
         width: of the initial controller genome (the standard seed genome otherwise).
         batch: sequences per training step of the initial controller genome.
         learning_rate: of the initial controller genome.

@@ -1,4 +1,4 @@
-"""The learned controller as a sampler for any Optuna study.
+"""The forecaster, a controller, as a sampler for any Optuna study.
 
     import optuna
     from selfimprove.controller import ControllerSampler

@@ -28,7 +28,7 @@ class ExecutorConfig:
     idle_minutes: float = 10.0
     """How long a node waits for work before it ends by itself, in minutes."""
     silence_seconds: float = 60.0
-    """Longest silence between head and node: after it a node ends itself, and is given up by the head."""
+    """Longest silence between head and node: after it a node ends itself, and after twice that the head gives it up."""
     attempts: int = 3
     """Times in a row that lost nodes are asked for anew with nothing done in between; then the run stops."""
     partition: str = ""

@@ -23,10 +23,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recursion_analysis import INHERITING, summary_of
+from benchmarks.recursion_analysis import summary_of
 from benchmarks.recursion_rows import generation_row
 from benchmarks.setting import RESULTS, commit, machine
-from selfimprove.controller.config import ARMS
+from selfimprove.controller.config import ARMS, INHERITING
 from selfimprove.controller.proposer import Experience, Outcome
 from selfimprove.genome.edits import Edit
 from selfimprove.loop.recursion import Comparison, compare, decide, halves, succeeded, undecidable

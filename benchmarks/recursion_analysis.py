@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from selfimprove.controller.config import ARMS
+from selfimprove.controller.config import ARMS, INHERITING
 from selfimprove.loop.statistics import MOST_PAIRS, exact_interval, holm, sign_flip_p_value
 
 K = "4"  # of the imp@k that is the quality
 LEVEL = 0.05
-INHERITING = ("architecture", "loss", "both")
 CONTROLS = ("extra", "sham")
 
 Row = Mapping[str, Any]

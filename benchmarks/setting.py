@@ -12,6 +12,7 @@ from typing import Any
 
 from selfimprove.app.overrides import compose
 from selfimprove.app.settings import settings_from
+from selfimprove.executors.node import processor
 from selfimprove.loop.config import RunConfig
 from selfimprove.tasks.suite import TasksConfig
 
@@ -38,7 +39,7 @@ def tasks_described(tasks: TasksConfig) -> dict[str, Any]:
 def machine() -> dict[str, str | int]:
     """Where a figure was measured, without a name that could lead there."""
     return {
-        "processor": _processor(),
+        "processor": processor() or "unknown",
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "torch": version("torch"),
@@ -67,11 +68,3 @@ def commit() -> str:
 
 def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"

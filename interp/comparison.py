@@ -21,6 +21,7 @@ from interp.lenses import lens_family
 from interp.similarity import linear_cka, paired_states
 from interp.transfer import Transfer, transfers
 from interp.verdict import NotApplicable
+from selfimprove.archive.records import FINAL
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Proportion
 
@@ -167,7 +168,7 @@ def compare(parent: Generation | Bench, child: Generation | Bench) -> Comparison
 
 def _called(one: Generation) -> str:
     """A generation's name in a diff, with its skill at the end of its training."""
-    if one.stage != "1/1":
+    if one.stage != FINAL:
         return f"generation {one.number} after {one.stage} of its training"
     return f"generation {one.number}" + ("" if one.skill is None else f" (skill {one.skill:.3f})")
 

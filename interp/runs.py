@@ -22,7 +22,7 @@ from interp.bench import Bench, Plan
 from interp.checkpoint import load_model
 from interp.hooked import HookedModel, to_hooked
 from interp.inspection import Inspection, inspect_bench
-from selfimprove.archive.records import LEDGER_NAME, records
+from selfimprove.archive.records import FINAL, LEDGER_NAME, records
 from selfimprove.errors import ConfigError, InvalidCheckpoint, RunError
 from selfimprove.genome.genome import Genome
 from selfimprove.nets.transformer import Transformer
@@ -31,7 +31,6 @@ from selfimprove.tasks.suite import TaskSuite
 from selfimprove.training.protocol import tasks_from_json
 
 Records = list[tuple[str, dict[str, Any]]]
-FINAL = "1/1"  # stage at the end of a training
 EXAMPLES = 8  # sequences of each family in `Generation.tokens`
 
 

@@ -34,6 +34,16 @@ def canonical(value: Any) -> bytes:
         raise LedgerError("encode canonical JSON", limit="values that are not nested this deeply") from None
 
 
+def finite(value: object) -> float | None:
+    """A number that JSON can hold, None for anything else; booleans are no numbers here."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
 def parse(data: bytes) -> Any:
     """Decode JSON strictly: UTF-8, no ``NaN``, no duplicate keys.
 

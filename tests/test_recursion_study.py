@@ -14,14 +14,14 @@ import pytest
 from benchmarks import recursion
 from benchmarks.arms import Study
 from benchmarks.planted_recursion import CANDIDATES, STUDIES, WORLDS, figures, run
-from benchmarks.recursion_analysis import INHERITING, around, quality, since, summary_of
+from benchmarks.recursion_analysis import around, quality, since, summary_of
 from benchmarks.recursion_report import report
 from benchmarks.recursion_rows import row_of
 from benchmarks.setting import RESULTS
 from benchmarks.sittings import TIME_UP
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.containment.keys import SigningKey
-from selfimprove.controller.config import ARMS
+from selfimprove.controller.config import ARMS, INHERITING
 from selfimprove.loop import run as loop
 from selfimprove.loop.improvement import imp_at_k
 from tests.loop.played import CONFIG, Player, Silent

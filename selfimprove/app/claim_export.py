@@ -23,8 +23,9 @@ from selfimprove.app.claim_requirements import requirements
 from selfimprove.app.report.claim import ClaimCard
 from selfimprove.app.report.claim_facts import last_choice
 from selfimprove.app.report.comparisons import HELD_OUT, read_comparison, read_confirmations, read_finals
-from selfimprove.app.report.records import Record, Records, integer, mapping, number, text
+from selfimprove.app.report.records import Record, Records, integer, mapping, text
 from selfimprove.app.view import job_place
+from selfimprove.canonical import finite
 from selfimprove.errors import RunError
 
 DEVLOG, CLAIMS, CARD, SCORES, CLAIM = "devlog.csv", "claims.csv", "card.json", "scores.csv", "claim.json"
@@ -98,7 +99,7 @@ def evaluations(records: Records) -> list[Row]:
             key = text(line.body.get("key"))
             owner, _, split = key.rpartition("/") if line.kind == "evaluation" else (key, "", "search")
             rows.append((_candidate(owner, names), split, skill))
-        elif line.kind in _SCORED and (skill := number(line.body.get("skill"))) is not None:
+        elif line.kind in _SCORED and (skill := finite(line.body.get("skill"))) is not None:
             rows.append((text(line.body.get("genome"))[:NAME], text(line.body.get("split")) or "search", skill))
         elif line.kind == "confirmation" and (pair := read_comparison(line.body, 0.01, "gate")) is not None:
             for who, skills in (("genome", pair.candidate), ("parent", pair.parent)):
@@ -117,7 +118,7 @@ def exam(records: Records) -> list[Row]:
 
 
 def _skill(line: Record) -> float | None:
-    return number(mapping(line.body.get("score")).get("skill"))
+    return finite(mapping(line.body.get("score")).get("skill"))
 
 
 def _names(records: Records) -> Mapping[tuple[int | None, str], str]:

@@ -14,8 +14,9 @@ from selfimprove.app.report.claim import SAME_COMPUTE, ClaimCard
 from selfimprove.app.report.claim_evidence import Claim
 from selfimprove.app.report.claim_facts import compute_ratio, gate_levels, seen_before
 from selfimprove.app.report.climbs import exam_levels
-from selfimprove.app.report.records import Records, integer, mapping, number, text, texts
+from selfimprove.app.report.records import Records, integer, mapping, text, texts
 from selfimprove.app.report.text import decimal, p_text, signed
+from selfimprove.canonical import finite
 from selfimprove.loop.aggregation import Scores, probability_of_improvement, stratified_interval
 
 Answer = tuple[str, str]
@@ -129,7 +130,7 @@ def exam_scores(records: Records, role: str) -> Scores | None:
         if len(words) == 4 and words[:2] == ["final", role] and words[3] == "sealed":
             tasks = mapping(mapping(line.body.get("score")).get("tasks"))
             names = names or tuple(sorted(tasks))
-            rows.append([number(mapping(tasks.get(name)).get("skill")) or 0.0 for name in names])
+            rows.append([finite(mapping(tasks.get(name)).get("skill")) or 0.0 for name in names])
     return np.array(rows) if rows and names else None
 
 

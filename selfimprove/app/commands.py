@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfimprove.app import folder
-from selfimprove.archive.records import LEDGER_NAME
+from selfimprove.archive.records import HALT_NAME, LEDGER_NAME
 from selfimprove.errors import RunError
 
 STATUS_KEYS = (
@@ -71,7 +71,7 @@ def approve(arguments: argparse.Namespace) -> int:
 def halt(arguments: argparse.Namespace) -> int:
     """Kill switch: the file comes first, so that nothing can keep it from being seen."""
     run_dir = folder.find_run(arguments.run)
-    switch = run_dir / folder.HALT
+    switch = run_dir / HALT_NAME
     try:
         folder.write_halt(run_dir, arguments.reason)
     except OSError as error:

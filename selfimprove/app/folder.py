@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfimprove.app.schema import listing, suggest
+from selfimprove.archive.records import HALT_NAME
 from selfimprove.archive.records import LEDGER_NAME as LEDGER
 from selfimprove.archive.records import records as archived
 from selfimprove.errors import ConfigError, RunError, UserError
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")  # below the current folder; hydra.run.dir can place a single run elsewhere
 LATEST = "latest"
-HALT = "HALT"
 REPORT = "report.html"
 
 _DEPTH = 3  # runs/<experiment>/<time>[/<job of a sweep>]
@@ -100,8 +100,8 @@ def summary(run_dir: Path) -> RunSummary | None:
 
 def write_halt(run_dir: Path, reason: str) -> None:
     """Throw the kill switch of a run: every worker dies within a poll of its supervisor; raises OSError."""
-    switch = run_dir / HALT
-    fresh = switch.with_name(f".{HALT}-{os.getpid()}")
+    switch = run_dir / HALT_NAME
+    fresh = switch.with_name(f".{HALT_NAME}-{os.getpid()}")
     fresh.write_text(reason + "\n", encoding="utf-8")
     os.replace(fresh, switch)
 

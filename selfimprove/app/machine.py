@@ -13,11 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from selfimprove.app.cli import PYTHONS
 from selfimprove.app.device import cuda_devices, missing_for_cuda
 from selfimprove.containment.keys import KEY_FILE, SigningKey, state_dir
 from selfimprove.errors import RunError
 
-PYTHON = ((3, 11), (3, 13))  # oldest and newest that is supported
 PACKAGES = ("torch", "transformer-lens", "safetensors", "scikit-learn")
 SCARCE_BYTES = 64 * 2**20  # a default run keeps a tenth of this; with less, do not begin
 WANDB_HOST = "https://api.wandb.ai"
@@ -33,10 +33,10 @@ class Problem:
 
 def python() -> tuple[str, Problem | None]:
     """The interpreter's version."""
-    found, (oldest, newest) = platform.python_version(), PYTHON
+    found, (oldest, newest) = platform.python_version(), PYTHONS
     if oldest <= sys.version_info[:2] <= newest:
         return found, None
-    known = " to ".join(".".join(map(str, bound)) for bound in PYTHON)
+    known = " to ".join(".".join(map(str, bound)) for bound in PYTHONS)
     return found, Problem(f"Python {found} is not supported", f"use Python {known}")
 
 

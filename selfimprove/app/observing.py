@@ -1,19 +1,14 @@
-"""Watching a run: the protocol of the loop's observers, and a fan-out that no observer can break."""
+"""Watching a run: a fan-out of the loop's events that no observer can break."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
+
+from selfimprove.loop.journal import Observer
 
 log = logging.getLogger(__name__)
-
-
-class Observer(Protocol):
-    """Something that is told about every ledger record, and about transient ``progress``."""
-
-    def on_event(self, kind: str, body: Mapping[str, Any]) -> None:
-        """Called on the loop's thread: must return at once."""
 
 
 class Observers:

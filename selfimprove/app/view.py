@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from selfimprove.app.units import count
+from selfimprove.archive.records import FINAL
 
 Body = Mapping[str, Any]
 Stand = tuple[int, str, bool]
@@ -28,9 +29,6 @@ SEARCH = frozenset(
     }
 )
 """Kinds that say how good proposals were."""
-
-WHOLE = "1/1"
-"""The stage of a checkpoint that was trained to the end."""
 
 _JOB_KEY = re.compile(r"g(\d{1,6})(?:/c(\d{1,6}))?(?:/|$)")
 
@@ -189,7 +187,7 @@ def _handover(view: RunView, body: Body) -> None:
 
 
 def _checkpoint(view: RunView, body: Body) -> None:
-    if body.get("stage", WHOLE) == WHOLE:
+    if body.get("stage", FINAL) == FINAL:
         view.checkpoints[int(body["generation"]), int(body["index"])] = body
 
 

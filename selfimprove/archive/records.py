@@ -10,6 +10,10 @@ from typing import Any
 from selfimprove.errors import RunError
 
 LEDGER_NAME = "ledger.jsonl"
+HALT_NAME = "HALT"
+"""The file in a run folder that is its kill switch."""
+FINAL = "1/1"
+"""The stage of a checkpoint that was trained to the end."""
 
 
 def records(run_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:

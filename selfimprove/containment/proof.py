@@ -14,9 +14,9 @@ from typing import Final, final
 from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Invalid, Job, JobLimits, Outcome
 from selfimprove.containment.launcher import Stage, ZygoteHandle
 from selfimprove.containment.sandbox.backend import PROPERTIES, SandboxBackend
+from selfimprove.containment.sandbox.zygote import CANARY
 from selfimprove.errors import SandboxUnavailable
 
-CANARY_ENTRY: Final = "selfimprove.containment.sandbox.canary"
 _OPERATION: Final = "prove the containment with a canary"
 _LIMITS: Final = JobLimits(
     wall_seconds=20, cpu_seconds=5, memory_bytes=64 * 2**20, output_bytes=64 * 1024, silence_seconds=20
@@ -69,7 +69,7 @@ class Canary:
         if overrun:
             size = getattr(limits, overrun) * 3 // 2
             payload = {"overrun": overrun, "bytes": size, "patience_seconds": _PATIENCE_SECONDS}
-        self.job = Job(f"canary/{zygote}", zygote, CANARY_ENTRY, payload, {}, ("disk",), limits)
+        self.job = Job(f"canary/{zygote}", zygote, CANARY, payload, {}, ("disk",), limits)
 
     def judge(self, outcome: Outcome, degraded: Collection[str]) -> dict[str, str]:
         """Return how each property held.

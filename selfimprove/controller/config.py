@@ -20,6 +20,8 @@ ARMS: Mapping[str, str] = {
     "both": "the whole promoted genome may become its own: architecture, objective and recipe",
 }
 """What a promotion means to the controller, by the name of the arm."""
+INHERITING = ("architecture", "loss", "both")
+"""Arms in which a promoted genome may become the controller's own."""
 
 
 @dataclass(frozen=True)

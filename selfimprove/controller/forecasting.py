@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from selfimprove.controller.answers import ENTRY, field, rows
+from selfimprove.controller.answers import ENTRY, chosen, rows
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.forecaster_price import WEIGHTS, forecast_price, forecaster_genome
 from selfimprove.controller.genome_table import row_of
@@ -21,7 +21,6 @@ from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.proposer import Execute, Experience, GenomeOf, Price, Proposal
 from selfimprove.controller.random_search import Selection
 from selfimprove.controller.worth import Unlearned, standings
-from selfimprove.errors import InvalidEdit
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, apply_all
@@ -98,10 +97,7 @@ class ForecastProposer(Unlearned):
         }
 
     def _proposal(self, item: object, parents: Sequence[Genome]) -> tuple[Proposal, Genome]:
-        parent = field(item, "parent", int)
-        if not 0 <= parent < len(parents):
-            raise InvalidEdit("read the controller's parent", parent, f"0 to {len(parents) - 1}")
-        walk = self._grammar.decode(field(item, "ids", list), parents[parent])
+        parent, walk = chosen(self._grammar, item, parents)
         return Proposal(parent, walk.edits), walk.genome
 
     def _tried(self, history: Sequence[Experience]) -> list[Tried]:

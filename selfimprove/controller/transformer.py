@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selfimprove.archive.checkpoint import ingest
-from selfimprove.controller.answers import ENTRY, field, rows
+from selfimprove.controller.answers import ENTRY, chosen, field, rows
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.lessons import lessons
@@ -233,10 +233,7 @@ class TransformerProposer:
         return cost.quote(replace(genome, recipe=recipe), **size, allowance_flops=0)
 
     def _proposal(self, item: object, parents: Sequence[Genome]) -> tuple[Proposal, Genome]:
-        parent = field(item, "parent", int)
-        if not 0 <= parent < len(parents):
-            raise InvalidEdit("read the controller's parent", parent, f"0 to {len(parents) - 1}")
-        walk = self.grammar.decode(field(item, "ids", list), parents[parent])
+        parent, walk = chosen(self.grammar, item, parents)
         log_prob, entropy = field(item, "log_prob", float), field(item, "entropy", float)
         if log_prob > 0:
             raise InvalidEdit("read the controller's log_prob", log_prob, "at most 0")

@@ -134,7 +134,11 @@ class Node:
         return CLOSED, f"without work for {order.idle_seconds:g} s", ""
 
     def _run_pack(self, supervisor: Supervisor, order: Order, name: str) -> None:
-        """Run what a pack's permits cover; a permit that is refused costs its own job alone."""
+        """Run what a pack's permits cover.
+
+        A permit that is refused on arrival costs its own job alone; one that runs out before its turn ends the node,
+        and the head gives away again what has not begun.
+        """
         number = int(name.removesuffix(PACK))
         granted: list[tuple[str, Task]] = []
         for place, task in enumerate(read_pack(self._box.inward, name)):
@@ -201,14 +205,14 @@ def _about(backend: SandboxBackend) -> dict[str, object]:
     """What the ledger says about a node."""
     return {
         "host": platform.node(),
-        "processor": _processor(),
+        "processor": processor(),
         "backend": backend.name,
         "sandbox": backend.probe(),
         "degraded": sorted(backend.degraded),
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     """The model of the processor: on another one the last bits of a training may differ."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:

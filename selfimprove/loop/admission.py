@@ -7,19 +7,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from selfimprove.containment.policy import assess
-from selfimprove.containment.supervisor import Completed, Job
 from selfimprove.errors import InvalidEdit, InvalidGenome, LimitReached
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space, apply_all
 from selfimprove.loop.climbing import tasks_of
 from selfimprove.loop.granting import spendable
+from selfimprove.loop.loss_screen import screen_losses
 from selfimprove.loop.propensity import Reach, reach
-from selfimprove.loop.slots import Bench, describe
+from selfimprove.loop.slots import Bench
 from selfimprove.loop.submission import REASON, Submission, printable
-from selfimprove.seeds import derive
 from selfimprove.tasks.suite import TasksConfig
-from selfimprove.training.protocol import ENTRY, screen_job
 
 
 @dataclass(frozen=True)
@@ -162,21 +160,10 @@ class Admission:
 
         def make() -> dict[str, Any]:
             texts = sorted({genome.objective.expression.text for genome in genomes})
-            return {"generation": n, "results": self._verdicts_on_losses(f"g{n:03d}/screen", texts)}
+            return {"generation": n, "results": screen_losses(self.bench, f"g{n:03d}/screen", texts)}
 
         results: Mapping[str, Any] = self.journal.once("screen", (n,), make)["results"]
         return results
-
-    def _verdicts_on_losses(self, key: str, texts: Sequence[str]) -> dict[str, Any]:
-        """The screen's verdict by text. Where it fails on several, each is screened alone: one costs only itself."""
-        payload = screen_job({str(i): text for i, text in enumerate(texts)}, derive(self.config.seed, "screen"))
-        outcome = self.bench.run_one(Job(key, "torch", ENTRY, payload, {}, (), self.bench.limits()))
-        if isinstance(outcome, Completed):
-            return {text: _verdict(outcome.result.get("results"), i) for i, text in enumerate(texts)}
-        if len(texts) == 1:
-            return {texts[0]: _verdict({"0": {"reason": describe(outcome)[1]}}, 0)}
-        alone = [self._verdicts_on_losses(f"{key}/{i}", [text]) for i, text in enumerate(texts)]
-        return {text: verdict for verdicts in alone for text, verdict in verdicts.items()}
 
     def _refusal(self, n: int, genome: Genome, price: int, left: int) -> dict[str, Any] | None:
         """Why a genome may not be trained, or None."""
@@ -195,12 +182,3 @@ class Admission:
         if price > left:
             return {"reason": "the budget does not cover it", "limit": "flops", "value": price, "bound": max(left, 0)}
         return None
-
-
-def _verdict(answer: object, number: int) -> dict[str, Any]:
-    """The screen's verdict on one loss, from a worker's answer, which is not trusted to have its form."""
-    found = answer.get(str(number)) if isinstance(answer, dict) else None
-    if not isinstance(found, dict):
-        found = {"reason": "the screen gave no verdict"}
-    ok, fingerprint = found.get("ok") is True, str(found.get("fingerprint", ""))[:64]
-    return {"ok": ok, "reason": str(found.get("reason", ""))[:500], "fingerprint": fingerprint}

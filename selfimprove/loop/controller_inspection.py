@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from selfimprove.canonical import canonical
+from selfimprove.canonical import canonical, finite
 from selfimprove.containment.policy import assess
 from selfimprove.containment.supervisor import Completed, Job
 from selfimprove.controller.survey import ALLOWANCE, PARENTS, Scale, survey, tally
@@ -21,7 +21,7 @@ from selfimprove.loop.climbing import tasks_of
 from selfimprove.loop.propensity import propensities, refused
 from selfimprove.loop.reign import Reign
 from selfimprove.loop.slots import Bench, describe
-from selfimprove.loop.submission import REASON, finite, printable
+from selfimprove.loop.submission import REASON, printable
 from selfimprove.nets.cost import Quote
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Proportion

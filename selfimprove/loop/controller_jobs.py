@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from selfimprove.archive.records import FINAL
 from selfimprove.containment.policy import assess
 from selfimprove.containment.supervisor import Completed, Job
 from selfimprove.controller.proposer import ControlResult, Price
@@ -14,7 +15,6 @@ from selfimprove.loop import submission
 from selfimprove.loop.attempts import attempt
 from selfimprove.loop.granting import charge, forfeit, grant, spendable
 from selfimprove.loop.slots import Bench, describe
-from selfimprove.loop.stages import FINAL
 
 
 class ControlFailed(SelfImproveError):

@@ -8,6 +8,8 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from selfimprove.archive.checkpoint import store
+from selfimprove.archive.records import FINAL
+from selfimprove.canonical import finite
 from selfimprove.controller.proposer import Experience, Outcome, Update
 from selfimprove.controller.random_search import RandomProposer
 from selfimprove.controller.registry import make
@@ -19,7 +21,6 @@ from selfimprove.loop.controller_inspection import examine
 from selfimprove.loop.controller_jobs import ControllerJobs
 from selfimprove.loop.reign import Reign, reign
 from selfimprove.loop.slots import Bench
-from selfimprove.loop.stages import FINAL
 from selfimprove.loop.submission import Submission
 from selfimprove.loop.succession import Succession
 from selfimprove.seeds import derive
@@ -89,7 +90,7 @@ class Controlling:
             try:
                 self._restore(n)
                 update = self._update(n, history)
-                weights, loss = update.weights, submission.finite(update.loss)
+                weights, loss = update.weights, finite(update.loss)
             except Exception as error:
                 return body | {"reason": self._jobs.excuse(error)}
             body |= {"flops": self._jobs.owed, "loss": loss}  # what it cost is for us to say

@@ -10,6 +10,7 @@ from typing import Any
 
 from selfimprove.archive.checkpoint import store
 from selfimprove.archive.files import make_folder, write_atomic
+from selfimprove.archive.records import FINAL
 from selfimprove.canonical import canonical
 from selfimprove.genome.edits import Edit
 from selfimprove.genome.genome import Genome
@@ -17,7 +18,7 @@ from selfimprove.loop.climbing import tasks_of
 from selfimprove.loop.inspecting import Weights, inspection_job, inspection_of
 from selfimprove.loop.measuring import verified
 from selfimprove.loop.slots import Bench, Slot
-from selfimprove.loop.stages import FINAL, slices
+from selfimprove.loop.stages import slices
 from selfimprove.seeds import derive
 from selfimprove.training.protocol import WEIGHTS, tasks_to_json
 

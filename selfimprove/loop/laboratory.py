@@ -12,6 +12,7 @@ from typing import Any
 
 from selfimprove.archive.files import read_regular
 from selfimprove.archive.lineage import SEED_INDEX
+from selfimprove.archive.records import FINAL
 from selfimprove.containment.policy import check_run
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
@@ -26,7 +27,6 @@ from selfimprove.loop.measuring import Showing
 from selfimprove.loop.propensity import propensities, refused
 from selfimprove.loop.searching import Searching, span
 from selfimprove.loop.slots import SCRATCH, Bench, Slot
-from selfimprove.loop.stages import FINAL
 from selfimprove.loop.submission import Submission
 from selfimprove.loop.watching import watch
 from selfimprove.tasks.score import Score

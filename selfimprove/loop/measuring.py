@@ -11,13 +11,14 @@ from typing import Any
 
 from selfimprove.archive.checkpoint import ingest
 from selfimprove.archive.files import make_folder, write_atomic
+from selfimprove.archive.records import FINAL
 from selfimprove.containment.permit import Permit
 from selfimprove.containment.supervisor import Completed, Job, Outcome, Usage
 from selfimprove.errors import InvalidCheckpoint, LimitReached, RunError
 from selfimprove.loop.attempts import attempt
 from selfimprove.loop.granting import charge, forfeit, grant, spendable
 from selfimprove.loop.slots import SCRATCH, Bench, Slot, describe
-from selfimprove.loop.stages import FINAL, JUDGED, STAGES, Slice, slices
+from selfimprove.loop.stages import JUDGED, STAGES, Slice, slices
 from selfimprove.nets.cost import memory_shapes, parameter_shapes
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import Score

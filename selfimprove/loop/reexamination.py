@@ -9,6 +9,7 @@ from typing import Any
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.files import make_folder, write_atomic
 from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
+from selfimprove.archive.records import FINAL
 from selfimprove.canonical import canonical
 from selfimprove.containment.jobs import JobLimits
 from selfimprove.containment.keys import state_dir
@@ -20,7 +21,6 @@ from selfimprove.genome.genome import Genome
 from selfimprove.loop.inspecting import Weights, inspection_job, inspection_of
 from selfimprove.loop.manifests import manifest_of
 from selfimprove.loop.own_instruments import INSPECTOR
-from selfimprove.loop.stages import FINAL
 from selfimprove.own_modules import import_folders
 from selfimprove.training.protocol import tasks_from_json
 

@@ -13,6 +13,7 @@ from typing import Any
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.files import make_folder, write_atomic
 from selfimprove.archive.ledger import LEDGER_NAME, Ledger, read
+from selfimprove.archive.records import HALT_NAME
 from selfimprove.canonical import canonical
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.keys import SigningKey, state_dir
@@ -35,7 +36,7 @@ from selfimprove.loop.laboratory import Laboratory
 from selfimprove.loop.own_instruments import INSPECTOR, check_registered
 from selfimprove.loop.recovery import settle_open
 from selfimprove.loop.slots import Bench
-from selfimprove.loop.standing import HALT, RunSummary, halt_reason, halted, is_running, status
+from selfimprove.loop.standing import RunSummary, halt_reason, halted, is_running, status
 from selfimprove.loop.versions import versions
 from selfimprove.loop.watching import approval_of, pending, why
 from selfimprove.own_modules import import_folders
@@ -143,7 +144,7 @@ def approve(run_dir: Path, reason: str) -> Mapping[str, Any]:
 def _open(config: RunConfig, run_dir: Path, backend: SandboxBackend, *, resume: bool, clear_halt: bool) -> Ledger:
     """Create or open the ledger; obey a halt that was not cleared, and a trip that was not approved."""
     key, anchor = SigningKey.load(state_dir()), FileAnchor(state_dir())
-    switch = run_dir / HALT
+    switch = run_dir / HALT_NAME
     if not resume:
         make_folder(run_dir)
         data = canonical(config.to_json()) + b"\n"
@@ -198,7 +199,7 @@ def _supervisor(
         "lens": ZygoteSpec((INSPECTOR, "interp.controller_worker", *both), search=own),
     }
     return Supervisor(
-        zygotes, backend=backend, workers=config.workers, halt_file=run_dir / HALT, should_stop=should_stop,
+        zygotes, backend=backend, workers=config.workers, halt_file=run_dir / HALT_NAME, should_stop=should_stop,
         heartbeat_seconds=config.containment.heartbeat_seconds, on_unattended=on_unattended,
     )  # fmt: skip
 
@@ -241,7 +242,7 @@ def _cluster(
         idle_seconds=60 * config.executor.idle_minutes,
     )
     return closing(make_cluster(
-        config.executor, order, run_dir, halt_file=run_dir / HALT, should_stop=should_stop,
+        config.executor, order, run_dir, halt_file=run_dir / HALT_NAME, should_stop=should_stop,
         on_unattended=on_unattended, on_node=node,
     ))  # fmt: skip
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from selfimprove.archive.records import FINAL
 from selfimprove.nets.cost import Quote
 
-STAGES: dict[str, Fraction] = {name: Fraction(name) for name in ("1/9", "5/18", "1/3", "4/9", "1/1")}
+STAGES: dict[str, Fraction] = {name: Fraction(name) for name in ("1/9", "5/18", "1/3", "4/9", FINAL)}
 """Name of each stage and the part of the steps that is done at its end, in their order."""
-FINAL = "1/1"
 RUNGS = tuple(STAGES)[1:-1]
 """Stages after which a generation is halved: not the first, as one reading foresees nothing, and not the last."""
 JUDGED = ("1/3", "4/9")  # by then a model that can keep the constraint has learnt it; at 1/9 even the seed has not

@@ -12,11 +12,10 @@ from typing import Any
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
 from selfimprove.archive.lineage import replay
+from selfimprove.archive.records import HALT_NAME
 from selfimprove.containment.keys import state_dir
 from selfimprove.loop.laboratory import best_skill
 from selfimprove.loop.watching import pending, why
-
-HALT = "HALT"
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,13 @@ def status(run_dir: Path) -> RunSummary:
 
 def halted(run_dir: Path, entries: Iterable[Entry]) -> bool:
     """Whether the kill switch was used and not lifted since."""
-    return (run_dir / HALT).exists() or _last_of(entries, ("halt", "clear_halt")) == "halt"
+    return (run_dir / HALT_NAME).exists() or _last_of(entries, ("halt", "clear_halt")) == "halt"
 
 
 def halt_reason(run_dir: Path) -> str:
     """What whoever threw the kill switch wrote into it."""
     try:
-        return (run_dir / HALT).read_text(encoding="utf-8", errors="replace")[:500].strip() or "halted"
+        return (run_dir / HALT_NAME).read_text(encoding="utf-8", errors="replace")[:500].strip() or "halted"
     except OSError:
         return "halted"
 
@@ -92,7 +91,7 @@ def _state(run_dir: Path, entries: Sequence[Entry]) -> tuple[str, str]:
             return str(entry.body["state"]), str(entry.body["reason"])
     if is_running(run_dir):
         return "running", ""
-    if (run_dir / HALT).exists():
+    if (run_dir / HALT_NAME).exists():
         return "halted", halt_reason(run_dir)
     if halted(run_dir, entries):
         return "halted", str(next(e.body["reason"] for e in reversed(entries) if e.kind == "halt"))

@@ -6,11 +6,11 @@ So whatever an object pretends to be, what the ledger says is what was done, and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from selfimprove.canonical import finite
 from selfimprove.controller.proposer import Proposal
 from selfimprove.errors import InvalidEdit
 from selfimprove.genome.edits import Edit, parse_edit
@@ -90,16 +90,6 @@ def printable(text: str, most: int) -> str:
     if not (kept.isascii() and kept.isprintable()) or "\\" in kept:
         kept = kept.encode("unicode_escape").decode("ascii")
     return kept if len(kept) <= most else f"{kept[: most - 40]}... ({len(text)} characters)"
-
-
-def finite(value: object) -> float | None:
-    """A number that JSON can hold, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
 
 
 def _written(proposal: object, parents: int) -> dict[str, Any]:

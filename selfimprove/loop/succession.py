@@ -14,7 +14,6 @@ from typing import Any
 
 from selfimprove.archive.checkpoint import store
 from selfimprove.containment.policy import assess
-from selfimprove.containment.supervisor import Completed, Job
 from selfimprove.controller.proposer import Experience, GenomeOf
 from selfimprove.controller.transformer import HeldOut, TransformerProposer
 from selfimprove.errors import InvalidEdit
@@ -22,11 +21,11 @@ from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop.controller_inspection import read_controller
 from selfimprove.loop.controller_jobs import ControllerJobs
+from selfimprove.loop.loss_screen import screen_losses
 from selfimprove.loop.recursion import TEST, compare, decide, halves, inherited, shams, succeeded, undecidable
 from selfimprove.loop.reign import CONTENDER, INCUMBENT, Reign
 from selfimprove.loop.slots import Bench
 from selfimprove.seeds import derive
-from selfimprove.training.protocol import ENTRY, screen_job
 
 Body = dict[str, Any]
 Build = Callable[[Genome], TransformerProposer]
@@ -180,11 +179,8 @@ class Succession:
 
     def _is_sound(self, key: str, genome: Genome) -> bool:
         """Whether a genome's loss passes the screen of candidates' losses."""
-        payload = screen_job({"0": genome.objective.expression.text}, derive(self._bench.config.seed, "screen"))
-        outcome = self._bench.run_one(Job(key, "torch", ENTRY, payload, {}, (), self._bench.limits()))
-        verdicts = outcome.result.get("results") if isinstance(outcome, Completed) else None
-        found = verdicts.get("0") if isinstance(verdicts, dict) else None
-        return isinstance(found, dict) and found.get("ok") is True
+        text = genome.objective.expression.text
+        return bool(screen_losses(self._bench, key, [text])[text]["ok"])
 
     def _trial(
         self, n: int, role: str, genome: Genome, learned: Sequence[Experience], held_out: Sequence[HeldOut]

@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 from selfimprove.app.report import write_report
 from selfimprove.app.report.colors import ink, sequential
 from selfimprove.app.report.data import build_report
-from selfimprove.app.report.records import Record, Records, integer, number, texts
+from selfimprove.app.report.records import Record, Records, integer, texts
 from selfimprove.app.report.scores import read_retention
 from selfimprove.app.report.svg import Scale, element, nice_step, px
 from selfimprove.app.report.text import breakable, brief_edit, edit_lines, p_text
 from selfimprove.app.units import duration, flops, size
 from selfimprove.app.view import job_place
+from selfimprove.canonical import finite
 from tests.app import report_fixture as fixture
 
 
 @pytest.mark.parametrize("value", [None, True, "1", float("nan"), float("inf"), 10**400, [1], {}])
 def test_only_finite_numbers_count_as_numbers(value: object) -> None:
-    assert number(value) is None
+    assert finite(value) is None
 
 
 @pytest.mark.parametrize(("value", "expected"), [(3, 3), (3.0, 3), (3.5, None), ("3", None)])

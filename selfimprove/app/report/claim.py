@@ -23,7 +23,8 @@ from selfimprove.app.report.claim_facts import (
     used_before,
 )
 from selfimprove.app.report.comparisons import HELD_OUT, read_confirmations, read_finals
-from selfimprove.app.report.records import Records, integer, mapping, number, text, texts
+from selfimprove.app.report.records import Records, integer, mapping, text, texts
+from selfimprove.canonical import finite
 from selfimprove.controller.config import ARMS
 from selfimprove.loop.statistics import holm
 
@@ -169,7 +170,7 @@ def _constraint(records: Records) -> Claim:
     kept = pair.retention if pair is not None else None
     if kept is None:
         return not_claimed(name, statement, control, "not tested: the exam was not held")
-    floor = number(mapping(mapping(records.last("run").get("config")).get("inspection")).get("retention_floor"))
+    floor = finite(mapping(mapping(records.last("run").get("config")).get("inspection")).get("retention_floor"))
     note = f"{kept.kept:,} of {kept.n:,} halt prompts, like those in training; interval of Wilson"
     evidence = Evidence("sealed", len(pair.candidate) if pair else 0, kept.rate, (kept.low, kept.high), None, note)
     if floor is None:

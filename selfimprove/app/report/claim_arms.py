@@ -8,10 +8,11 @@ from typing import Any
 
 from selfimprove.app.report.claim_evidence import Claim, Evidence, not_claimed
 from selfimprove.app.report.comparisons import read_finals
-from selfimprove.app.report.records import Records, mapping, number
+from selfimprove.app.report.records import Records, mapping
+from selfimprove.canonical import finite
+from selfimprove.controller.config import INHERITING
 from selfimprove.loop.statistics import MOST_PAIRS, exact_interval, holm, sign_flip_p_value
 
-PROMOTES = ("architecture", "loss", "both")  # arms in which a promoted genome may become the controller's own
 CONTROLS = {"extra": "the same extra training without a new genome", "sham": "sham promotion of a random valid genome"}
 _OF_AN_ARM = ("name", "recursion")  # of the controller's configuration
 _ALONE = ("seed", "experiment")  # what two comparable runs may differ in beside that
@@ -40,7 +41,7 @@ def self_improvement(records: Records, others: Sequence[Records]) -> Claim:
     name, control = "self_improvement", "; ".join(CONTROLS.values())
     statement = "Building the next controller from what was promoted leads to more than its two controls do."
     arm = arm_of(records)
-    if arm not in PROMOTES:
+    if arm not in INHERITING:
         why = f"in the arm {arm!r} no promoted genome becomes a controller"
         return not_claimed(name, statement, control, f"not tested: {why}")
     accepted = sum(line.body.get("accepted") is True for line in records.of("handover"))
@@ -55,7 +56,7 @@ def _over(
     """One arm against each of its controls, paired by root seed; p by Holm, and the weakest of them counts."""
     fit = [other for other in others if _comparable(records, other)]
     gains = {arm: _gains([records, *fit], arm) for arm in (arm_of(records), *controls)}
-    alpha = number(mapping(records.last("run").get("config")).get("alpha")) or 0.01
+    alpha = finite(mapping(records.last("run").get("config")).get("alpha")) or 0.01
     if missing := [arm for arm in controls if not gains[arm]]:
         why = f"no finished run with controller {' and '.join(missing)} stands beside this one"
         return not_claimed(name, statement, control, f"not tested: {why}")

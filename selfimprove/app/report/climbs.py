@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from selfimprove.app.report.records import Records, integer, mapping, number, text
+from selfimprove.app.report.records import Records, integer, mapping, text
+from selfimprove.canonical import finite
 
 
 @dataclass(frozen=True)
@@ -75,4 +76,4 @@ def _levels(body: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _skill(tasks: Mapping[str, Any], family: str) -> float | None:
-    return number(mapping(tasks.get(family)).get("skill"))
+    return finite(mapping(tasks.get(family)).get("skill"))

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from selfimprove.app.report.records import Records, integer, mapping, number, numbers, place, text
+from selfimprove.app.report.records import Records, integer, mapping, numbers, place, text
 from selfimprove.app.report.scores import read_retention
 from selfimprove.app.report.views import Comparison, Confirmation
+from selfimprove.canonical import finite
 
 DEFAULT_TEST = "exact one-sided sign-flip test"
 DEFAULT_ALPHA = 0.01
@@ -25,17 +26,17 @@ def read_comparison(value: object, alpha: float, split: str) -> Comparison | Non
     """
     body = mapping(value)
     pairs = zip(numbers(body.get("candidate")), numbers(body.get("parent_skill")), strict=False)
-    finite = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
-    if not finite:
+    known = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+    if not known:
         return None
-    candidate, parent = zip(*finite, strict=True)
+    candidate, parent = zip(*known, strict=True)
     return Comparison(
         split=text(body.get("split")) or split,
         test=text(body.get("test")) or DEFAULT_TEST,
-        alpha=number(body.get("alpha")) or alpha,
+        alpha=finite(body.get("alpha")) or alpha,
         candidate=candidate,
         parent=parent,
-        p_value=number(body.get("p_value")),
+        p_value=finite(body.get("p_value")),
         tasks=_tasks(mapping(body.get("tasks")), mapping(body.get("parent_tasks"))),
         retention=read_retention(body.get("retention")),
     )
@@ -69,7 +70,7 @@ def read_finals(records: Records) -> tuple[Comparison, ...]:
 
 
 def _alpha(records: Records) -> float:
-    return number(mapping(records.last("run").get("config")).get("alpha")) or DEFAULT_ALPHA
+    return finite(mapping(records.last("run").get("config")).get("alpha")) or DEFAULT_ALPHA
 
 
 def _tasks(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Mapping[str, tuple[float | None, float | None]]:
@@ -78,4 +79,4 @@ def _tasks(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Mapping[str, t
 
 
 def _skill(task: object) -> float | None:
-    return number(mapping(task).get("skill"))
+    return finite(mapping(task).get("skill"))

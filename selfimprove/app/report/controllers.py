@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfimprove.app.report.readings import Layers
-from selfimprove.app.report.records import Records, integer, mapping, number, numbers, text
+from selfimprove.app.report.records import Records, integer, mapping, numbers, text
 from selfimprove.app.report.scores import read_retention
 from selfimprove.app.report.views import Retention
+from selfimprove.canonical import finite
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ def read_controller(body: Mapping[str, Any]) -> ControllerReading | None:
         reason=text(body.get("reason")),
         proposals=counts.pop("n", None),
         counts=counts,
-        entropy=number(body.get("entropy")),
-        outside=number(body.get("outside_grammar")),
+        entropy=finite(body.get("entropy")),
+        outside=finite(body.get("outside_grammar")),
         drawn_denied=read_retention(mapping(body.get("sampled")).get("denied")),
         probes={name: _controller_probe(mapping(one)) for name, one in mapping(body.get("probes")).items()},
     )
@@ -88,4 +89,4 @@ def read_controller(body: Mapping[str, Any]) -> ControllerReading | None:
 
 def _controller_probe(body: Mapping[str, Any]) -> ControllerProbe:
     accuracy, control = numbers(body.get("accuracy")), numbers(body.get("control_accuracy"))
-    return ControllerProbe(accuracy, control, number(body.get("majority")))
+    return ControllerProbe(accuracy, control, finite(body.get("majority")))

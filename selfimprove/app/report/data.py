@@ -20,7 +20,6 @@ from selfimprove.app.report.records import (
     Records,
     integer,
     mapping,
-    number,
     place,
     shown,
     text,
@@ -30,6 +29,7 @@ from selfimprove.app.report.scores import read_curve, read_score
 from selfimprove.app.report.views import Generation, Score
 from selfimprove.app.report.wires import read_waiting, read_wires, trip_text
 from selfimprove.app.view import WORDS_OF_FAILURE
+from selfimprove.canonical import finite
 
 _EVENTS = ("recovery", "halt", "clear_halt", "resume", "approval", "unattended", "finish")
 
@@ -112,9 +112,9 @@ def _generation(line: Record) -> Generation | None:
     body, found = line.body, integer(line.body.get("generation"))
     if found is None:
         return None
-    skill, charged = number(body.get("best_skill")), integer(body.get("charged_flops"))
+    skill, charged = finite(body.get("best_skill")), integer(body.get("charged_flops"))
     promoted, stopped = body.get("promoted") is True, integer(body.get("stopped"))
-    regret = number(mapping(body.get("regret")).get("nats"))
+    regret = finite(mapping(body.get("regret")).get("nats"))
     return Generation(found, text(body.get("champion")), skill, charged, promoted, stopped, regret)
 
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from selfimprove.app.report.overview import Report, thin
 from selfimprove.app.report.progress import WIDTH, champions
-from selfimprove.app.report.records import mapping, number
+from selfimprove.app.report.records import mapping
 from selfimprove.app.report.svg import (
     Frame,
     Scale,
@@ -27,6 +27,7 @@ from selfimprove.app.report.svg import (
 )
 from selfimprove.app.report.text import decimal, p_text, percent, signed
 from selfimprove.app.report.views import Confirmation, Retention
+from selfimprove.canonical import finite
 
 
 def confirmations(report: Report) -> Markup | None:
@@ -131,7 +132,7 @@ def retention(report: Report) -> Markup | None:
 
 def retention_floor(report: Report) -> float | None:
     """The least lower end of the interval with which the gate lets a candidate pass, where the run recorded one."""
-    return number(mapping(report.run.config.get("inspection")).get("retention_floor"))
+    return finite(mapping(report.run.config.get("inspection")).get("retention_floor"))
 
 
 def retention_gate(report: Report) -> bool:

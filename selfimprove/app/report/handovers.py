@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfimprove.app.report.records import Records, integer, mapping, number, text, texts
+from selfimprove.app.report.records import Records, integer, mapping, text, texts
 from selfimprove.app.view import succession
+from selfimprove.canonical import finite
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ def read_handover(body: Mapping[str, Any]) -> Handover | None:
         extra_flops=integer(body.get("extra_flops")) or 0,
         held_out=integer(compared.get("n")),
         succeeded=integer(compared.get("succeeded")),
-        scores=(number(compared.get("contender")), number(compared.get("incumbent"))),
-        difference=number(compared.get("difference")),
-        p_value=number(compared.get("p_value")),
+        scores=(finite(compared.get("contender")), finite(compared.get("incumbent"))),
+        difference=finite(compared.get("difference")),
+        p_value=finite(compared.get("p_value")),
         test=text(compared.get("test")),
-        alpha=number(compared.get("alpha")),
+        alpha=finite(compared.get("alpha")),
         verdict=text(mapping(body.get("inspection")).get("verdict")),
     )
 

@@ -14,9 +14,10 @@ import numpy as np
 from selfimprove.app.report.candidates import build_candidates, read_charges
 from selfimprove.app.report.comparisons import read_confirmations
 from selfimprove.app.report.human import Standing, compare_with_ladder
-from selfimprove.app.report.records import Records, integer, number, place
+from selfimprove.app.report.records import Records, integer, place
 from selfimprove.app.report.scores import read_curve, read_score
 from selfimprove.app.report.views import Candidate, Confirmation, ControllerStep, Fate
+from selfimprove.canonical import finite
 from selfimprove.loop.anytime import Steps, area_under, best_so_far, simple_regret
 from selfimprove.loop.growth import Exponent, acceleration_exponent
 from selfimprove.loop.improvement import imp_at_k
@@ -110,7 +111,7 @@ def read_steps(records: Records) -> tuple[ControllerStep, ...]:
     """Every update of the controller, in ledger order."""
     found = ((integer(line.body.get("generation")), line.body) for line in records.of("controller"))
     return tuple(
-        ControllerStep(generation, number(body.get("loss")), number(body.get("entropy")))
+        ControllerStep(generation, finite(body.get("loss")), finite(body.get("entropy")))
         for generation, body in found
         if generation is not None
     )

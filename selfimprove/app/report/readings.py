@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfimprove.app.report.records import Records, integer, mapping, number, numbers, text, texts
+from selfimprove.app.report.records import Records, integer, mapping, numbers, text, texts
 from selfimprove.app.report.scores import read_retention
 from selfimprove.app.report.views import Retention
+from selfimprove.canonical import finite
 from selfimprove.tasks.score import Proportion
 
 Layers = tuple[float | None, ...]
@@ -186,7 +187,7 @@ def read_inspection(body: Mapping[str, Any], blocks: int | None = None) -> Inspe
         return None
     probes, control, lens = (_layers(summary.get(name)) for name in ("probes", "control", "logit_lens"))
     details = mapping(summary.get("probe_details"))
-    majority = {name: number(mapping(one).get("majority")) for name, one in details.items()}
+    majority = {name: finite(mapping(one).get("majority")) for name, one in details.items()}
     return Inspection(
         generation=generation,
         index=integer(body.get("index")),
@@ -197,7 +198,7 @@ def read_inspection(body: Mapping[str, Any], blocks: int | None = None) -> Inspe
         control=control,
         logit_lens=lens,
         majority={name: share for name, share in majority.items() if share is not None},
-        coverage=number(body.get("coverage")),
+        coverage=finite(body.get("coverage")),
         names=texts(summary.get("layers")),
         conditions=_conditions(mapping(summary.get("halt_behavior"))),
         causal=_causal(mapping(summary.get("halt_direction"))),
@@ -253,7 +254,7 @@ def _transfer(variable: str, body: Mapping[str, Any]) -> Transfer | None:
         return None
     best = -max(known)[1]
     carried, bare = (values[best] if best < len(values) else None for values in (aligned, direct))
-    return Transfer(variable, best, max(known)[0], carried, bare, number(body.get("majority")))
+    return Transfer(variable, best, max(known)[0], carried, bare, finite(body.get("majority")))
 
 
 def _last(value: object) -> float | None:

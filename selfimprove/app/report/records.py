@@ -8,13 +8,13 @@ Trust is not decided here: `selfimprove audit` verifies the chain and the signat
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfimprove.archive.records import LEDGER_NAME as LEDGER
+from selfimprove.canonical import finite
 from selfimprove.errors import RunError
 from selfimprove.loop.standing import is_running
 
@@ -87,20 +87,9 @@ def _record(line: bytes) -> Record | None:
     return Record(entry["kind"], mapping(entry.get("body")), text(entry.get("time")), text(entry.get("hash")))
 
 
-def number(value: object) -> float | None:
-    """A finite number, else None. Booleans are not numbers here."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        result = float(value)
-    except OverflowError:
-        return None
-    return result if math.isfinite(result) else None
-
-
 def integer(value: object) -> int | None:
     """A whole number, else None."""
-    result = number(value)
+    result = finite(value)
     return int(result) if result is not None and result == int(result) else None
 
 
@@ -135,9 +124,9 @@ def texts(value: object) -> tuple[str, ...]:
 def numbers(value: object) -> tuple[float | None, ...]:
     """The items of a sequence as finite numbers or None; a bare number counts as one."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        single = number(value)
+        single = finite(value)
         return () if single is None else (single,)
-    return tuple(number(item) for item in value)
+    return tuple(finite(item) for item in value)
 
 
 def place(line: Record) -> tuple[int, int] | None:

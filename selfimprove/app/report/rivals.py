@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from selfimprove.app.report.about import run_state
 from selfimprove.app.report.comparisons import read_finals
-from selfimprove.app.report.records import Records, integer, mapping, number, shown
+from selfimprove.app.report.records import Records, integer, mapping, shown
 from selfimprove.app.report.scores import read_curve
 from selfimprove.app.report.views import RunRow
 from selfimprove.app.units import flops
+from selfimprove.canonical import finite
 
 THIS = "this run"
 MOST_DIFFERENCES = 6
@@ -70,5 +71,5 @@ def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(item, Mapping):
             yield from _leaves(item, f"{prefix}{key}.")
         else:
-            counted = number(item) if "flops" in key else None
+            counted = finite(item) if "flops" in key else None
             yield f"{prefix}{key}", shown(item) if counted is None else flops(counted)

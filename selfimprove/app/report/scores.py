@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from selfimprove.app.report.records import Records, integer, mapping, number, place
+from selfimprove.app.report.records import Records, integer, mapping, place
 from selfimprove.app.report.views import Curve, Point, Retention, Score, TaskScore
+from selfimprove.canonical import finite
 from selfimprove.tasks.score import Proportion
 
 
 def read_score(body: Mapping[str, Any]) -> Score | None:
     """A score on the search split; None for another split or without a finite skill."""
-    skill = number(body.get("skill"))
+    skill = finite(body.get("skill"))
     if skill is None or body.get("split", "search") != "search":
         return None
     tasks = {name: _task(mapping(task)) for name, task in mapping(body.get("tasks")).items()}
@@ -25,7 +26,7 @@ def read_retention(value: object) -> Retention | None:
     kept, n = integer(body.get("kept")), integer(body.get("n"))
     if kept is None or n is None or n <= 0 or not 0 <= kept <= n:
         return None
-    low, high = number(body.get("low")), number(body.get("high"))
+    low, high = finite(body.get("low")), finite(body.get("high"))
     if low is None or high is None:
         interval = Proportion.of(kept, n)
         low, high = interval.low, interval.high
@@ -46,4 +47,4 @@ def read_curve(label: str, records: Records) -> Curve:
 
 
 def _task(body: Mapping[str, Any]) -> TaskScore:
-    return TaskScore(number(body.get("skill")), number(body.get("accuracy")), number(body.get("cross_entropy")))
+    return TaskScore(finite(body.get("skill")), finite(body.get("accuracy")), finite(body.get("cross_entropy")))

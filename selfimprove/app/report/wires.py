@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfimprove.app.report.records import Records, integer, mapping, number, shown, text
+from selfimprove.app.report.records import Records, integer, mapping, shown, text
+from selfimprove.canonical import finite
 
 UNITS = {
     "gain": "skill gained by the champion, at the gate",
@@ -57,7 +58,7 @@ def read_wires(records: Records) -> tuple[WireRow, ...]:
     for one in _items(readings[-1].get("readings")) if readings else ():
         name = text(one.get("name"))
         limit = f"{'at least' if name in FLOORS else 'at most'} {shown(one.get('bound'))}"
-        value = number(one.get("value"))
+        value = finite(one.get("value"))
         last = "nothing to read" if value is None else f"{value:.4g}"
         rows.append(WireRow(name, UNITS.get(name, ""), limit, last, tuple(tripped.get(name, ()))))
     return tuple(rows)

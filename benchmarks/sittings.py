@@ -9,8 +9,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ TIME_UP = 3  # exit code of a sitting that ran out of minutes
 
 Row = dict[str, Any]
 _Arm = TypeVar("_Arm")
+_Trial = TypeVar("_Trial")
 
 
 def lines(path: Path) -> list[Row]:
@@ -49,6 +51,47 @@ def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> 
     """Rows below a head, in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def measure_all(
+    path: Path,
+    measure: Callable[[_Trial], Row],
+    trials: Sequence[_Trial],
+    chosen: argparse.Namespace,
+    in_a_word: Callable[[Row], str] | None = None,
+) -> None:
+    """Measure trials in processes of their own, several at once, each ending in a line.
+
+    Args:
+        path: of the lines.
+        measure: the line of a trial.
+        trials: in order.
+        chosen: ``processes``, at once; ``minutes``, after which none is started.
+        in_a_word: what is printed of a line.
+    """
+    deadline = time.monotonic() + 60 * chosen.minutes
+    with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
+        for line in as_they_end(pool.submit, measure, trials, chosen.processes, lambda: time.monotonic() < deadline):
+            append(path, line)
+            if in_a_word is not None:
+                print(in_a_word(line), flush=True)
+
+
+def as_they_end(
+    submit: Callable[[Callable[[_Trial], Row], _Trial], Future[Row]],
+    measure: Callable[[_Trial], Row],
+    trials: Sequence[_Trial],
+    at_once: int,
+    may_start: Callable[[], bool],
+) -> Iterator[Row]:
+    """Lines of the trials as they end; none is started once ``may_start`` says no, those that run are waited for."""
+    waiting, running = list(reversed(trials)), set[Future[Row]]()
+    while running or (waiting and may_start()):
+        while waiting and len(running) < at_once and may_start():
+            running.add(submit(measure, waiting.pop()))
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
 
 
 def paired_arguments(parser: argparse.ArgumentParser, results: Path, runs: Path, seeds: int) -> None:

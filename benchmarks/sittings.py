@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -45,6 +46,8 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
         file.seek(max(end - 1, 0))
         torn = file.read(1) not in (b"", b"\n")
         file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
@@ -111,16 +114,16 @@ def run_paired(
     missing: Sequence[tuple[_Arm, int]],
     chosen: argparse.Namespace,
     run_one: Callable[[Path, _Arm, int, bool], Row | None],
-    in_a_word: Callable[[_Arm, int, Row | None], str],
+    in_a_word: Callable[[Row], str],
 ) -> bool:
-    """Run an arm for each root seed that has no line yet, several at once, each ending in a line.
+    """Run an arm for each root seed that has no line yet, several at once; a line is what each leaves, and no folder.
 
     Args:
         path: of the lines.
         missing: arms with root seeds, in order.
         chosen: ``runs``, their folder; ``processes``, at once; ``minutes``, after which none is started; ``commit``.
-        run_one: from the folder, an arm, a root seed and whether there is time to start it; None where it did not end.
-        in_a_word: what is printed of it.
+        run_one: from its folder, an arm, a root seed and whether there is time to start it; None where it did not end.
+        in_a_word: what is printed of one that did.
 
     Returns:
         Whether all ended.
@@ -130,11 +133,16 @@ def run_paired(
     SigningKey.load(state_dir())  # before two runs make one each
 
     def one(cell: tuple[_Arm, int]) -> bool:
-        row = run_one(runs, *cell, time.monotonic() <= deadline)
+        arm, seed = cell
+        folder = runs / f"{arm}-seed{seed}"
+        row = run_one(folder, arm, seed, time.monotonic() <= deadline)
+        words = in_a_word(row) if row else f"not finished; run the study again to go on, or see {folder}.log"
         with lock:
             if row is not None:
                 append(path, row | {"commit": chosen.commit or commit(), "machine": machine()})
-            print(in_a_word(*cell, row), flush=True)
+            print(f"{arm}, seed {seed}: {words}", flush=True)
+        if row is not None and folder.exists():
+            shutil.rmtree(folder)  # not before its line is on the disk
         return row is not None
 
     with _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import subprocess
@@ -14,21 +15,21 @@ from typing import Any
 
 import pytest
 
-from benchmarks import calibration, halving, induction, ladder
+from benchmarks import calibration, halving, induction, ladder, sittings
 from benchmarks.meta_alignment_pressure import SETTINGS, add_pressure
 from benchmarks.setting import ROOT, own_code
-from benchmarks.sittings import Row, append, as_they_end
+from benchmarks.sittings import Row, append, as_they_end, lines, run_paired
 
 PROGRAM = """
 import argparse, pathlib, subprocess, sys
 from benchmarks.sittings import run_paired
 folder = pathlib.Path(sys.argv[1])
-def run_one(runs, arm, seed, start):
+def run_one(run_folder, arm, seed, start):
     run = subprocess.Popen(["sleep", "300"])
     (folder / arm).write_text(str(run.pid))
     return {"arm": arm, "seed": seed, "ended_by": -run.wait()}
 chosen = argparse.Namespace(minutes=5, processes=1, runs=folder, commit="none")
-run_paired(folder / "runs.jsonl", [("first", 0), ("second", 0)], chosen, run_one, lambda *known: "ended")
+run_paired(folder / "runs.jsonl", [("first", 0), ("second", 0)], chosen, run_one, lambda row: "ended")
 """
 
 
@@ -47,6 +48,31 @@ def test_a_study_that_is_told_to_end_ends_its_runs_and_starts_no_other(tmp_path:
     [line] = map(json.loads, (tmp_path / "runs.jsonl").read_text("utf-8").splitlines())
     assert (line["arm"], line["ended_by"]) == ("first", signal.SIGTERM)
     assert not (tmp_path / "second").exists()
+
+
+def test_a_run_keeps_its_folder_until_its_line_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "before"))  # is set by the sitting, and undone here
+    chosen = argparse.Namespace(minutes=5, processes=1, runs=tmp_path, commit="none")
+    path, folder = tmp_path / "runs.jsonl", tmp_path / "arm-seed0"
+
+    def run_one(folder: Path, arm: str, seed: int, start: bool) -> Row:
+        folder.mkdir(exist_ok=True)
+        return {"arm": arm, "seed": seed}
+
+    def interrupted(path: Path, line: Row) -> None:
+        raise KeyboardInterrupt
+
+    def sit() -> bool:
+        return run_paired(path, [("arm", 0)], chosen, run_one, lambda row: "ended")
+
+    with monkeypatch.context() as killed:
+        killed.setattr(sittings, "append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sit()
+    assert folder.exists()
+    assert sit()
+    assert [line["arm"] for line in lines(path)] == ["arm"]
+    assert not folder.exists()
 
 
 READERS: dict[str, tuple[Callable[[], Row], Callable[[Path], Sized]]] = {

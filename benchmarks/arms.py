@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,9 @@ from typing import Any
 from benchmarks.improvement import finish
 from benchmarks.sittings import TIME_UP, Row, lines, run_paired
 from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
+from selfimprove.archive.lineage import replay
+from selfimprove.archive.records import Bodies
+from selfimprove.loop.recovery import elapsed_seconds
 
 RUNS = "runs.jsonl"
 
@@ -24,14 +26,14 @@ class Study:
         experiment: that all runs are of.
         setting: whose value is the arm.
         row_of: a finished run's line, from its ledger, its arm and its root seed.
-        in_a_word: what is printed of a run; None where it did not end.
-        write: summary and report, from the folder, all lines and a note.
+        in_a_word: what is printed of a line.
+        write: summary and report, from the folder, the lines of runs that closed a generation, and a note.
     """
 
     experiment: str
     setting: str
     row_of: Callable[[Sequence[Entry], str, int], Row]
-    in_a_word: Callable[[str, int, Row | None], str]
+    in_a_word: Callable[[Row], str]
     write: Callable[[Path, Sequence[Row], str], Any]
 
     def sit(self, chosen: argparse.Namespace) -> int:
@@ -45,25 +47,49 @@ class Study:
         known = {(line["arm"], line["seed"]) for line in lines(path)}
         missing = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms if (arm, seed) not in known]
 
-        def run(runs: Path, arm: str, seed: int, start: bool) -> Row | None:
-            return self.run_one(runs, arm, seed, chosen.overrides, start=start)
+        def run(folder: Path, arm: str, seed: int, start: bool) -> Row | None:
+            return self.run_one(folder, arm, seed, chosen.overrides, start=start)
 
-        done = run_paired(path, missing, chosen, run, self.in_a_word)
+        def in_a_word(row: Row) -> str:
+            return self.in_a_word(row) if row["generations"] else _how_it_ended(row)
+
+        done = run_paired(path, missing, chosen, run, in_a_word)
         if rows := lines(path):
-            self.write(chosen.results, rows, chosen.note)
+            whole, note = [row for row in rows if row["generations"]], f"{chosen.note} {left_out(rows)}".strip()
+            self.write(chosen.results, whole, note)
             print(f"{len(rows)} runs: {chosen.results / 'report.md'}")
         return 0 if done else TIME_UP
 
-    def run_one(self, runs: Path, arm: str, seed: int, overrides: Sequence[str], *, start: bool) -> Row | None:
-        """Run one arm, or go on with it; None where it did not come to an end, and then its folder is kept."""
-        folder = runs / f"{arm}-seed{seed}"
+    def run_one(self, folder: Path, arm: str, seed: int, overrides: Sequence[str], *, start: bool) -> Row | None:
+        """Run one arm, or go on with it; None where it did not come to an end."""
         words = [f"experiment={self.experiment}", f"{self.setting}={arm}", f"seed={seed}", *overrides]
-        runs.mkdir(parents=True, exist_ok=True)
-        with (runs / f"{folder.name}.log").open("a", encoding="utf-8") as log:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with Path(f"{folder}.log").open("a", encoding="utf-8") as log:
             if not finish(folder, words, start=start, log=log):
                 return None
         entries = read(folder / LEDGER_NAME, None)
         ended = {name: entries[-1].body[name] for name in ("state", "reason")}
-        row = self.row_of(entries, arm, seed) | ended | {"overrides": list(overrides)}
-        shutil.rmtree(folder)
-        return row
+        return self.row_of(entries, arm, seed) | ended | {"overrides": list(overrides)}
+
+
+def shared(entries: Sequence[Entry], bodies: Bodies) -> Row:
+    """What the line of every run says: the exam on the sealed split, FLOPs by account, wall time, lineage."""
+    paid = dict.fromkeys(("search", "confirm", "controller", "lost"), 0)
+    for body in bodies["charge"]:
+        paid[body["account"]] += body["flops"]
+    return {
+        "sealed": bodies["sealed"][-1]["sealed"]["difference"] if bodies["sealed"] else None,
+        "paid": paid,
+        "seconds": elapsed_seconds(entries),
+        "lineage_sha256": replay(entries).sha256(),
+    }
+
+
+def left_out(rows: Sequence[Row]) -> str:
+    """The runs that ended before they had closed a generation, and so say nothing of their arms; empty without any."""
+    short = [f"{r['arm']}, root seed {r['seed']} ({_how_it_ended(r)})" for r in rows if not r["generations"]]
+    return f"Left out, as they ended in their first generation: {'; '.join(short)}." if short else ""
+
+
+def _how_it_ended(row: Row) -> str:
+    return f"{row['state']}: {row['reason']}"

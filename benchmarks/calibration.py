@@ -12,18 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
-from typing import Any, TypeVar
+from typing import Any
 
 from benchmarks.setting import RESULTS, commit, default_config, machine
-from benchmarks.sittings import TIME_UP, append
+from benchmarks.sittings import TIME_UP, lines, measure_all
 from benchmarks.trainings import outcome
 from selfimprove.canonical import canonical
 from selfimprove.genome.edits import parse_edit
@@ -40,7 +38,6 @@ from selfimprove.tasks.suite import TasksConfig, least_context, least_vocabulary
 FOLDER = RESULTS / "calibration"
 TRIALS, SUMMARY = "trials.jsonl", "summary.json"
 MIXTURES = ("alone", "mixed")
-T = TypeVar("T")
 _CONV = ("architecture.blocks.0.conv_qkv=true", "architecture.blocks.1.conv_qkv=true")
 
 
@@ -103,11 +100,7 @@ def main(arguments: Sequence[str]) -> int:
     ]
     known = known_trials(chosen.results)
     todo = [trial for trial in wanted if identity(trial) not in known]
-    deadline = time.monotonic() + 60 * chosen.minutes
-    with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
-        for line in run(pool.submit, measure, todo, chosen.processes, lambda: time.monotonic() < deadline):
-            append(chosen.results / TRIALS, line)
-            print(f"{_shown(line)}: skill {line['skill']:.4f} in {line['seconds']:.0f} s", flush=True)
+    measure_all(chosen.results / TRIALS, measure, todo, chosen, _in_a_word)
     known = known_trials(chosen.results)
     summary = summarize(known.values())
     (chosen.results / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -118,23 +111,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def _levels(name: str, asked: Sequence[int] | None) -> list[int]:
     return [level for level in range(len(FAMILIES[name].ladder)) if asked is None or level in asked]
-
-
-def run(
-    submit: Callable[[Callable[[T], dict[str, Any]], T], Future[dict[str, Any]]],
-    measure: Callable[[T], dict[str, Any]],
-    trials: Sequence[T],
-    at_once: int,
-    may_start: Callable[[], bool],
-) -> Iterator[dict[str, Any]]:
-    """Lines of the trials as they end; none is started once ``may_start`` says no, those that run are waited for."""
-    waiting, running = list(reversed(trials)), set[Future[dict[str, Any]]]()
-    while running or (waiting and may_start()):
-        while waiting and len(running) < at_once and may_start():
-            running.add(submit(measure, waiting.pop()))
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield future.result()
 
 
 @cache
@@ -203,9 +179,8 @@ def measure(trial: Trial) -> dict[str, Any]:
 
 def known_trials(folder: Path) -> dict[bytes, dict[str, Any]]:
     """Lines of earlier sittings that still describe a trial of today, by identity."""
-    path, found = folder / TRIALS, dict[bytes, dict[str, Any]]()
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        line = json.loads(text)
+    found = dict[bytes, dict[str, Any]]()
+    for line in lines(folder / TRIALS):
         trial = Trial(**{name: line[name] for name in Trial.__dataclass_fields__})
         if trial.variant in VARIANTS and trial.level in _levels(trial.family, None):
             mine = identity(trial)
@@ -242,5 +217,6 @@ def summarize(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _shown(line: Mapping[str, Any]) -> str:
-    return f"{line['family']} {line['level']} {line['mixture']}, {line['variant']}, seed {line['seed']}"
+def _in_a_word(line: Mapping[str, Any]) -> str:
+    trial = f"{line['family']} {line['level']} {line['mixture']}, {line['variant']}, seed {line['seed']}"
+    return f"{trial}: skill {line['skill']:.4f} in {line['seconds']:.0f} s"

@@ -25,7 +25,7 @@ from statistics import fmean, median
 from typing import Any
 
 from benchmarks.setting import RESULTS, commit, default_config, machine, machines, tasks_described
-from benchmarks.sittings import TIME_UP, append
+from benchmarks.sittings import TIME_UP, append, lines
 from benchmarks.trainings import Exam, scores
 from selfimprove.containment.policy import assess
 from selfimprove.controller.grammar import Grammar
@@ -89,9 +89,8 @@ def setting() -> dict[str, Any]:
 
 def known_roots(path: Path) -> dict[int, dict[str, Any]]:
     """Roots of earlier sittings in today's setting."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     today = json.loads(json.dumps(setting()))
-    return {row["root"]: row for row in map(json.loads, lines) if _completed(row["setting"]) == today}
+    return {row["root"]: row for row in lines(path) if _completed(row["setting"]) == today}
 
 
 def _completed(setting: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks.setting import RESULTS, ROOT, commit, machine, own_code
+from benchmarks.sittings import TIME_UP, markdown_table
+from selfimprove.archive.files import write_atomic
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.archive.lineage import replay
+from selfimprove.archive.records import by_kind
 from selfimprove.loop.standing import status
 from selfimprove.tasks.ladder import MASTERED
 
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
             rows[arm, seed] = row_of(folder, arm, seed)
             write(chosen.results, list(rows.values()))
         print(line(rows[arm, seed]), flush=True)
-    return 0 if rows.keys() >= set(wanted) else 3
+    return 0 if rows.keys() >= set(wanted) else TIME_UP
 
 
 def measured(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -80,26 +83,26 @@ def finish(folder: Path, overrides: Sequence[str], *, start: bool, log: TextIO |
 def row_of(folder: Path, arm: str, seed: int) -> dict[str, Any]:
     """What a finished run's ledger says about its last promoted genome."""
     entries = read(folder / LEDGER_NAME, None)
-    bodies: dict[str, list[dict[str, Any]]] = {}
-    for entry in entries:
-        bodies.setdefault(entry.kind, []).append(entry.body)
-    promoted = [body["genome"] for body in bodies.get("decision", []) if body["promoted"]]
+    bodies = by_kind((entry.kind, entry.body) for entry in entries)
+    promoted = [body["genome"] for body in bodies["decision"] if body["promoted"]]
     edits = {b["genome"]: b["edits"] for b in reversed(bodies["proposal"]) if b["status"] == "valid"}
-    exam = bodies["sealed"][-1] if "sealed" in bodies else {}
+    exam = bodies["sealed"][-1] if bodies["sealed"] else {}
     return {
         "arm": arm,
         "seed": seed,
         "commit": commit(),
+        "state": entries[-1].body["state"],
+        "reason": entries[-1].body["reason"],
         "promotions": [edits[genome] for genome in promoted],
         "gate": _exam(exam.get("gate")),
         "sealed": _exam(exam.get("sealed")),
-        "held_out": _exam(bodies["held_out"][-1]["sealed"] if "held_out" in bodies else None),
+        "held_out": _exam(bodies["held_out"][-1]["sealed"] if bodies["held_out"] else None),
         "families": (families := _families(exam)),
-        "levels": [{"generation": b["generation"], **b["levels"]} for b in bodies.get("climb", [])],
-        "saturated": saturated(bodies.get("climb", [])),
+        "levels": [{"generation": b["generation"], **b["levels"]} for b in bodies["climb"]],
+        "saturated": saturated(bodies["climb"]),
         "climbed": [name for name, found in families.items() if _climbed(found)],
         "candidates": len(bodies["proposal"]),
-        "charged_flops": bodies["charge"][-1]["total"],
+        "charged_flops": sum(body["flops"] for body in bodies["charge"]),
         "generation_seconds": [body["elapsed_seconds"] for body in bodies["generation"]],
         "lineage_sha256": replay(entries).sha256(),
     }
@@ -124,32 +127,30 @@ def write(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     }
     summary = {"level": LEVEL, "machine": machine(), "arms": counts, "runs": list(rows)}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_atomic(folder / "summary.json", json.dumps(summary, indent=1).encode() + b"\n")  # the rows' only place
     (folder / "summary.md").write_text(table(rows), encoding="utf-8")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The runs side by side, in Markdown."""
-    lines = [
+    head = (
+        "root seed", "proposals", "promotions", "gate split", "p", "sealed split", "p", "held-out families", "p",
+        "climbed", "charged TFLOP", "commit",
+    )  # fmt: skip
+    cells = []
+    for row in rows:
+        exams = [row[split] for split in ("gate", "sealed", "held_out")]
+        figures = [text for one in exams for text in (f"{one['difference']:+.4f}", f"{one['p_value']:.4f}")]
+        about = (_climb_text(row), f"{row['charged_flops'] / 1e12:.2f}", row["commit"])
+        cells.append((row["seed"], row["arm"], len(row["promotions"]), *figures, *about))
+    parts = (
         "Last promoted genome minus seed genome, mean skill on fresh training seeds at equal FLOPs a training "
         "(one-sided exact sign-flip test). Written by `selfimprove study improvement`.",
-        "",
         "Climbed: families that rose to a level on which, in the sealed exam, the champion has a skill above "
         f"{MASTERED:g} and the seed genome one below {FAR:g}.",
-        "",
-        "| root seed | proposals | promotions | gate split | p | sealed split | p | held-out families | p | climbed "
-        "| charged TFLOP | commit |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        gate, sealed, held_out = row["gate"], row["sealed"], row["held_out"]
-        lines.append(
-            f"| {row['seed']} | {row['arm']} | {len(row['promotions'])} | {gate['difference']:+.4f} | "
-            f"{gate['p_value']:.4f} | {sealed['difference']:+.4f} | {sealed['p_value']:.4f} | "
-            f"{held_out['difference']:+.4f} | {held_out['p_value']:.4f} | "
-            f"{_climb_text(row)} | {row['charged_flops'] / 1e12:.2f} | {row['commit']} |"
-        )
-    return "\n".join(lines) + "\n"
+        markdown_table(head, cells),
+    )
+    return "\n\n".join(parts) + "\n"
 
 
 def line(row: dict[str, Any]) -> str:

@@ -17,7 +17,6 @@ out of minutes ends with exit code 3, and the next one goes on.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.calibration import Variant, genome_of
 from benchmarks.induction_summary import INDUCTION, PREVIOUS, write_summary
 from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
-from benchmarks.sittings import TIME_UP, append
+from benchmarks.sittings import TIME_UP, append, lines
 from benchmarks.trainings import checkpoints
 from selfimprove.canonical import canonical
 from selfimprove.seeds import derive
@@ -88,8 +87,9 @@ def main(arguments: Sequence[str]) -> int:
         line = measure(*missing.pop(0))
         append(chosen.results / TRIALS, line)
         print(f"{line['arm']}, seed {line['seed']}: {line['seconds']:.0f} s, {line['end']}", flush=True)
-    lines = list(known_trials(chosen.results).values())
-    print(write_summary(list(ARMS), lines, chosen.results, {"machine": machine(), "commit": commit()}), end="")
+    known = known_trials(chosen.results)
+    about = {"machine": machine(), "commit": commit()}
+    print(write_summary(list(ARMS), list(known.values()), chosen.results, about), end="")
     return TIME_UP if missing else 0
 
 
@@ -120,9 +120,8 @@ def description(arm: str, seed: int) -> dict[str, Any]:
 
 def known_trials(folder: Path) -> dict[bytes, dict[str, Any]]:
     """Lines of earlier sittings that still describe a training of today, by identity."""
-    path, found = folder / TRIALS, dict[bytes, dict[str, Any]]()
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        line = json.loads(text)
+    found = dict[bytes, dict[str, Any]]()
+    for line in lines(folder / TRIALS):
         if line["arm"] in ARMS:
             mine = description(line["arm"], line["seed"])
             if all(line.get(name) == value for name, value in mine.items()):

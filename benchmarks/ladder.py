@@ -16,19 +16,17 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from scipy import stats
 
-from benchmarks.calibration import Variant, genome_of, run
+from benchmarks.calibration import Variant, genome_of
 from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
-from benchmarks.sittings import TIME_UP, append
+from benchmarks.sittings import TIME_UP, lines, measure_all
 from benchmarks.trainings import outcome
 from selfimprove.canonical import canonical
 from selfimprove.loop.config import RunConfig
@@ -108,10 +106,7 @@ def main(arguments: Sequence[str]) -> int:
     wanted = [Trial(edits, seed) for seed in range(chosen.seeds) for edits in genomes()]
     known = known_trials(chosen.results / TRIALS)
     todo = [trial for trial in wanted if identity(trial) not in known]
-    deadline = time.monotonic() + 60 * chosen.minutes
-    with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
-        for line in run(pool.submit, measure, todo, chosen.processes, lambda: time.monotonic() < deadline):
-            append(chosen.results / TRIALS, line)
+    measure_all(chosen.results / TRIALS, measure, todo, chosen)
     known = known_trials(chosen.results / TRIALS)
     summary = summarize([known[identity(trial)] for trial in wanted if identity(trial) in known])
     (chosen.results / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -174,10 +169,8 @@ def measure(trial: Trial) -> dict[str, Any]:
 
 def known_trials(path: Path) -> dict[bytes, dict[str, Any]]:
     """Lines of earlier sittings by identity; those of another setting have one that nothing asks for."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     asked = list(description(Trial((), 0)))
-    found = (json.loads(text) for text in lines)
-    return {canonical({name: line[name] for name in asked}): line for line in found if set(asked) <= set(line)}
+    return {canonical({name: line[name] for name in asked}): line for line in lines(path) if set(asked) <= set(line)}
 
 
 def summarize(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ Whether the constraint costs skill in the first place, which is what gives selec
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from benchmarks.meta_alignment_rows import ARMS, Arm, row_of
 from benchmarks.setting import RESULTS, ROOT
 from benchmarks.sittings import TIME_UP, Row, lines, paired_arguments, run_paired
 from selfimprove.archive.ledger import LEDGER_NAME, read
+from selfimprove.errors import RunError
 from selfimprove.loop.standing import status
 
 FOLDER = RESULTS / "meta_alignment"
@@ -52,36 +52,38 @@ def run_all(path: Path, chosen: argparse.Namespace) -> bool:
     known = {(Arm(**line["arm"]), line["seed"]) for line in lines(path)}
     missing = [(arm, seed) for seed in chosen.seeds for arm in ARMS if (arm, seed) not in known]
 
-    def run(runs: Path, arm: Arm, seed: int, start: bool) -> Row | None:
-        return run_one(runs, arm, seed, overrides=chosen.overrides) if start else None
+    def run(folder: Path, arm: Arm, seed: int, start: bool) -> Row | None:
+        return run_one(folder, arm, seed, overrides=chosen.overrides) if start else None
 
     return run_paired(path, missing, chosen, run, _in_a_word)
 
 
-def run_one(runs: Path, arm: Arm, seed: int, overrides: Sequence[str] = ()) -> Row | None:
-    """Run one cell, or go on with it; None where it did not come to an end, and then its folder is kept."""
-    folder = runs / f"{arm.slug}-seed{seed}"
+def run_one(folder: Path, arm: Arm, seed: int, overrides: Sequence[str] = ()) -> Row | None:
+    """Run one cell, or go on with it; None where it did not come to an end.
+
+    Raises:
+        RunError: it ended before its seed genome was scored.
+    """
     words = ["experiment=meta_alignment", *arm.overrides, f"seed={seed}", *overrides]
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs / f"{folder.name}.log").open("a", encoding="utf-8") as log:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{folder}.log").open("a", encoding="utf-8") as log:
         ended = finish(folder, words, start=True, log=log)
     if not (folder / LEDGER_NAME).exists():
         return None
     found = status(folder)
     if not ended and not found.tripped:
         return None
-    row = row_of(read(folder / LEDGER_NAME, None), arm, seed) | {"state": found.state, "reason": found.reason}
-    shutil.rmtree(folder)
-    return row
+    if found.best_skill is None:
+        remedy = "remove its folder and run it with other overrides, or leave out its root seed: --seeds"
+        raise RunError(f"read {folder}", f"{found.state}: {found.reason}", "a run that scored its seed genome", remedy)
+    return row_of(read(folder / LEDGER_NAME, None), arm, seed) | {"state": found.state, "reason": found.reason}
 
 
-def _in_a_word(arm: Arm, seed: int, row: Row | None) -> str:
-    if row is None:
-        return f"{arm.name}, seed {seed}: not finished; run the study again to go on, or see its log"
+def _in_a_word(row: Row) -> str:
     champion = row["generations"][-1]["champion"] if row["generations"] else row["seed_genome"]
     kept = champion["retention"]
     return (
-        f"{arm.name}, seed {seed}: {row['state']}, {sum(g['promoted'] for g in row['generations'])} promotions, "
+        f"{row['state']}, {sum(g['promoted'] for g in row['generations'])} promotions, "
         f"skill {champion['skill']:.3f}, "
         f"factor {champion['factor']:g}, {kept['kept']} of {kept['n']} halt prompts kept, {row['seconds']:.0f} s"
     )

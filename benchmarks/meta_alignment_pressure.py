@@ -6,7 +6,6 @@ that, paired by training seed, for the experiment's scale, for the default one, 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.setting import commit, default_config, machine
+from benchmarks.sittings import append, lines
 from benchmarks.trainings import outcome
 from selfimprove.seeds import derive
 
@@ -33,16 +33,14 @@ FACTORS = (1.0, 0.5, 0.25, 0.0)
 
 def add_pressure(path: Path, seeds: Sequence[int], processes: int, deadline: float) -> bool:
     """Measure what is not in the file yet, a line a setting and seed; whether all is there."""
-    held = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    known = {(row["setting"], row["seed"]) for row in map(json.loads, held)}
+    known = {(row["setting"], row["seed"]) for row in lines(path)}
     missing = [(name, seed) for name in SETTINGS for seed in seeds if (name, seed) not in known]
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool, path.open("a") as out:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         about = {"commit": commit(), "machine": machine()}
         for row in pool.map(measured, *zip(*((*cell, deadline) for cell in missing), strict=True)) if missing else ():
             if row is None:
                 return False
-            out.write(json.dumps(row | about) + "\n")
-            out.flush()
+            append(path, row | about)
             print(f"{row['setting']}, seed {row['seed']}: {[round(one['skill'], 3) for one in row['factors']]}")
     return True
 

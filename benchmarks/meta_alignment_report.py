@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from benchmarks.meta_alignment_rows import ARMS, Arm
+from benchmarks.sittings import markdown_table
 
 LEVEL = 0.05  # of the two-sided tests
 PLOT = "survival.svg"
@@ -138,7 +139,7 @@ def _cells(arms: Summary) -> str:
             )
         )
     notes = [note for arm in ARMS if (note := _note(arm, arms[arm.name]))]
-    return "\n\n".join([_table(head, rows), *notes])
+    return "\n\n".join([markdown_table(head, rows), *notes])
 
 
 def _note(arm: Arm, found: Summary) -> str:
@@ -161,7 +162,7 @@ def _survival(curves: Summary) -> str:
             cells.append(f"{one['kept']}/{one['n']}, {one['retention']:.3f}, {one['factor']:.2f}" if one else "")
         rows.append((generation, *cells))
     text = "Runs whose champions have all kept it, compliance of the champion, and its factor (means over runs)."
-    return f"{text}\n\n{_table(('generation', *names), rows)}"
+    return f"{text}\n\n{markdown_table(('generation', *names), rows)}"
 
 
 def _selection(cells: Summary) -> str:
@@ -171,7 +172,7 @@ def _selection(cells: Summary) -> str:
             share = one["share"]
             text = f"{share['kept'] / share['n']:.3f} ({share['low']:.3f} to {share['high']:.3f})" if share else ""
             rows.append((name, step, one["n"], one["lowered"], one["raised"], text))
-    return _table(("cell", "step", "n", "lowered", "raised", "share lowered"), rows)
+    return markdown_table(("cell", "step", "n", "lowered", "raised", "share lowered"), rows)
 
 
 def _pressure(found: Sequence[Summary]) -> str:
@@ -195,13 +196,8 @@ def _pressure(found: Sequence[Summary]) -> str:
                 one["n"],
             )
         )
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _mean(values: Sequence[float], *, sign: bool = False) -> str:
     return format(fmean(values), "+.3f" if sign else ".3f") if values else ""
-
-
-def _table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

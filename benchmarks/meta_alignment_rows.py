@@ -9,6 +9,7 @@ from typing import Any
 
 from selfimprove.archive.ledger import Entry
 from selfimprove.archive.lineage import replay
+from selfimprove.archive.records import Bodies, by_kind
 from selfimprove.genome.fields import CONSTRAINT
 from selfimprove.genome.recipe import PROTECTED
 from selfimprove.loop.recovery import elapsed_seconds
@@ -35,8 +36,7 @@ class Arm:
         """For people."""
         return f"{'editable' if self.editable else 'protected'}, gate {'on' if self.gate else 'off'}"
 
-    @property
-    def slug(self) -> str:
+    def __str__(self) -> str:
         """For folders."""
         return self.name.replace(", ", "-").replace(" ", "-")
 
@@ -54,9 +54,7 @@ ARMS = tuple(Arm(editable, gate) for editable in (False, True) for gate in (True
 
 def row_of(entries: Sequence[Entry], arm: Arm, seed: int) -> dict[str, Any]:
     """What a run's ledger says, by generation and at the end; a run that a tripwire paused has fewer generations."""
-    bodies: dict[str, list[Body]] = {}
-    for entry in entries:
-        bodies.setdefault(entry.kind, []).append(entry.body)
+    bodies = by_kind((entry.kind, entry.body) for entry in entries)
     factors = {b["sha256"]: b["genome"]["recipe"].get("constraint_factor", PROTECTED) for b in bodies["genome"]}
     seed_score = next(b for b in bodies["score"] if b["generation"] == 0)
     champion = {
@@ -67,31 +65,29 @@ def row_of(entries: Sequence[Entry], arm: Arm, seed: int) -> dict[str, Any]:
     }
     row = {"arm": {"editable": arm.editable, "gate": arm.gate}, "seed": seed, "seed_genome": champion}
     generations = []
-    for closed in bodies.get("generation", []):
+    for closed in bodies["generation"]:
         found = _generation(closed, bodies, factors, champion)
         champion = found["champion"]
         generations.append(found)
     return row | {
         "generations": generations,
-        "sealed": _sealed(bodies.get("sealed", [])),
+        "sealed": _sealed(bodies["sealed"]),
         "charged_flops": bodies["charge"][-1]["total"],
         "seconds": elapsed_seconds(entries),
         "lineage_sha256": replay(entries).sha256(),
     }
 
 
-def _generation(
-    closed: Body, bodies: Mapping[str, list[Body]], factors: Mapping[str, float], parent: Body
-) -> dict[str, Any]:
+def _generation(closed: Body, bodies: Bodies, factors: Mapping[str, float], parent: Body) -> dict[str, Any]:
     """One generation: its proposals, its leader, and the champion that it leaves."""
     n = closed["generation"]
-    confirmation = _first(bodies.get("confirmation", []), n)
-    decision = _first(bodies.get("decision", []), n)
+    confirmation = _first(bodies["confirmation"], n)
+    decision = _first(bodies["decision"], n)
     leader = _leader(decision, confirmation, bodies["score"], factors) if decision else None
     champion = dict(parent)
     if leader is not None and leader["promoted"]:
         champion = {name: leader[name] for name in ("genome", "factor", "skill", "retention")}
-    wires = _first(bodies.get("tripwire", []), n) or {"readings": []}
+    wires = _first(bodies["tripwire"], n) or {"readings": []}
     return {
         "generation": n,
         "promoted": closed["promoted"],

@@ -20,17 +20,14 @@ import random
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.calibration import run
 from benchmarks.landscape import Landscape
 from benchmarks.setting import RESULTS, commit, default_config, machine
-from benchmarks.sittings import TIME_UP, append, lines
+from benchmarks.sittings import TIME_UP, lines, measure_all
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.proposer import ControlResult, Experience, Outcome, Proposal, Proposer
 from selfimprove.controller.registry import CONTROLLERS, make
@@ -175,10 +172,7 @@ def main(arguments: Sequence[str]) -> int:
         for name in chosen.proposers
     ]
     todo = [trial for trial in wanted if trial not in _known(chosen.results / TRIALS)]
-    deadline = time.monotonic() + 60 * chosen.minutes
-    with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
-        for line in run(pool.submit, measure, todo, chosen.processes, lambda: time.monotonic() < deadline):
-            append(chosen.results / TRIALS, line)
+    measure_all(chosen.results / TRIALS, measure, todo, chosen)
     known = _known(chosen.results / TRIALS)
     summary = summarize([known[trial] for trial in wanted if trial in known])
     (chosen.results / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

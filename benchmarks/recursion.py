@@ -32,12 +32,10 @@ def _write(folder: Path, rows: Sequence[Row], note: str) -> None:
     write_report(folder, summary_of(rows), note)
 
 
-def _in_a_word(arm: str, seed: int, row: Row | None) -> str:
-    if row is None:
-        return f"{arm}, seed {seed}: not finished; run the study again to go on, or see its log"
+def _in_a_word(row: Row) -> str:
     promoted, accepted = (sum(one[name] for one in row[of]) for of, name in _COUNTED)
     return (
-        f"{arm}, seed {seed}: {row['state']}, {promoted} promotions, {accepted} hand-overs, "
+        f"{row['state']}, {promoted} promotions, {accepted} hand-overs, "
         f"skill {row['best_skill']:.3f}, "
         f"{row['charged_flops'] / 1e12:.2f} TFLOP, {row['seconds']:.0f} s"
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.arms import shared
 from selfimprove.archive.ledger import Entry
-from selfimprove.archive.lineage import replay
+from selfimprove.archive.records import Bodies, by_kind
 from selfimprove.loop.improvement import imp_at_k
 from selfimprove.loop.laboratory import best_skill
-from selfimprove.loop.recovery import elapsed_seconds
 
 KS = (1, 4)  # of imp@k
 Body = Mapping[str, Any]
@@ -17,24 +17,16 @@ Body = Mapping[str, Any]
 
 def row_of(entries: Sequence[Entry], arm: str, seed: int) -> dict[str, Any]:
     """One run as a line of the study, JSON-ready."""
-    bodies: dict[str, list[Body]] = {}
-    for entry in entries:
-        bodies.setdefault(entry.kind, []).append(entry.body)
-    paid = dict.fromkeys(("search", "confirm", "controller", "lost"), 0)
-    for body in bodies["charge"]:
-        paid[body["account"]] += body["flops"]
-    lists = [list(bodies.get(kind, [])) for kind in ("decision", "confirmation", "score")]
+    bodies = by_kind((entry.kind, entry.body) for entry in entries)
+    costs = shared(entries, bodies)
     return {
         "arm": arm,
         "seed": seed,
-        "generations": [_generation(closed, bodies) for closed in bodies.get("generation", [])],
-        "handovers": [_handover(body) for body in bodies.get("handover", [])],
-        "best_skill": best_skill(*lists),
-        "sealed": bodies["sealed"][-1]["sealed"]["difference"] if "sealed" in bodies else None,
-        "charged_flops": bodies["charge"][-1]["total"],
-        "paid": paid,
-        "seconds": elapsed_seconds(entries),
-        "lineage_sha256": replay(entries).sha256(),
+        "generations": [_generation(closed, bodies) for closed in bodies["generation"]],
+        "handovers": [_handover(body) for body in bodies["handover"]],
+        "best_skill": best_skill(bodies["decision"], bodies["confirmation"], bodies["score"]),
+        "charged_flops": sum(costs["paid"].values()),
+        **costs,
     }
 
 
@@ -44,10 +36,10 @@ def generation_row(n: int, promoted: bool, gains: Sequence[float | None], fresh:
     return {"generation": n, "promoted": promoted, "proposals": len(gains), "imp": imp}
 
 
-def _generation(closed: Body, bodies: Mapping[str, Iterable[Body]]) -> dict[str, Any]:
+def _generation(closed: Body, bodies: Bodies) -> dict[str, Any]:
     """Gains on the search seeds; what was confirmed counts with what it gained on fresh ones."""
     n = closed["generation"]
-    scores, confirmed = ({b["index"]: b for b in bodies.get(k, []) if b["generation"] == n} for k in _MEASURED)
+    scores, confirmed = ({b["index"]: b for b in bodies[k] if b["generation"] == n} for k in _MEASURED)
     reference = next((b["skill"] for b in bodies["reference"] if b["generation"] == n), None)
     indices = [b["index"] for b in bodies["proposal"] if b["generation"] == n]
     gains = [scores[i]["skill"] - reference if i in scores and reference is not None else None for i in indices]

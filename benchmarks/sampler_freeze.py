@@ -23,20 +23,13 @@ FROZEN = (*(f"benchmarks/{name}" for name in MEASURES), *(f"selfimprove/controll
 
 @dataclass(frozen=True)
 class Freeze:
-    """A committed freeze.
+    """A committed freeze: the ``commit`` of the code, an ancestor of what is checked out; the path of the shipped
+    ``weights`` in the checkout, and their ``sha256``; and the ``date`` when it was written, as YYYY-MM-DD.
 
     Attributes:
-        commit: of the code, an ancestor of what is checked out.
-        sha256: of the shipped weights.
-        weights: their path in the checkout.
-        date: when it was written, as YYYY-MM-DD.
         digest: of all this; rows carry it.
     """
 
-    commit: str
-    sha256: str
-    weights: str
-    date: str
     digest: str
 
     @classmethod
@@ -58,7 +51,7 @@ class Freeze:
             remedy = "restore the weights, or freeze these before their first final run"
             raise ConfigError(f"check the weights {known['weights']}", found, f"sha256 {known['sha256']}", remedy)
         text = json.dumps(known, sort_keys=True)
-        return cls(**known, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
+        return cls(hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def refuse_other_rows(half: str, freeze: Freeze | None, rows: Sequence[Mapping[str, Any]]) -> None:

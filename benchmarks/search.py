@@ -9,19 +9,17 @@ next one goes on where it stopped, inside a run too.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks.arms import Study
+from benchmarks.arms import Study, shared
 from benchmarks.search_analysis import summary_of
 from benchmarks.search_report import write_report
 from benchmarks.setting import RESULTS, ROOT
 from benchmarks.sittings import Row, paired_arguments
 from selfimprove.archive.ledger import Entry
-from selfimprove.archive.lineage import replay
+from selfimprove.archive.records import Bodies, by_kind
 from selfimprove.controller.registry import CONTROLLERS
-from selfimprove.loop.recovery import elapsed_seconds
 
 FOLDER = RESULTS / "search"
 ARMS = tuple(name for name in CONTROLLERS if name != "adversary")
@@ -38,35 +36,27 @@ def _write(folder: Path, rows: Sequence[Row], note: str) -> None:
 
 def row_of(entries: Sequence[Entry], arm: str, seed: int) -> Row:
     """One run as a line of the study, JSON-ready."""
-    bodies: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in entries:
-        bodies.setdefault(entry.kind, []).append(entry.body)
-    confirmed = {body["generation"]: body for body in bodies.get("confirmation", [])}
-    first = next(iter(confirmed.values()), None)
-    skill = _mean(first["parent_skill"]) if first else bodies["reference"][0]["skill"]
+    bodies = by_kind((entry.kind, entry.body) for entry in entries)
+    confirmed = {body["generation"]: body for body in bodies["confirmation"]}
+    measured = [_mean(body["parent_skill"]) for body in confirmed.values()]
+    skill = seed_genome = next(iter(measured + [body["skill"] for body in bodies["reference"]]), None)
     generations = []
     for closed in bodies["generation"]:
         if closed["promoted"]:
             skill = _mean(confirmed[closed["generation"]]["candidate"])
         kept = {name: closed[name] for name in ("generation", "charged_flops", "promoted", "valid", "denied", "failed")}
         generations.append(kept | {"skill": skill})
-    paid = dict.fromkeys(("search", "confirm", "controller", "lost"), 0)
-    for body in bodies["charge"]:
-        paid[body["account"]] += body["flops"]
     return {
         "arm": arm,
         "seed": seed,
-        "seed_genome": _mean(first["parent_skill"]) if first else bodies["reference"][0]["skill"],
+        "seed_genome": seed_genome,
         "generations": generations,
         "edits": _promoted_edits(bodies),
-        "sealed": bodies["sealed"][-1]["sealed"]["difference"] if "sealed" in bodies else None,
-        "paid": paid,
-        "seconds": elapsed_seconds(entries),
-        "lineage_sha256": replay(entries).sha256(),
+        **shared(entries, bodies),
     }
 
 
-def _promoted_edits(bodies: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+def _promoted_edits(bodies: Bodies) -> list[list[str]]:
     edits = {(body["generation"], body["index"]): body["edits"] for body in bodies["proposal"]}
     return [edits[body["generation"], body["index"]] for body in bodies["decision"] if body["promoted"]]
 
@@ -75,12 +65,10 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _in_a_word(arm: str, seed: int, row: Row | None) -> str:
-    if row is None:
-        return f"{arm}, seed {seed}: not finished; run the study again to go on, or see its log"
+def _in_a_word(row: Row) -> str:
     last = row["generations"][-1]
     return (
-        f"{arm}, seed {seed}: {row['state']}, skill {row['seed_genome']:.3f} to {last['skill']:.3f}, "
+        f"{row['state']}, skill {row['seed_genome']:.3f} to {last['skill']:.3f}, "
         f"{last['charged_flops'] / 1e12:.2f} TFLOP, {row['seconds']:.0f} s"
     )
 

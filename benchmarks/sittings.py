@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +25,7 @@ TIME_UP = 3  # exit code of a sitting that ran out of minutes
 
 Row = dict[str, Any]
 _Arm = TypeVar("_Arm")
+_Trial = TypeVar("_Trial")
 
 
 def lines(path: Path) -> list[Row]:
@@ -43,12 +46,55 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
         file.seek(max(end - 1, 0))
         torn = file.read(1) not in (b"", b"\n")
         file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Rows below a head, in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def measure_all(
+    path: Path,
+    measure: Callable[[_Trial], Row],
+    trials: Sequence[_Trial],
+    chosen: argparse.Namespace,
+    in_a_word: Callable[[Row], str] | None = None,
+) -> None:
+    """Measure trials in processes of their own, several at once, each ending in a line.
+
+    Args:
+        path: of the lines.
+        measure: the line of a trial.
+        trials: in order.
+        chosen: ``processes``, at once; ``minutes``, after which none is started.
+        in_a_word: what is printed of a line.
+    """
+    deadline = time.monotonic() + 60 * chosen.minutes
+    with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
+        for line in as_they_end(pool.submit, measure, trials, chosen.processes, lambda: time.monotonic() < deadline):
+            append(path, line)
+            if in_a_word is not None:
+                print(in_a_word(line), flush=True)
+
+
+def as_they_end(
+    submit: Callable[[Callable[[_Trial], Row], _Trial], Future[Row]],
+    measure: Callable[[_Trial], Row],
+    trials: Sequence[_Trial],
+    at_once: int,
+    may_start: Callable[[], bool],
+) -> Iterator[Row]:
+    """Lines of the trials as they end; none is started once ``may_start`` says no, those that run are waited for."""
+    waiting, running = list(reversed(trials)), set[Future[Row]]()
+    while running or (waiting and may_start()):
+        while waiting and len(running) < at_once and may_start():
+            running.add(submit(measure, waiting.pop()))
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
 
 
 def paired_arguments(parser: argparse.ArgumentParser, results: Path, runs: Path, seeds: int) -> None:
@@ -68,16 +114,16 @@ def run_paired(
     missing: Sequence[tuple[_Arm, int]],
     chosen: argparse.Namespace,
     run_one: Callable[[Path, _Arm, int, bool], Row | None],
-    in_a_word: Callable[[_Arm, int, Row | None], str],
+    in_a_word: Callable[[Row], str],
 ) -> bool:
-    """Run an arm for each root seed that has no line yet, several at once, each ending in a line.
+    """Run an arm for each root seed that has no line yet, several at once; a line is what each leaves, and no folder.
 
     Args:
         path: of the lines.
         missing: arms with root seeds, in order.
         chosen: ``runs``, their folder; ``processes``, at once; ``minutes``, after which none is started; ``commit``.
-        run_one: from the folder, an arm, a root seed and whether there is time to start it; None where it did not end.
-        in_a_word: what is printed of it.
+        run_one: from its folder, an arm, a root seed and whether there is time to start it; None where it did not end.
+        in_a_word: what is printed of one that did.
 
     Returns:
         Whether all ended.
@@ -87,11 +133,16 @@ def run_paired(
     SigningKey.load(state_dir())  # before two runs make one each
 
     def one(cell: tuple[_Arm, int]) -> bool:
-        row = run_one(runs, *cell, time.monotonic() <= deadline)
+        arm, seed = cell
+        folder = runs / f"{arm}-seed{seed}"
+        row = run_one(folder, arm, seed, time.monotonic() <= deadline)
+        words = in_a_word(row) if row else f"not finished; run the study again to go on, or see {folder}.log"
         with lock:
             if row is not None:
                 append(path, row | {"commit": chosen.commit or commit(), "machine": machine()})
-            print(in_a_word(*cell, row), flush=True)
+            print(f"{arm}, seed {seed}: {words}", flush=True)
+        if row is not None and folder.exists():
+            shutil.rmtree(folder)  # not before its line is on the disk
         return row is not None
 
     with _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:

@@ -23,6 +23,7 @@ import numpy as np
 from interp import plotting
 from interp.runs import ledger
 from interp.verdict import NotApplicable
+from selfimprove.archive.records import Bodies, by_kind
 from selfimprove.tasks.score import Proportion
 
 if TYPE_CHECKING:
@@ -124,28 +125,26 @@ def survival(run_dir: str | Path) -> Survival:
         NotApplicable: no generation of it says how the constraint fared.
     """
     run_dir = Path(run_dir)
-    by_kind: dict[str, list[dict[str, Any]]] = {}
-    for kind, body in ledger(run_dir):
-        by_kind.setdefault(kind, []).append(body)
-    seed = next((body for body in by_kind.get("score", ()) if body["index"] == SEED_INDEX), None)
-    last = max((body["generation"] for body in by_kind.get("generation", ())), default=0)
-    decided = {body["generation"]: body for body in by_kind.get("decision", ())}
+    bodies = by_kind(ledger(run_dir))
+    seed = next((body for body in bodies["score"] if body["index"] == SEED_INDEX), None)
+    last = max((body["generation"] for body in bodies["generation"]), default=0)
+    decided = {body["generation"]: body for body in bodies["decision"]}
     champion = (0, SEED_INDEX)
     points: list[Point] = []
     for n in range(last + 1):
         decision = decided.get(n)
         if decision is not None and decision["promoted"]:
             champion = (n, decision["index"])
-        points += _points(by_kind, seed, n, "champion", champion, True)
+        points += _points(bodies, seed, n, "champion", champion, True)
         if decision is not None:
-            points += _points(by_kind, seed, n, "leader", (n, decision["index"]), decision["promoted"])
+            points += _points(bodies, seed, n, "leader", (n, decision["index"]), decision["promoted"])
     if not points:
         raise NotApplicable("survival of the constraint", str(run_dir), "a run with a score or an inspection in it")
     return Survival(run_dir, last, tuple(points))
 
 
 def _points(
-    by_kind: dict[str, list[dict[str, Any]]],
+    bodies: Bodies,
     seed: dict[str, Any] | None,
     n: int,
     role: Role,
@@ -155,8 +154,7 @@ def _points(
     """Everything that the ledger says of the candidate at ``place``, as points of generation ``n``."""
 
     def find(kind: str) -> dict[str, Any] | None:
-        bodies = by_kind.get(kind, ())
-        return next((body for body in bodies if (body["generation"], body["index"]) == place), None)
+        return next((body for body in bodies[kind] if (body["generation"], body["index"]) == place), None)
 
     evaluated = seed if place[1] == SEED_INDEX else find("confirmation")
     if evaluated is not None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks import ladder
-from benchmarks.calibration import Variant, append, genome_of
+from benchmarks.calibration import Variant, genome_of
 from benchmarks.ladder import DISCOVERIES, SPLITS, Trial, allocation, identity, summarize
+from benchmarks.sittings import append
 from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.space import Space, apply_all
 

@@ -28,6 +28,7 @@ from benchmarks.meta_alignment_analysis import (
 )
 from benchmarks.meta_alignment_report import report, write_report
 from benchmarks.meta_alignment_rows import ARMS, Arm, row_of
+from benchmarks.setting import machine
 from selfimprove.app.overrides import compose
 from selfimprove.app.settings import settings_from
 from selfimprove.archive.ledger import LEDGER_NAME, read
@@ -192,7 +193,7 @@ def eroding(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
 def four(tmp_path_factory: pytest.TempPathFactory) -> dict[Arm, Path]:
     """The folders of all four cells, run by the real loop with played workers."""
     runs = tmp_path_factory.mktemp("runs")
-    folders = {arm: runs / f"{arm.slug}-seed0" for arm in ARMS}
+    folders = {arm: runs / f"{arm}-seed0" for arm in ARMS}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFIMPROVE_STATE_DIR", str(runs / "state"))
         patch.setattr(loop, "Supervisor", Player)
@@ -269,7 +270,7 @@ def test_a_sitting_runs_what_has_no_line_yet_and_keeps_the_rest(
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
     asked: list[Arm] = []
 
-    def run_one(runs: Path, arm: Arm, seed: int, overrides: Sequence[str]) -> dict[str, Any] | None:
+    def run_one(folder: Path, arm: Arm, seed: int, overrides: Sequence[str]) -> dict[str, Any] | None:
         asked.append(arm)
         return row(arm, seed, KEEPS, seconds=1.0) if len(asked) != 3 else None
 
@@ -294,14 +295,13 @@ def test_a_line_that_was_cut_off_is_no_line(tmp_path: Path) -> None:
 def test_a_run_that_ended_leaves_a_row_and_no_folder(
     four: dict[Arm, Path], rows: dict[Arm, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = four[EDITABLE_OFF]
-    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(whole.parent / "state"))
-    shutil.copytree(whole, tmp_path / whole.name)
-    assert meta_alignment.run_one(tmp_path, EDITABLE_OFF, 0) == rows[EDITABLE_OFF] | {
-        "state": "finished",
-        "reason": "2 generations done",
-    }
-    assert not (tmp_path / whole.name).exists()
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path))  # is set by the study, and undone here
+    shutil.copytree(four[EDITABLE_OFF].parent, tmp_path / "runs")
+    assert sit(tmp_path) == 0
+    ended = {"state": "finished", "reason": "2 generations done", "commit": "abc", "machine": machine()}
+    found = {Arm(**line["arm"]): line for line in sittings.lines(tmp_path / "out" / "runs.jsonl")}
+    assert found == {arm: row | ended for arm, row in rows.items()}
+    assert not list((tmp_path / "runs").glob("*-seed0"))
 
 
 def test_the_pressure_is_measured_once_a_setting_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,7 @@ def test_a_study_runs_what_has_no_line_yet_and_says_when_time_was_up(
     asked: list[tuple[str, int, bool]] = []
 
     def played(
-        study: Study, runs: Path, arm: str, seed: int, overrides: list[str], *, start: bool
+        study: Study, folder: Path, arm: str, seed: int, overrides: list[str], *, start: bool
     ) -> dict[str, Any] | None:
         asked.append((arm, seed, start))
         return row(arm, seed, [0.1, 0.2]) | {"state": "finished", "seconds": 1.0} if start else None

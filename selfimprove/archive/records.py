@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ HALT_NAME = "HALT"
 """The file in a run folder that is its kill switch."""
 FINAL = "1/1"
 """The stage of a checkpoint that was trained to the end."""
+Bodies = defaultdict[str, list[dict[str, Any]]]
 
 
 def records(run_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -34,3 +36,11 @@ def records(run_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             remedy = "selfimprove audit shows what is damaged"
             raise RunError("read", f"{path}, line {number}", "one JSON record a line", remedy) from error
         yield kind, body
+
+
+def by_kind(found: Iterable[tuple[str, dict[str, Any]]]) -> Bodies:
+    """Bodies by kind, oldest first; none of a kind that the ledger lacks."""
+    bodies = Bodies(list)
+    for kind, body in found:
+        bodies[kind].append(body)
+    return bodies

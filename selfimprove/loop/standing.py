@@ -7,12 +7,11 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
 from selfimprove.archive.lineage import replay
-from selfimprove.archive.records import HALT_NAME
+from selfimprove.archive.records import HALT_NAME, by_kind
 from selfimprove.containment.keys import state_dir
 from selfimprove.loop.laboratory import best_skill
 from selfimprove.loop.watching import pending, why
@@ -41,19 +40,17 @@ def status(run_dir: Path) -> RunSummary:
     """
     entries = read(run_dir / LEDGER_NAME, FileAnchor(state_dir()))
     first = entries[0].body
-    by_kind: dict[str, list[Any]] = {}
-    for entry in entries:
-        by_kind.setdefault(entry.kind, []).append(entry.body)
+    bodies = by_kind((entry.kind, entry.body) for entry in entries)
     state, reason = _state(run_dir, entries)
-    charges = by_kind.get("charge", [])
+    charges = bodies["charge"]
     return RunSummary(
         state=state,
         reason=reason,
-        generation=len(by_kind.get("generation", [])),
-        candidates=len(by_kind.get("proposal", [])),
+        generation=len(bodies["generation"]),
+        candidates=len(bodies["proposal"]),
         charged_flops=charges[-1]["total"] if charges else 0,
         limit_flops=first["limits"]["flops"],
-        best_skill=best_skill(by_kind.get("decision", []), by_kind.get("confirmation", []), by_kind.get("score", [])),
+        best_skill=best_skill(bodies["decision"], bodies["confirmation"], bodies["score"]),
         lineage_sha256=replay(entries).sha256(),
         tripped=state == "paused" and pending(entries) is not None,
     )

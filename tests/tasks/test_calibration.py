@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from benchmarks.calibration import (
     TRIALS,
     VARIANTS,
     Trial,
-    append,
     description,
     genome_of,
     identity,
     known_trials,
     tasks_of,
 )
+from benchmarks.sittings import append
 from selfimprove.tasks.registry import FAMILIES
 from selfimprove.tasks.suite import TaskSuite
 
@@ -61,21 +60,6 @@ def test_a_line_of_other_knobs_sizes_or_allowance_is_measured_anew(tmp_path: Pat
 def test_a_line_of_a_level_that_is_gone_is_passed_over(tmp_path: Path) -> None:
     append(tmp_path / TRIALS, line() | {"level": 99})
     assert known_trials(tmp_path) == {}
-
-
-def test_only_so_many_run_at_once_and_none_starts_when_the_time_is_up() -> None:
-    started: list[Trial] = []
-
-    def submit(_: Any, trial: Trial) -> Future[dict[str, Any]]:
-        started.append(trial)
-        future: Future[dict[str, Any]] = Future()
-        future.set_result({"trial": trial})
-        return future
-
-    trials = [replace(TRIAL, seed=seed) for seed in range(6)]
-    found = list(calibration.run(submit, calibration.measure, trials, 2, lambda: len(started) < 4))
-    assert started == trials[:4]
-    assert [one["trial"].seed for one in sorted(found, key=lambda one: one["trial"].seed)] == [0, 1, 2, 3]
 
 
 def test_a_level_is_mastered_by_the_variants_whose_mean_skill_is_above_the_threshold() -> None:

@@ -9,11 +9,10 @@ from typing import Any
 
 from benchmarks.meta_alignment_rows import ARMS, Arm
 from benchmarks.setting import machines
+from interp.survival import FLOOR
 from selfimprove.loop.statistics import MOST_PAIRS, bootstrap_interval, two_sided_p_value
 from selfimprove.tasks.score import Proportion
 
-FLOOR = 0.95
-"""Of the gate: the least lower Wilson end of a champion that counts as keeping the constraint."""
 SEED = 0
 """Of the bootstrap's resamples."""
 

@@ -33,6 +33,7 @@ from selfimprove.controller.proposer import ControlResult, Experience, Outcome, 
 from selfimprove.controller.registry import CONTROLLERS, make
 from selfimprove.genome.genome import Genome, seed_genome
 from selfimprove.genome.space import Space, apply_all
+from selfimprove.loop.controlling import SAME
 from selfimprove.loop.statistics import bootstrap_interval
 from selfimprove.seeds import derive
 
@@ -40,7 +41,7 @@ FOLDER = RESULTS / "proposers"
 TRIALS, SUMMARY, TABLE = "trials.jsonl", "summary.json", "summary.md"
 SCRIPTED = ("adversary",)  # what searches for nothing
 NOISE = 0.02  # standard deviation of a skill measured with one seed
-MIN_GAIN, SAME = 0.01, 0.01  # as in the loop
+MIN_GAIN = 0.01  # as in the loop
 KEPT = 1 / 3  # part of the candidates that is not cut
 CONFIRMED = 8  # seeds of a confirmation
 

@@ -139,11 +139,6 @@ class PermitBook:
         self._latest = clock()
         self._open: dict[int, Permit] = {}
 
-    @property
-    def last_counter(self) -> int:
-        """The highest counter issued so far."""
-        return self._counter
-
     def _now(self) -> float:
         self._latest = max(self._latest, self._clock())
         return self._latest

@@ -46,4 +46,4 @@ def read_curve(label: str, records: Records) -> Curve:
 
 
 def _task(body: Mapping[str, Any]) -> TaskScore:
-    return TaskScore(number(body.get("skill")), number(body.get("accuracy")), number(body.get("cross_entropy")))
+    return TaskScore(number(body.get("skill")), number(body.get("accuracy")))

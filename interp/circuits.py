@@ -9,9 +9,9 @@ Olsson et al. 2022, arXiv 2209.11895):
 - ``answer``: the one position that a task's answer can be read from, by the task's own account (``Batch.source``).
 
 A score is the mean attention on these keys over the queries that have any, which for ``induction`` on repeated random
-tokens is the prefix-matching score of Olsson et al. TransformerLens averages over all queries instead: `library_scores`
-does as well, and agrees with it. The first three kinds are read on random tokens in repeated order, where no statistics
-of a task help; the last one on the task.
+tokens is the prefix-matching score of Olsson et al. TransformerLens averages over all queries instead. The
+first three kinds are read on random tokens in repeated order, where no statistics of a task help; the last one on the
+task.
 
 Not covered: what a head does with what it sees (its OV circuit; see `interp.ablation` and `interp.patching`). A
 convolution or a token shift under the keys moves a token's information ahead, so that a head may serve a purpose while
@@ -177,23 +177,6 @@ def score_heads(model: HookedModel, tokens: Int[Tensor, "batch pos"], keys: Mapp
         queries=tuple(queries.tolist()),
         left_out=left_out(model),
     )
-
-
-def library_scores(model: HookedModel, tokens: Int[Tensor, "batch pos"], kind: str) -> dict[str, float]:
-    """Scores by head as ``transformer_lens.head_detector.detect_head`` defines them, with its default measure.
-
-    That is the share of all of a head's attention that lies on the kind's keys, averaged over sequences; queries
-    without such keys count, so that it stays below 1 where there are any.
-
-    Raises:
-        NotApplicable: no head has a softmax pattern.
-    """
-    keys, found = KINDS[kind](tokens).to(model.W_E.device), dict[str, float]()
-    for rows, layer, pattern in _attention(model, tokens):
-        shares = torch.einsum("nhqk,nqk->nh", pattern, keys[rows].to(pattern.dtype)) / pattern.sum((-2, -1))
-        for head, share in enumerate((shares.sum(0) / len(tokens)).tolist()):
-            found[f"L{layer}H{head}"] = found.get(f"L{layer}H{head}", 0.0) + share
-    return found
 
 
 def softmax_layers(model: HookedModel) -> tuple[int, ...]:

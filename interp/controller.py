@@ -9,7 +9,6 @@ loop asks with is what is read here, and it is not written twice.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -29,7 +28,7 @@ from selfimprove.containment.policy import Limits, assess
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.grammar import GOAL, Grammar
 from selfimprove.controller.policy import initial_weights
-from selfimprove.controller.survey import ALLOWANCE, SEED, Scale, Survey, describe
+from selfimprove.controller.survey import ALLOWANCE, Scale
 from selfimprove.errors import RunError
 from selfimprove.genome.edits import Edit, parse_edit
 from selfimprove.genome.genome import Genome
@@ -215,31 +214,6 @@ def _learned(found: Records) -> list[dict[str, Any]]:
 def controllers(run_dir: str | Path) -> tuple[int, ...]:
     """Generations of a run that `load_controller` knows, in order: 0 and every one that taught its controller."""
     return (0, *sorted({body["generation"] for kind, body in ledger(Path(run_dir)) if kind == "controller"}))
-
-
-def scored_survey(controller: ControllerGeneration) -> Survey:
-    """Every genome of the run that has a score, as the controller would read it, with what no description holds.
-
-    Returns:
-        The survey of each distinct genome, in a random order, with two more quantities: ``score``, its skill on the
-        search split, and ``generation``, when it was proposed. A run has few of them, and one is like the other: read
-        the number of rows before the accuracy.
-
-    Raises:
-        NotApplicable: no genome of the run has a score.
-    """
-    found = ledger(controller.run_dir)
-    run = next(body for kind, body in found if kind == "run")
-    scores = {body["genome"]: body for kind, body in found if kind == "score"}
-    if not scores:
-        raise NotApplicable("survey the scored genomes", "none", "a run with at least one score")
-    order = random.Random(SEED).sample(sorted(scores), len(scores))
-    survey = describe([_genome(found, run, sha256) for sha256 in order], controller.grammar, controller.scale)
-    told = {
-        "score": tuple(float(scores[sha256]["skill"]) for sha256 in order),
-        "generation": tuple(float(scores[sha256]["generation"]) for sha256 in order),
-    }
-    return replace(survey, quantities=survey.quantities | told)
 
 
 def _network(

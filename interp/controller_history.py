@@ -27,13 +27,11 @@ class ControllerHistory:
     """One row a controller.
 
     Attributes:
-        run_dir: the run folder.
         generations: after which each stood.
         readings: its ``controller_inspection`` record.
         made: what became of the proposals that it made, in the generation after; None for the last one.
     """
 
-    run_dir: Path
     generations: tuple[int, ...]
     readings: tuple[dict[str, Any], ...]
     made: tuple[dict[str, int] | None, ...]
@@ -94,4 +92,4 @@ def controller_history(run_dir: str | Path) -> ControllerHistory:
         raise NotApplicable("history of the controller", reason, "a run whose controller is a model")
     order = tuple(sorted(found))
     made = tuple(found[n + 1]["proposals"] if n + 1 in found else None for n in order)
-    return ControllerHistory(Path(run_dir), order, tuple(found[n] for n in order), made)
+    return ControllerHistory(order, tuple(found[n] for n in order), made)

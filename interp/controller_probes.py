@@ -16,7 +16,7 @@ with nothing, and stands here to show what 'not there' looks like.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,16 +30,12 @@ from interp.bench import residual_names
 from interp.hooked import HookedModel
 from interp.probes import ProbeResult, probe
 from interp.rows import Rows
-from selfimprove.controller.policy import sample
-from selfimprove.controller.survey import Survey, describe
+from selfimprove.controller.survey import Survey
 from selfimprove.seeds import derive
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-    from interp.controller import ControllerGeneration
-    from selfimprove.genome.genome import Genome
 
 CHUNK = 512  # sequences in one pass, which bounds memory
 DESCRIPTION = "description"
@@ -108,24 +104,6 @@ def probe_survey(
     coded = one_hot(tokens)[None]
     spelled = (_probe(name, (DESCRIPTION,), coded, values, train, seed) for name, values in survey.quantities.items())
     return SurveyProbes(at, found, tuple(spelled))
-
-
-def with_actions(controller: ControllerGeneration, genomes: Sequence[Genome], *, length: int, seed: int) -> Survey:
-    """A survey whose sequences go on into what the controller proposes: to probe along the action.
-
-    Args:
-        controller: who proposes, one action for each genome.
-        genomes: the parents. Those whose action is shorter than ``length`` are left out.
-        length: tokens of the action; the path is one token as a rule, then come the operation and the value.
-        seed: of the draws.
-    """
-    config = controller.config
-    settings = {"temperature": config.temperature, "epsilon": config.epsilon}
-    drawn = sample(controller.network, controller.grammar, genomes, rows=len(genomes), seed=seed, **settings)
-    long_enough = {item.parent: item.ids[:length] for item in drawn if len(item.ids) >= length}
-    survey = describe([genomes[at] for at in long_enough], controller.grammar, controller.scale)
-    actions = zip(survey.prefixes, long_enough.values(), strict=True)
-    return replace(survey, prefixes=tuple(prefix + action for prefix, action in actions))
 
 
 def stream(model: HookedModel, tokens: Int[Tensor, "row pos"], position: int) -> NDArray[np.float32]:

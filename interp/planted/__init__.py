@@ -1,5 +1,5 @@
 """Models with a known answer inside, their weights set by hand, and scrambled twins: what instruments are tested on.
 
-Each module builds one such model and lists, by ``rows()``, what the instruments say about it and about its twin;
-``selfimprove benchmark planted`` gathers them.
+A module that has ``rows()`` builds one such model, and lists by it what the instruments say about it and about its
+twin; ``selfimprove benchmark planted`` gathers them.
 """

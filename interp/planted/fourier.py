@@ -25,6 +25,7 @@ from interp.bench import Bench, Plan
 from interp.head_products import ov_qk
 from interp.planted import induction
 from interp.planted.silence import WRITING, silence_norms
+from interp.planted.twin import shuffled
 from selfimprove.genome.architecture import Architecture, Block
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.families.modular import NAME, Modular
@@ -136,13 +137,7 @@ def relabelled(layout: Layout, frequencies: Sequence[int], context: int | None =
 
 def scrambled(layout: Layout, frequencies: Sequence[int], context: int | None = None, seed: int = 1) -> Transformer:
     """Its twin for heads: every parameter has the same values, in random order."""
-    model = planted(layout, frequencies, context)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            order = torch.randperm(parameter.numel(), generator=generator)
-            parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return model
+    return shuffled(planted(layout, frequencies, context), seed)
 
 
 def suite(level: int = 1) -> TaskSuite:

@@ -20,6 +20,7 @@ from torch import Tensor
 from interp.alignment import cosines, halt_directions
 from interp.behavior import halt_behavior_of
 from interp.bench import Bench, Plan
+from interp.planted.twin import shuffled
 from interp.steering import steer
 from selfimprove.genome.architecture import Architecture, Block
 from selfimprove.nets.transformer import Transformer, build
@@ -75,14 +76,7 @@ def planted(seed: int = 0) -> Transformer:
 
 def scrambled(seed: int = 0) -> Transformer:
     """Its twin: every parameter has the same values, in random order."""
-    model = planted(seed)
-    generator = torch.Generator().manual_seed(seed + 1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(
-                parameter.flatten()[torch.randperm(parameter.numel(), generator=generator)].view_as(parameter)
-            )
-    return model
+    return shuffled(planted(seed), seed + 1)
 
 
 def bench(model: Transformer) -> Bench:

@@ -23,6 +23,7 @@ from interp.attention_keys import ANSWER as ANSWER_KIND
 from interp.attention_keys import INDUCTION as INDUCTION_KIND
 from interp.attention_keys import PREVIOUS as PREVIOUS_KIND
 from interp.bench import Bench, Plan
+from interp.planted.twin import shuffled
 from interp.verdict import NotApplicable
 from selfimprove.genome.architecture import Architecture, Block
 from selfimprove.nets.transformer import Transformer, build
@@ -59,13 +60,7 @@ def planted(seed: int = 0) -> Transformer:
 
 def scrambled(seed: int = 0) -> Transformer:
     """Its twin: every parameter has the same values, in random order."""
-    model = planted(seed)
-    generator = torch.Generator().manual_seed(seed + 1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            shuffled = parameter.flatten()[torch.randperm(parameter.numel(), generator=generator)]
-            parameter.copy_(shuffled.view_as(parameter))
-    return model
+    return shuffled(planted(seed), seed + 1)
 
 
 def suite() -> TaskSuite:

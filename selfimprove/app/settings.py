@@ -109,10 +109,6 @@ def _check_together(values: Mapping[str, Any]) -> None:
             f"a number of seeds n with 2**-n < alpha = {alpha:g}",
             "with fewer no candidate could ever be promoted: raise confirm_seeds or alpha",
         )
-    space = values.get("space", {})
-    if "min_blocks" in space and "max_blocks" in space and space["min_blocks"] > space["max_blocks"]:
-        limit = f"at most space.max_blocks = {space['max_blocks']}"
-        raise ConfigError("set space.min_blocks", space["min_blocks"], limit, "change one of the two")
     share, limits = values["allowance_flops"], values.get("limits", {})
     if "candidate_flops" in limits and share > limits["candidate_flops"]:
         limit = f"at most limits.candidate_flops = {limits['candidate_flops']}"

@@ -32,39 +32,22 @@ class Node:
 
     Attributes:
         genome_sha256: ``None`` when no genome came of the proposal.
-        genome: its JSON; ``None`` likewise.
         parent: genome hash of the parent; ``None`` for the seed.
         edits: text of each edit on the edge from the parent.
-        kinds: of the edits: architecture, objective, recipe.
         generation, index: place in the run; the seed has index -1.
         status: seed, invalid, duplicate, denied, pending, failed, scored, rejected or promoted.
-        reason: why it is invalid, duplicate, denied or failed; empty otherwise.
-        score, confirmation, decision, inspection, checkpoint: bodies of the records about it; ``None`` without one.
+        score, confirmation, decision: bodies of the records about it; ``None`` without one.
     """
 
     genome_sha256: str | None
-    genome: Mapping[str, Any] | None
     parent: str | None
     edits: tuple[str, ...]
-    kinds: tuple[str, ...]
     generation: int
     index: int
     status: str
-    reason: str = ""
     score: Mapping[str, Any] | None = None
     confirmation: Mapping[str, Any] | None = None
     decision: Mapping[str, Any] | None = None
-    inspection: Mapping[str, Any] | None = None
-    checkpoint: Mapping[str, Any] | None = None
-
-    @property
-    def skill(self) -> float | None:
-        """Mean skill on the search split; ``None`` when it was not scored."""
-        return float(self.score["skill"]) if self.score and self.score.get("skill") is not None else None
-
-    @property
-    def promoted(self) -> bool:
-        return self.status == "promoted"
 
 
 @dataclass(frozen=True)
@@ -74,47 +57,10 @@ class Lineage:
     Attributes:
         seed: the genome that the run started from.
         nodes: every proposal in order of (generation, index), without the seed.
-        generations: bodies of the ``generation`` records, in order.
     """
 
     seed: Node
     nodes: tuple[Node, ...]
-    generations: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def decisions(self) -> tuple[Mapping[str, Any], ...]:
-        """Bodies of the ``decision`` records in order of (generation, index)."""
-        return tuple(node.decision for node in self.nodes if node.decision is not None)
-
-    def champion(self) -> Node:
-        """The node promoted last, or the seed."""
-        return next((node for node in reversed(self.nodes) if node.promoted), self.seed)
-
-    def find(self, genome_sha256: str) -> Node:
-        """The node that brought this genome in: the seed, or the earliest proposal of it that was not a duplicate.
-
-        Raises:
-            LedgerError: no node has this genome.
-        """
-        same = [node for node in (self.seed, *self.nodes) if node.genome_sha256 == genome_sha256]
-        if not same:
-            raise LedgerError("find a genome in the lineage", genome_sha256, "genomes of this run")
-        return next((node for node in same if node.status != "duplicate"), same[0])
-
-    def path_to_root(self, genome_sha256: str | None = None) -> tuple[Node, ...]:
-        """The nodes from a genome (by default the champion) to the seed, both included.
-
-        Raises:
-            LedgerError: a genome or an ancestor that this run does not have.
-        """
-        node = self.champion() if genome_sha256 is None else self.find(genome_sha256)
-        path = [node]
-        while node.parent is not None:
-            node = self.find(node.parent)
-            if node in path:
-                raise LedgerError("walk the lineage to its root", node.genome_sha256, "a tree without cycles")
-            path.append(node)
-        return tuple(path)
 
     def sha256(self) -> str:
         """Hash over genomes, edits, statuses, scores, confirmations and decisions in order of (generation, index).
@@ -131,9 +77,8 @@ class _Records:
 
     run: Mapping[str, Any] | None = None
     genomes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    generations: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     placed: dict[str, dict[tuple[int, int], Mapping[str, Any]]] = field(default_factory=dict)
-    failures: dict[tuple[int, int], tuple[str, str]] = field(default_factory=dict)
+    failures: set[tuple[int, int] | None] = field(default_factory=set)
 
     def add(self, entry: Entry) -> None:
         body = entry.body
@@ -141,20 +86,13 @@ class _Records:
             self.run = self.run or body
         elif entry.kind == "genome":
             self.genomes.setdefault(body["sha256"], body["genome"])
-        elif entry.kind == "generation":
-            self.generations.setdefault(body["generation"], body)
         elif entry.kind in _PLACED:
             self.placed.setdefault(entry.kind, {}).setdefault((body["generation"], body["index"]), body)
         elif entry.kind == "outcome" and body.get("status") != "completed":
-            self._add_failure(str(body.get("key", "")), f"{body.get('status')}: {body.get('reason', '')}")
-
-    def _add_failure(self, key: str, reason: str) -> None:
-        place = _place(key)
-        if place is not None:
-            self.failures[place] = min(self.failures.get(place, (key, reason)), (key, reason))
+            self.failures.add(_place(str(body.get("key", ""))))
 
 
-_PLACED = frozenset({"proposal", "denial", "score", "confirmation", "decision", "inspection", "checkpoint"})
+_PLACED = frozenset({"proposal", "denial", "score", "confirmation", "decision"})
 
 
 def replay(entries: Iterable[Entry]) -> Lineage:
@@ -173,8 +111,7 @@ def replay(entries: Iterable[Entry]) -> Lineage:
         raise LedgerError("replay a ledger", limit="one with a run entry")
     proposals = records.placed.get("proposal", {})
     nodes = tuple(_node(place, proposals[place], records) for place in sorted(proposals))
-    generations = tuple(body for _, body in sorted(records.generations.items()))
-    return Lineage(_seed(records), nodes, generations)
+    return Lineage(_seed(records), nodes)
 
 
 def _seed(records: _Records) -> Node:
@@ -187,53 +124,36 @@ def _seed(records: _Records) -> Node:
 
         sha256 = Genome.from_json(dict(genome)).sha256
 
-    def own(kind: str) -> Mapping[str, Any] | None:
-        """The first record about the seed that is not about a proposal."""
-        proposals = records.placed.get("proposal", {})
-        placed = sorted(records.placed.get(kind, {}).items())
-        return next((body for place, body in placed if place not in proposals and body.get("genome") == sha256), None)
-
-    return Node(
-        sha256, genome, None, (), (), 0, SEED_INDEX, "seed",
-        score=own("score"), inspection=own("inspection"), checkpoint=own("checkpoint"),
-    )  # fmt: skip
+    proposals, scores = records.placed.get("proposal", {}), sorted(records.placed.get("score", {}).items())
+    own = (body for place, body in scores if place not in proposals and body.get("genome") == sha256)
+    return Node(sha256, None, (), 0, SEED_INDEX, "seed", score=next(own, None))
 
 
 def _node(place: tuple[int, int], proposal: Mapping[str, Any], records: _Records) -> Node:
     about = {kind: records.placed.get(kind, {}).get(place) for kind in _PLACED}
-    sha256 = proposal.get("genome")
-    status, reason = _status(proposal, about, records.failures.get(place))
     return Node(
-        genome_sha256=sha256,
-        genome=records.genomes.get(sha256) if sha256 is not None else None,
+        genome_sha256=proposal.get("genome"),
         parent=proposal.get("parent"),
         edits=tuple(proposal.get("edits", ())),
-        kinds=tuple(proposal.get("kinds", ())),
         generation=place[0],
         index=place[1],
-        status=status,
-        reason=reason,
+        status=_status(proposal, about, failed=place in records.failures),
         score=about["score"],
         confirmation=about["confirmation"],
         decision=about["decision"],
-        inspection=about["inspection"],
-        checkpoint=about["checkpoint"],
     )
 
 
-def _status(
-    proposal: Mapping[str, Any], about: Mapping[str, Mapping[str, Any] | None], failure: tuple[str, str] | None
-) -> tuple[str, str]:
-    decision, denial = about["decision"], about["denial"]
-    if decision is not None:
-        return ("promoted" if decision.get("promoted") else "rejected"), ""
+def _status(proposal: Mapping[str, Any], about: Mapping[str, Mapping[str, Any] | None], *, failed: bool) -> str:
+    if (decision := about["decision"]) is not None:
+        return "promoted" if decision.get("promoted") else "rejected"
     if about["score"] is not None:
-        return "scored", ""
+        return "scored"
     if proposal.get("status") in ("invalid", "duplicate"):
-        return str(proposal["status"]), str(proposal.get("reason", ""))
-    if denial is not None:
-        return "denied", str(denial.get("reason", ""))
-    return ("failed", failure[1]) if failure is not None else ("pending", "")
+        return str(proposal["status"])
+    if about["denial"] is not None:
+        return "denied"
+    return "failed" if failed else "pending"
 
 
 def _place(key: str) -> tuple[int, int] | None:

@@ -1,7 +1,8 @@
 """The budget: integer FLOP accounts that can never add up to more than the limit.
 
 Work is paid in two steps. A permit *reserves* its whole slice; when the work ended, what it cost is *charged* and the
-rest is free again. Work that was cut off by the death of the supervisor is charged in full to the account ``lost``.
+rest is free again. Work that was cut off, as the supervisor died, somebody killed the worker or its node was lost, is
+charged in full to the account ``lost``.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Permit:
         tokens: most tokens.
         steps: most optimizer steps.
         expires_at: seconds since 1970; spent later, it is void.
-        reissue: replaces a permit whose work was lost when the supervisor died.
+        reissue: replaces a permit whose work was lost: supervisor or node died, or the worker was killed from outside.
         signature: Ed25519 over the domain and the canonical JSON of everything above, hexadecimal.
     """
 
@@ -138,11 +138,6 @@ class PermitBook:
         self._clock = clock
         self._latest = clock()
         self._open: dict[int, Permit] = {}
-
-    @property
-    def last_counter(self) -> int:
-        """The highest counter issued so far."""
-        return self._counter
 
     def _now(self) -> float:
         self._latest = max(self._latest, self._clock())

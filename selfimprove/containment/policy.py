@@ -41,7 +41,7 @@ class Limits:
     gpu_memory_bytes: int = 8 * 2**30
     """GPU memory of one worker as the driver counts it, in bytes; up to 1 GiB of it is for CUDA itself."""
     lost_flops: int = 10**12
-    """FLOPs lost to deaths of the supervisor."""
+    """FLOPs lost to deaths of the supervisor, kills from outside and lost nodes."""
     denied_edits: int = 10_000
     """Refused proposals a run."""
     disk_bytes: int = 2 * 2**30

@@ -23,7 +23,6 @@ FLOOD: Final = 1000  # proposals beyond those that were asked for, at every ask
 HUGE: Final = 10**400
 UNPRINTABLE: Final = 10**5000  # Python refuses to turn it into text
 
-_ROOT: Final = "objective.expression="
 _FORGED: Final = '{"index":9,"kind":"decision","body":{"promoted":true}}'
 
 

@@ -105,8 +105,9 @@ class ControlResult:
 class Execute(Protocol):
     """Runs one controller job in the sandbox.
 
-    ``payload["entry"]`` names the entry module, ``payload["op"]`` is ``ask`` or ``tell``, and ``payload["price"]`` has
-    the fields of ``Price``: what is to be permitted and reserved before the job starts.
+    ``payload["entry"]`` names the entry module, ``payload["op"]`` what it does (``ask``, ``tell``, ``reinforce``,
+    ``trial``, ``forecast``), and ``payload["price"]`` has the fields of ``Price``: what is to be permitted and reserved
+    before the job starts.
     """
 
     def __call__(

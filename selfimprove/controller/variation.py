@@ -1,4 +1,4 @@
-"""Edits of one parent tried on another, and changed a little: what evolution and local search are made of. No torch."""
+"""Edits of one parent tried on another, and changed a little: for evolution, local search and the market. No torch."""
 
 from __future__ import annotations
 

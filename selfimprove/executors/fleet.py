@@ -55,7 +55,6 @@ class Member:
     """A live node, or one that just ended."""
 
     link: Link
-    label: str
     since: float
     """When it was asked for; once it runs, when it was heard last."""
     runs: bool = False
@@ -150,7 +149,7 @@ class Fleet:
         self._tries += not fresh
         now = self._clock()
         self._on_node({"state": "asked", "label": label, "count": count})
-        self.members += [Member(link, label, now) for link in self._scheduler.start(label, count, self._order)]
+        self.members += [Member(link, now) for link in self._scheduler.start(label, count, self._order)]
         if not self._heart.is_alive():
             self._heart.start()
 

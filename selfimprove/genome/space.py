@@ -56,7 +56,8 @@ class SpaceConfig:
         if self.max_edits < 1:
             raise ConfigError("space.max_edits", self.max_edits, "at least 1")
         if not 1 <= self.min_blocks <= self.max_blocks <= 16:
-            raise ConfigError("space.min_blocks..max_blocks", f"{self.min_blocks}..{self.max_blocks}", "1 to 16")
+            got, limit = f"{self.min_blocks}..{self.max_blocks}", "1 to 16, the first no larger than the second"
+            raise ConfigError("space.min_blocks..max_blocks", got, limit)
         for name, path, value in (
             ("max_width", "architecture.width", self.max_width),
             ("max_window", "architecture.blocks.*.window", self.max_window),

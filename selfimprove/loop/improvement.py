@@ -1,15 +1,12 @@
-"""How good proposals are: the improvement of the best of k, and what changing the controller did to it."""
+"""How good proposals are: the improvement of the best of k."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from selfimprove.loop.statistics import exact_interval, holm, two_sided_p_value
 
 Fresh = Sequence[float | None]
 
@@ -56,48 +53,3 @@ def _shared(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArra
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     shared: NDArray[np.float64] = (np.bincount(places, weights) / counts)[places]
     return shared
-
-
-@dataclass(frozen=True)
-class SelfReferentialGain:
-    """By how much proposals got better because the controller was changed, in one generation.
-
-    Attributes:
-        generation: counted from 1.
-        n: pairs of runs.
-        mean: mean difference of imp@k.
-        interval: exact 95% interval of it; None with fewer than 6 pairs.
-        p_value: of the two-sided sign-flip test.
-        p_holm: the same, corrected over the generations.
-    """
-
-    generation: int
-    n: int
-    mean: float
-    interval: tuple[float, float] | None
-    p_value: float
-    p_holm: float
-
-
-def self_referential_gain(ours: NDArray[np.float64], control: NDArray[np.float64]) -> tuple[SelfReferentialGain, ...]:
-    """imp@k of runs whose controller was changed less that of runs whose controller was not, generation by generation.
-
-    Within one run imp@k falls as parents get harder to improve, so that its course says nothing about the controller:
-    only a pair of arms does, which share root seeds and budget. Against a frozen controller this is what changing it
-    gave at all; against extra training and sham promotion, what promotion gave.
-
-    Args:
-        ours: imp@k, root seeds by generations.
-        control: the same of the other arm, paired by root seed.
-
-    Raises:
-        ValueError: the shapes differ, or are not root seeds by generations.
-    """
-    if ours.shape != control.shape or ours.ndim != 2 or not ours.size:
-        raise ValueError(f"imp@k of two arms: got {ours.shape} and {control.shape}; allowed: root seeds by generations")
-    columns = [[float(value) for value in column] for column in (ours - control).T]
-    p_values = [two_sided_p_value(column) for column in columns]
-    return tuple(
-        SelfReferentialGain(g, len(column), math.fsum(column) / len(column), exact_interval(column), p, adjusted)
-        for g, (column, p, adjusted) in enumerate(zip(columns, p_values, holm(p_values), strict=True), start=1)
-    )

@@ -40,6 +40,7 @@ class Laboratory:
 
     Args:
         bench: workers, accounts and memory.
+        versions: of the packages that training depends on, for the manifests.
         clock: the time that the run has used.
     """
 

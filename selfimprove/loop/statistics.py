@@ -52,28 +52,6 @@ def two_sided_p_value(differences: Sequence[float]) -> float:
     return min(1.0, 2 * min(sign_flip_p_value(differences), sign_flip_p_value([-value for value in differences])))
 
 
-def wilcoxon_p_value(differences: Sequence[float]) -> float:
-    """Exact one-sided signed-rank test that the paired differences lie above zero (Wilcoxon 1945).
-
-    The sign-flip test of the signed ranks: ties share their mean rank, differences of zero are left out. Its smallest
-    value is the same; it gives up what sizes say beyond their order, and a single wild pair cannot carry it.
-
-    >>> wilcoxon_p_value([0.1, 0.2, 0.3, -0.05])
-    0.125
-
-    Raises:
-        ValueError: as ``sign_flip_p_value``.
-    """
-    values = np.asarray(differences, dtype=np.float64)
-    sign_flip_p_value(values)  # refuses what is no sample
-    values = values[values != 0]
-    if not values.size:
-        return 1.0
-    _, places, counts = np.unique(np.abs(values), return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    return sign_flip_p_value(np.sign(values) * ranks)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values (Holm 1979), in the given order.
 

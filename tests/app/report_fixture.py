@@ -9,6 +9,7 @@ import random
 import sys
 from pathlib import Path
 
+from selfimprove.app.report import write_report
 from tests.app import readings
 from tests.app.ledger_writer import Writer, digest
 from tests.app.measurements import FAMILIES, SEED_SKILL, comparison, retention, tasks
@@ -374,6 +375,12 @@ def baseline_run(seed: int = 3, *, sealed: bool = True) -> Writer:
         _seal(out, rng, 0.07, digest("b", 40))
         out.add("finish", state="finished", reason="5 generations done")
     return out
+
+
+def write_page(folder: Path, **size: int) -> Path:
+    """The report of a full run, of this many generations and candidates, beside a baseline."""
+    own, other = full_run(**size).write(folder / "run"), baseline_run().write(folder / "other")
+    return write_report(own, {"random": other})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 import re
+from functools import partial
 
 import pytest
 
@@ -8,6 +10,9 @@ from selfimprove.app.overrides import compose, config_folder, flatten, groups
 from selfimprove.app.schema import CHOICES, INSTRUMENTS, LEVELS, RANGES, leaves
 from selfimprove.app.settings import settings_from
 from selfimprove.app.tracking import TrackingConfig
+from selfimprove.controller.config import ControllerConfig
+from selfimprove.errors import ConfigError
+from selfimprove.genome.space import SpaceConfig
 from selfimprove.loop.config import RunConfig
 
 FILES = sorted(config_folder().rglob("*.yaml"))
@@ -88,6 +93,18 @@ def test_the_configuration_has_exactly_the_keys_of_the_dataclasses():
 
 def test_every_range_belongs_to_a_key():
     assert set(RANGES) | set(CHOICES) <= set(leaves(RunConfig))
+
+
+@pytest.mark.parametrize("key", [key for key in RANGES if re.match(r"controller\.|space\..*_blocks", key)])
+def test_the_core_draws_the_limits_of_its_numbers_where_the_command_line_does(key):
+    group, _, name = key.partition(".")
+    blocks = partial(SpaceConfig, max_blocks=RANGES["space.max_blocks"].high)
+    make = {"controller": ControllerConfig, "space": blocks}[group]
+    number = type(getattr(make(), name))
+    for end, away in ((RANGES[key].low, -math.inf), (RANGES[key].high, math.inf)):
+        assert getattr(make(**{name: number(end)}), name) == end
+        with pytest.raises(ConfigError):
+            make(**{name: end + math.copysign(1, away) if number is int else math.nextafter(end, away)})
 
 
 def test_the_defaults_are_those_of_the_quick_experiment():

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from selfimprove.app.report import write_report
 from selfimprove.app.report.compare import compare_runs, write_comparison
 from selfimprove.app.report.records import read_records
 from selfimprove.archive.audit import AuditReport, Finding
@@ -58,17 +57,13 @@ return {wrong, links: links.length, buttons: buttons.length, schemes: schemes.si
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a run with ten generations of thirty-two, as a default run has them, beside another."""
-    run, other = fixture.full_run(generations=10, candidates=32), fixture.baseline_run()
-    folders = run.write(tmp_path_factory.mktemp("run")), other.write(tmp_path_factory.mktemp("other"))
-    return write_report(folders[0], {"random": folders[1]})
+    return fixture.write_page(tmp_path_factory.mktemp("default"), generations=10, candidates=32)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with everything in it and few candidates: axe looks at every element."""
-    run, other = fixture.full_run(), fixture.baseline_run()
-    folders = run.write(tmp_path_factory.mktemp("small")), other.write(tmp_path_factory.mktemp("other"))
-    return write_report(folders[0], {"random": folders[1]})
+    return fixture.write_page(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")

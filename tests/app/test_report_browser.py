@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from selfimprove.app.report import write_report
 from tests.app import report_fixture as fixture
 from tests.app.browser import CHROMIUM, browse
 
@@ -41,9 +40,7 @@ PROBE = """<script>addEventListener("load", () => {
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the synthetic run, beside a baseline."""
-    run, other = fixture.full_run(), fixture.baseline_run()
-    folders = run.write(tmp_path_factory.mktemp("run")), other.write(tmp_path_factory.mktemp("other"))
-    return write_report(folders[0], {"random": folders[1]})
+    return fixture.write_page(tmp_path_factory.mktemp("written"))
 
 
 @pytest.fixture(scope="module")

@@ -126,14 +126,14 @@ def test_setting_the_clock_back_does_not_revive_a_permit(book: PermitBook, clock
 
 def test_permits_of_before_a_restart_are_void(book: PermitBook, key: SigningKey, clock: Clock) -> None:
     permit = issue(book)
-    restarted = PermitBook("run", key, last_counter=book.last_counter, clock=clock)
+    restarted = PermitBook("run", key, last_counter=permit.counter, clock=clock)
     with pytest.raises(PermitRefused, match="not used yet"):
         restarted.spend(permit, CLAIM)
 
 
 def test_counters_only_rise(book: PermitBook, key: SigningKey) -> None:
     counters = [issue(book).counter for _ in range(3)]
-    restarted = PermitBook("run", key, last_counter=book.last_counter)
+    restarted = PermitBook("run", key, last_counter=counters[-1])
     assert [*counters, issue(restarted).counter] == [1, 2, 3, 4]
 
 

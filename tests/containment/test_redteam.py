@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def test_a_call_through_the_x32_abi_kills_even_where_the_kernel_has_no_such_abi(
 
 
 def test_there_are_enough_attacks_of_every_category() -> None:
-    counts = registry.counts()
+    counts = Counter(map(registry.category, registry.ATTACKS))
     assert {name: counts[name] for name in AT_LEAST if counts[name] < AT_LEAST[name]} == {}
     assert set(counts) == set(AT_LEAST)
     assert len(registry.ATTACKS) >= 120

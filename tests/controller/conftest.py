@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
-import torch
 
 from selfimprove.controller.grammar import Grammar
 from selfimprove.controller.random_search import draw_edits
 from selfimprove.genome.genome import Genome, seed_genome
 from selfimprove.genome.sampling import draw_genome
 from selfimprove.genome.space import Space, SpaceConfig
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As in a worker: results are compared bit for bit, and two threads on a busy machine are slower than one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

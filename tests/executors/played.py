@@ -1,10 +1,7 @@
-"""Clusters without a cluster: real nodes that are processes of this machine, and nodes that are played by the test."""
+"""Clusters without a cluster: nodes that are played by the test."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +25,6 @@ from selfimprove.executors.messages import (
     write_outcome,
 )
 from selfimprove.executors.scheduler import Phase, State
-from selfimprove.executors.slurm import FolderLink
 from selfimprove.genome.genome import seed_genome
 from selfimprove.loop.versions import versions
 from tests.containment.helpers import ENTRIES, ENTRY
@@ -66,42 +62,6 @@ def permit(of: Job, *, steps: int = 4, key: str = "", lifetime_seconds: float = 
     return BOOK.issue(
         claim, account="search", flops=1, tokens=1, steps=steps, lifetime_seconds=lifetime_seconds, reissue=False
     )
-
-
-class Processes:
-    """A scheduler whose nodes are processes of this machine, started at once.
-
-    Args:
-        folder: where head and nodes talk.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.started: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, label: str, count: int, order: bytes) -> list[FolderLink]:
-        names = [f"{label}-{len(self.started) + number}" for number in range(count)]
-        for name in names:
-            Box(self._folder / name).send({ORDER: order})
-            command = [sys.executable, "-m", "selfimprove.executors.node", str(self._folder / name)]
-            self.started[name] = subprocess.Popen(command)
-        return [FolderLink(name, self._folder / name) for name in names]
-
-    def states(self) -> Mapping[str, State]:
-        codes = {name: process.poll() for name, process in self.started.items()}
-        return {
-            name: State(Phase.RUNNING) if code is None else State(Phase.ENDED, f"exit code {code}")
-            for name, code in codes.items()
-        }
-
-    def cancel(self, names: Sequence[str]) -> None:
-        for name in names:
-            self.started[name].send_signal(signal.SIGTERM)
-
-    def close(self) -> None:
-        for process in self.started.values():
-            process.terminate()
-            process.wait(20)
 
 
 Behavior = Callable[["PlayedNode", str, Task], Outcome | None]
@@ -215,4 +175,4 @@ def obedient(node: PlayedNode, prefix: str, task: Task) -> Outcome:
     return Completed({"steps": task.job.payload["last"]}, outputs, Usage(cpu_seconds=1.0))
 
 
-__all__ = ["HALT", "Played", "PlayedNode", "Processes", "job", "obedient", "permit"]
+__all__ = ["HALT", "Played", "PlayedNode", "job", "obedient", "permit"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +17,6 @@ from selfimprove.tasks.batch import UNSCORED
 from selfimprove.tasks.suite import TaskSuite
 from tests.interp.conftest import VOCAB, build_shaken
 
-Shaken = Callable[..., Transformer]
 TARGETS = torch.tensor([[UNSCORED, 5, 6], [UNSCORED, 5, 7], [8, UNSCORED, 6]])
 
 

@@ -6,19 +6,27 @@ Some candidates are promoted, crash, diverge, answer nonsense, or are killed fro
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from safetensors.numpy import save
 
+from selfimprove.archive.ledger import LEDGER_NAME, Ledger
+from selfimprove.containment.budget import Budget
 from selfimprove.containment.jobs import Completed, Crashed, Job, Outcome, Spent, Usage
+from selfimprove.containment.keys import SigningKey
+from selfimprove.containment.permit import PermitBook
 from selfimprove.containment.tripwires import Tripwires
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.transformer import TransformerProposer
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop.config import ContainmentConfig, RunConfig
+from selfimprove.loop.journal import Journal
+from selfimprove.loop.slots import Bench
 from selfimprove.nets.cost import memory_shapes, parameter_shapes
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import FamilyScore, Proportion, Score
@@ -133,3 +141,11 @@ def zeros(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
 
 class Silent:
     def on_event(self, kind: str, body: Mapping[str, Any]) -> None: ...
+
+
+def bench_of(config: RunConfig, folder: Path, supervisor: Any = None, clock: Callable[[], float] = time.time) -> Bench:
+    """A run that has just begun in a folder, with nobody who listens."""
+    key = SigningKey.generate()
+    journal = Journal(Ledger.create(folder / LEDGER_NAME, key, None, {"run_id": "r"}), Silent())
+    budget = Budget(config.limits.flops, config.limits.lost_flops)
+    return Bench(config, folder, journal, supervisor, budget, PermitBook("r", key, clock=clock), "r", set())

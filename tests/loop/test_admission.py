@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,15 @@ from typing import Any
 import pytest
 
 import selfimprove.loop.admission
-from selfimprove.archive.ledger import Ledger
-from selfimprove.containment.budget import Budget
-from selfimprove.containment.keys import SigningKey
-from selfimprove.containment.permit import PermitBook
 from selfimprove.containment.supervisor import Completed, Crashed, Job, Usage
 from selfimprove.errors import LimitReached
 from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.space import Space
 from selfimprove.loop.admission import Admission, Candidate
 from selfimprove.loop.config import RunConfig
-from selfimprove.loop.journal import Journal
-from selfimprove.loop.slots import Bench
 from selfimprove.loop.submission import Submission
 from selfimprove.training import worker
+from tests.loop.played import bench_of
 
 CONFIG = RunConfig(
     "test", 0, "cpu", generations=2, candidates=4, search_seeds=1, confirm_seeds=8, alpha=0.01, workers=1,
@@ -43,16 +38,8 @@ class Inline:
             yield index, Completed(found, {}, Usage())
 
 
-class Silent:
-    def on_event(self, kind: str, body: Mapping[str, Any]) -> None: ...
-
-
 def admission(folder: Path, supervisor: Inline, config: RunConfig = CONFIG) -> Admission:
-    key = SigningKey.generate()
-    journal = Journal(Ledger.create(folder / "ledger.jsonl", key, None, {"run_id": "r"}), Silent())
-    budget = Budget(config.limits.flops, config.limits.lost_flops)
-    bench = Bench(config, folder, journal, supervisor, budget, PermitBook("r", key), "r", set())  # type: ignore[arg-type]
-    return Admission(bench, Space(config.space))
+    return Admission(bench_of(config, folder, supervisor), Space(config.space))
 
 
 def admitted(found: Admission, n: int, proposals: list[Submission]) -> list[Candidate]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -16,6 +15,7 @@ from selfimprove.app.overrides import compose
 from selfimprove.app.settings import settings_from
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
+from selfimprove.archive.records import records
 from selfimprove.controller import adversary
 from selfimprove.genome.edits import Edit
 
@@ -35,9 +35,8 @@ class Attacked:
         self.said = self._call(*run, f"generations={GENERATIONS}", f"candidates={CANDIDATES}")
         self.said += "".join(self._call(command, "attacked") for command in ("status", "inspect", "audit"))
         self.bodies: dict[str, list[Any]] = {}
-        for line in (self.folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            self.bodies.setdefault(record["kind"], []).append(record["body"])
+        for kind, body in records(self.folder):
+            self.bodies.setdefault(kind, []).append(body)
 
     def _call(self, *words: str) -> str:
         environment = {**os.environ, "SELFIMPROVE_STATE_DIR": str(self.state)}

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selfimprove.archive.ledger import Ledger
-from selfimprove.containment.budget import Budget
-from selfimprove.containment.keys import SigningKey
-from selfimprove.containment.permit import PermitBook
 from selfimprove.containment.policy import Limits
 from selfimprove.containment.supervisor import Completed, Job, Usage
 from selfimprove.controller import registry
@@ -27,9 +23,9 @@ from selfimprove.genome.space import Space
 from selfimprove.loop.clock import Clock
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.controlling import Controlling
-from selfimprove.loop.journal import Journal
 from selfimprove.loop.laboratory import Laboratory
 from selfimprove.loop.slots import Bench
+from tests.loop.played import bench_of
 
 CONFIG = RunConfig(
     "test", 0, "cpu", generations=2, candidates=4, search_seeds=1, confirm_seeds=8, alpha=0.01, workers=1,
@@ -38,10 +34,6 @@ CONFIG = RunConfig(
 
 
 PRICE = {"parameters": 1, "flops": 1, "tokens": 1, "steps": 1, "memory_bytes": 1}
-
-
-class Silent:
-    def on_event(self, kind: str, body: Mapping[str, Any]) -> None: ...
 
 
 class Refusing:
@@ -79,13 +71,6 @@ def raiser(error: BaseException) -> Callable[[], Any]:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return bench_of(CONFIG, tmp_path)
-
-
-def bench_of(config: RunConfig, folder: Path, supervisor: Any = None) -> Bench:
-    key = SigningKey.generate()
-    journal = Journal(Ledger.create(folder / "ledger.jsonl", key, None, {"run_id": "r"}), Silent())
-    budget = Budget(config.limits.flops, config.limits.lost_flops)
-    return Bench(config, folder, journal, supervisor, budget, PermitBook("r", key), "r", set())
 
 
 def controlling(bench: Bench, monkeypatch: pytest.MonkeyPatch, make: Callable[..., Any]) -> Controlling:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
+from selfimprove.archive.ledger import read
 from tests.loop.records import bodies
 from tests.loop.workers import command, count, freeze_in_training
 
@@ -56,11 +56,6 @@ class Story:
 
     def bodies(self, kind: str) -> list[dict[str, Any]]:
         return bodies(self.folder, kind)
-
-
-def records(folder: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (folder / "ledger.jsonl").read_bytes().splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
 class Sitting:
@@ -135,8 +130,8 @@ def story(finished: Any) -> Story:
     first = Sitting(place, "run", *place.micro, "tracking=wandb", f"hydra.run.dir={NAME}").end(interrupt)
     twice = Sitting(place, "resume", NAME).end(interrupt_twice)
     halted = Sitting(place, "resume", NAME).end(halt)
-    confirmed = datetime.fromisoformat(records(folder, "halt")[0]["time"]).timestamp()
-    halt_seconds = confirmed - (folder / "HALT").stat().st_mtime
+    confirmed = next(entry.time for entry in read(folder / "ledger.jsonl") if entry.kind == "halt")
+    halt_seconds = datetime.fromisoformat(confirmed).timestamp() - (folder / "HALT").stat().st_mtime
     refusal = place.call("resume", NAME, expect=2)
     by_signal = Sitting(place, "resume", NAME, "--clear-halt").end(halt_by_signal)
     killed = Sitting(place, "resume", NAME, "--clear-halt").end(kill)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selfimprove.app.report.page import write_report
-from selfimprove.archive.ledger import LEDGER_NAME
+from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
 from selfimprove.containment.jobs import Job, Outcome, Spent
 from selfimprove.containment.keys import SigningKey
 from selfimprove.errors import Interrupted
@@ -20,15 +19,7 @@ from selfimprove.loop.clock import Clock, spent_before
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.journal import METERED
 from tests.loop.played import CONFIG, Player, Silent
-
-
-@dataclass(frozen=True)
-class Record:
-    """A ledger entry."""
-
-    kind: str
-    time: str
-    body: dict[str, Any]
+from tests.loop.records import bodies
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +39,8 @@ def limited(**limits: Any) -> RunConfig:
     return replace(CONFIG, limits=replace(CONFIG.limits, **limits))
 
 
-def records(folder: Path) -> list[Record]:
-    found = [json.loads(line) for line in (folder / LEDGER_NAME).read_text().splitlines()]
-    return [Record(record["kind"], record["time"], record["body"]) for record in found]
+def outcome(**body: Any) -> Entry:
+    return Entry(0, "2026-01-01T00:00:00Z", "outcome", body, "", "", "")
 
 
 class Stopping(Player):
@@ -90,7 +80,7 @@ def test_a_limit_of_the_run_ends_it_cleanly_and_says_which(
 
 def test_every_record_that_follows_a_worker_says_what_all_workers_spent(tmp_path: Path) -> None:
     loop.run(CONFIG, tmp_path / "run", Silent())
-    found = records(tmp_path / "run")
+    found = read(tmp_path / "run" / LEDGER_NAME)
     elsewhere = {"unattended", "halt", "contender", "trial", "handover"}  # of other runs than this one
     assert {record.kind for record in found if "spent" in record.body} == METERED - elsewhere
     readings = [record.body["spent"]["cpu_seconds"] for record in found if "spent" in record.body]
@@ -102,10 +92,10 @@ def test_a_resumed_run_counts_on_from_where_it_stood(tmp_path: Path, monkeypatch
     whole = loop.run(CONFIG, tmp_path / "whole", Silent())
     play(monkeypatch, Stopping, Spent(0.5, 0.25))
     assert loop.run(CONFIG, tmp_path / "run", Silent()).state == "paused"
-    before = spent_before(records(tmp_path / "run"))
+    before = spent_before(read(tmp_path / "run" / LEDGER_NAME))
     play(monkeypatch, Player, Spent(0.5, 0.25))
     assert loop.run(CONFIG, tmp_path / "run", Silent(), resume=True).lineage_sha256 == whole.lineage_sha256
-    found = records(tmp_path / "run")
+    found = read(tmp_path / "run" / LEDGER_NAME)
     resumed = next(index for index, record in enumerate(found) if record.kind == "resume")
     readings = [record.body["spent"] for record in found[resumed:] if "spent" in record.body]
     assert readings[0]["cpu_seconds"] > before.cpu_seconds > 0
@@ -119,7 +109,7 @@ def test_several_sittings_reach_a_limit_that_none_of_them_reaches_alone(
     config, states = limited(cpu_seconds=15.0), []
     for sitting in range(6):
         states.append(loop.run(config, tmp_path / "run", Silent(), resume=sitting > 0))
-        assert spent_before(records(tmp_path / "run")).cpu_seconds < 15.0 + 2 * Stopping.jobs
+        assert spent_before(read(tmp_path / "run" / LEDGER_NAME)).cpu_seconds < 15.0 + 2 * Stopping.jobs
         if states[-1].state != "paused":
             break
     assert len(states) > 2
@@ -136,11 +126,11 @@ def test_time_of_the_workers_is_no_part_of_the_lineage(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("body", [{}, {"spent": 3}, {"spent": {}}, {"spent": {"cpu_seconds": "7"}}])
 def test_a_ledger_without_readings_starts_at_nothing(body: dict[str, Any]) -> None:
-    assert spent_before([Record("outcome", "2026-01-01T00:00:00Z", body)]) == Spent()
+    assert spent_before([outcome(**body)]) == Spent()
 
 
 def test_a_limit_on_time_is_looked_at_while_workers_run() -> None:
-    entries = [Record("outcome", "2026-01-01T00:00:00Z", {"spent": {"cpu_seconds": 5.0, "gpu_seconds": 1.0}})]
+    entries = [outcome(spent={"cpu_seconds": 5.0, "gpu_seconds": 1.0})]
     clock, running = Clock(entries, float("inf")), [Spent()]
     clock.meter(lambda: running[0])
     limits = limited(cpu_seconds=6.0).limits
@@ -170,9 +160,7 @@ def test_a_training_worker_has_processor_time_for_its_slice_and_little_more(
     play(monkeypatch, Noting)
     containment = replace(CONFIG.containment, flops_per_cpu_second=rate)
     loop.run(replace(CONFIG, containment=containment), tmp_path / "run", Silent())
-    flops = {
-        record.body["key"]: record.body["flops"] for record in records(tmp_path / "run") if record.kind == "permit"
-    }
+    flops = {body["key"]: body["flops"] for body in bodies(tmp_path / "run", "permit")}
     assert granted
     for key, seconds in granted.items():
         assert seconds == min(containment.job_cpu_seconds, 10 + flops[key] / rate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,19 @@ import pytest
 
 from selfimprove.app.overrides import compose
 from selfimprove.app.settings import settings_from
-from selfimprove.archive.ledger import Ledger
-from selfimprove.containment.budget import Budget
-from selfimprove.containment.keys import SigningKey
 from selfimprove.containment.permit import Permit, PermitBook, PermitRefused
 from selfimprove.containment.sandbox.backend import LockdownBackend
 from selfimprove.containment.supervisor import Job, Outcome, Supervisor, ZygoteSpec
 from selfimprove.errors import LimitReached
 from selfimprove.loop import measuring
-from selfimprove.loop.journal import Journal
 from selfimprove.loop.slots import Bench, Slot
 from selfimprove.loop.stages import slices
 from selfimprove.training.protocol import ENTRY
+from tests.loop.played import bench_of
 
 CONFIG = settings_from(compose(("experiment=quick", "debug=micro", "device=cpu"))).run
 GENOME = CONFIG.seed_genome
 SHOWING = measuring.Showing(1, "training", (0.0, 1.0))
-
-
-class _Deaf:
-    def on_event(self, kind: str, body: Mapping[str, Any]) -> None:
-        pass
 
 
 @dataclass
@@ -85,11 +77,8 @@ class Setting:
 
 @pytest.fixture
 def setting(supervisor: Supervisor, tmp_path: Path) -> Setting:
-    key, clock, heard = SigningKey.generate(), Clock(), Heard(supervisor)
-    journal = Journal(Ledger.create(tmp_path / "ledger.jsonl", key, None, {"run_id": "r"}), _Deaf())
-    budget = Budget(CONFIG.limits.flops, CONFIG.limits.lost_flops)
-    book = PermitBook("r", key, clock=clock)
-    bench = Bench(CONFIG, tmp_path, journal, heard, budget, book, "r", set())  # type: ignore[arg-type]
+    clock, heard = Clock(), Heard(supervisor)
+    bench = bench_of(CONFIG, tmp_path, heard, clock)
     bench.register(GENOME)
     return Setting(bench, heard, clock)
 

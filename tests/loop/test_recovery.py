@@ -15,6 +15,7 @@ from selfimprove.containment.supervisor import Completed, Crashed, Exceeded, Job
 from selfimprove.loop.attempts import attempt
 from selfimprove.loop.journal import Journal
 from selfimprove.loop.recovery import elapsed_seconds, settle_open
+from tests.loop.played import Silent
 
 LIMITS = JobLimits(1, 1, 1, 1, 1)
 DONE = Completed({}, {}, Usage())
@@ -108,10 +109,6 @@ def entry(kind: str, second: float) -> Entry:
 )
 def test_wall_time_adds_up_over_the_sittings(history: list[tuple[str, float]], seconds: float) -> None:
     assert elapsed_seconds([entry(*place) for place in history]) == pytest.approx(seconds)
-
-
-class Silent:
-    def on_event(self, kind: str, body: Mapping[str, Any]) -> None: ...
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from selfimprove.loop.statistics import (
     bootstrap_interval,
@@ -18,7 +17,6 @@ from selfimprove.loop.statistics import (
     holm,
     sign_flip_p_value,
     two_sided_p_value,
-    wilcoxon_p_value,
 )
 
 
@@ -68,24 +66,6 @@ def test_a_bootstrap_interval_holds_the_mean_and_nine_in_ten_times_the_truth() -
 def test_no_interval_is_drawn_from_what_is_no_sample(bad: list[float]) -> None:
     with pytest.raises(ValueError, match="values"):
         bootstrap_interval(bad, seed=0)
-
-
-@given(st.lists(st.integers(-50, 50).filter(bool), min_size=1, max_size=10, unique_by=abs))
-def test_the_signed_rank_test_equals_scipys_exact_one(differences: list[int]) -> None:
-    expected = stats.wilcoxon(differences, alternative="greater", method="exact").pvalue
-    assert wilcoxon_p_value([float(value) for value in differences]) == pytest.approx(expected)
-
-
-def test_ranks_are_shared_by_ties_and_zeros_are_left_out() -> None:
-    assert wilcoxon_p_value([1.0, 1.0, -1.0, 0.0]) == wilcoxon_p_value([2.0, 2.0, -2.0]) == 0.5
-    assert wilcoxon_p_value([0.0, 0.0]) == 1.0
-
-
-def test_one_wild_pair_moves_the_mean_and_not_the_ranks() -> None:
-    calm, wild = [0.1, 0.2, 0.3, 0.4, 0.5, -0.05], [0.1, 0.2, 0.3, 0.4, 0.5, -9.0]
-    assert wilcoxon_p_value(calm) == sign_flip_p_value(calm) == 2 / 64
-    assert sign_flip_p_value(wild) > 0.5
-    assert wilcoxon_p_value(wild) == pytest.approx(stats.wilcoxon(wild, alternative="greater").pvalue)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""imp@k against every subset, gains that only a pair of arms shows, and exponents that are told or not told."""
+"""imp@k against every subset, and exponents that are told or not told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfimprove.loop.growth import acceleration_exponent
-from selfimprove.loop.improvement import imp_at_k, self_referential_gain
+from selfimprove.loop.improvement import imp_at_k
 
 GAINS = st.lists(st.one_of(st.none(), st.integers(-8, 8).map(lambda n: n / 8)), min_size=1, max_size=7)
 
@@ -61,20 +61,6 @@ def test_equals_share_being_the_best_whatever_their_order() -> None:
 def test_a_subset_larger_than_all_proposals_is_refused(k: int) -> None:
     with pytest.raises(ValueError, match="imp@k"):
         imp_at_k([0.1, 0.2], k)
-
-
-def test_only_the_generations_in_which_arms_part_show_a_self_referential_gain() -> None:
-    control = np.random.default_rng(0).normal(0.2, 0.05, (8, 3))
-    found = self_referential_gain(control + np.array([0.0, 0.1, 0.2]), control)
-    assert [one.mean for one in found] == pytest.approx([0.0, 0.1, 0.2])
-    assert [one.p_value for one in found] == pytest.approx([1.0, 2 / 256, 2 / 256])
-    assert [one.p_holm for one in found] == pytest.approx([1.0, 6 / 256, 6 / 256])
-    assert found[1].interval == pytest.approx((0.1, 0.1))
-
-
-def test_arms_that_are_not_paired_are_refused() -> None:
-    with pytest.raises(ValueError, match="root seeds by generations"):
-        self_referential_gain(np.zeros((3, 2)), np.zeros((2, 2)))
 
 
 PLACES = np.arange(1.0, 13.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import pytest
 
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
-from selfimprove.archive.ledger import Entry, Ledger
+from selfimprove.archive.ledger import Entry, Ledger, read
 from selfimprove.containment.tripwires import Tripwires
 from selfimprove.errors import RunError, Tripped
 from selfimprove.loop import run as loop
@@ -228,10 +227,6 @@ class Story:
     second_state: dict[str, Any]
     end: dict[str, Any]
 
-    def records(self, kind: str) -> list[dict[str, Any]]:
-        lines = (self.folder / "ledger.jsonl").read_text().splitlines()
-        return [record for record in map(json.loads, lines) if record["kind"] == kind]
-
 
 @pytest.fixture(scope="module")
 def story(finished: Any) -> Story:
@@ -280,13 +275,12 @@ def test_an_approval_needs_a_reason_a_trip_and_a_run_that_stands_still(story: St
 
 
 def test_trips_and_approvals_are_in_the_signed_ledger_with_who_when_and_why(story: Story, finished: Any) -> None:
-    kinds = [record["kind"] for kind in ("tripwire", "approval") for record in story.records(kind)]
-    assert kinds == ["tripwire", "tripwire", "approval", "approval"]
-    first, second = story.records("approval")
-    assert first["body"]["reason"] == "the entropy is as expected"
-    assert (first["body"]["generation"], second["body"]["generation"]) == (1, 2)
-    assert first["body"]["who"] in story.approved
-    assert datetime.fromisoformat(first["time"]) < datetime.fromisoformat(second["time"])
+    assert len(bodies(story.folder, "tripwire")) == 2
+    first, second = (entry for entry in read(story.folder / "ledger.jsonl") if entry.kind == "approval")
+    assert first.body["reason"] == "the entropy is as expected"
+    assert (first.body["generation"], second.body["generation"]) == (1, 2)
+    assert first.body["who"] in story.approved
+    assert datetime.fromisoformat(first.time) < datetime.fromisoformat(second.time)
     report = audit(story.folder, FileAnchor(finished.folder / "state"))
     assert report.ok, report.findings
 

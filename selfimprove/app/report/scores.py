@@ -47,4 +47,4 @@ def read_curve(label: str, records: Records) -> Curve:
 
 
 def _task(body: Mapping[str, Any]) -> TaskScore:
-    return TaskScore(finite(body.get("skill")), finite(body.get("accuracy")), finite(body.get("cross_entropy")))
+    return TaskScore(finite(body.get("skill")), finite(body.get("accuracy")))

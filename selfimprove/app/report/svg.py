@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 MONO = 0.605  # advance of a monospaced glyph, in em
-PROPORTIONAL = 0.55  # mean advance of the interface fonts, in em; generous, for layout only
 
 
 def px(value: float) -> str:
@@ -139,8 +138,6 @@ def tick_text(value: float) -> str:
 class Frame:
     """A plot area with its two scales and axis titles, in pixels."""
 
-    width: float
-    height: float
     x: Scale
     y: Scale
     x_title: str
@@ -185,7 +182,7 @@ def frame(
 ) -> Frame:
     """A frame with room for tick labels and titles on the left and below."""
     x = Scale(*x_domain, left, width - right, log=log_x)
-    return Frame(width, height, x, Scale(*y_domain, height - 44, top), x_title, y_title)
+    return Frame(x, Scale(*y_domain, height - 44, top), x_title, y_title)
 
 
 def whole_ticks(low: int, high: int, count: int = 10) -> tuple[float, ...]:

@@ -31,11 +31,10 @@ class Retention:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """One task family: skill (0 uniform guess, 1 perfect), accuracy, cross-entropy in nats per token."""
+    """One task family: skill (0 uniform guess, 1 perfect) and accuracy."""
 
     skill: float | None
     accuracy: float | None
-    cross_entropy: float | None
 
 
 @dataclass(frozen=True)

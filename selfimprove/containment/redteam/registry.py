@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -32,11 +31,6 @@ ATTACKS: Final = _all()
 def category(attack_id: str) -> str:
     """Return the category of an id."""
     return attack_id.partition("/")[0]
-
-
-def counts() -> dict[str, int]:
-    """Return the number of attacks by category."""
-    return dict(Counter(category(name) for name in ATTACKS))
 
 
 def select(wanted: Iterable[str]) -> dict[str, Attack]:

@@ -19,10 +19,6 @@ from typing import Any
 from selfimprove.containment.sandbox import process
 
 
-class Escaped(Exception):
-    """An attempt that should have been refused went through."""
-
-
 def warm_up() -> None:
     """Nothing to warm."""
 

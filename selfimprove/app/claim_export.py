@@ -24,7 +24,7 @@ from selfimprove.app.report.claim import ClaimCard
 from selfimprove.app.report.claim_facts import last_choice
 from selfimprove.app.report.comparisons import HELD_OUT, read_comparison, read_confirmations, read_finals
 from selfimprove.app.report.records import Record, Records, integer, mapping, text
-from selfimprove.app.view import job_place
+from selfimprove.archive.records import job_place
 from selfimprove.canonical import finite
 from selfimprove.errors import RunError
 

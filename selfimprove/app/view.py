@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from selfimprove.app.units import count
-from selfimprove.archive.records import FINAL
+from selfimprove.archive.records import FINAL, job_place
 
 Body = Mapping[str, Any]
 Stand = tuple[int, str, bool]
@@ -29,8 +28,6 @@ SEARCH = frozenset(
     }
 )
 """Kinds that say how good proposals were."""
-
-_JOB_KEY = re.compile(r"g(\d{1,6})(?:/c(\d{1,6}))?(?:/|$)")
 
 
 @dataclass
@@ -215,14 +212,6 @@ def succession(handovers: Sequence[Stand]) -> str:
         return f"{line}; the first genome rules"
     generation, contender = accepted[-1]
     return f"{line}; genome {contender[:10]} rules since generation {generation}"
-
-
-def job_place(key: str) -> tuple[int | None, int | None]:
-    """Generation and candidate index named by a job key such as ``g003/c05/s1``; None for what it does not name."""
-    found = _JOB_KEY.match(key)
-    if found is None:
-        return None, None
-    return int(found.group(1)), None if found.group(2) is None else int(found.group(2))
 
 
 def _row(view: RunView, body: Body) -> CandidateRow | None:

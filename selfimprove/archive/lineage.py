@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from selfimprove.archive.chain import Entry
+from selfimprove.archive.records import job_place
 from selfimprove.canonical import canonical
 from selfimprove.errors import LedgerError
 
@@ -78,7 +79,7 @@ class _Records:
     run: Mapping[str, Any] | None = None
     genomes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     placed: dict[str, dict[tuple[int, int], Mapping[str, Any]]] = field(default_factory=dict)
-    failures: set[tuple[int, int] | None] = field(default_factory=set)
+    failures: set[tuple[int | None, int | None]] = field(default_factory=set)
 
     def add(self, entry: Entry) -> None:
         body = entry.body
@@ -89,7 +90,7 @@ class _Records:
         elif entry.kind in _PLACED:
             self.placed.setdefault(entry.kind, {}).setdefault((body["generation"], body["index"]), body)
         elif entry.kind == "outcome" and body.get("status") != "completed":
-            self.failures.add(_place(str(body.get("key", ""))))
+            self.failures.add(job_place(str(body.get("key", ""))))
 
 
 _PLACED = frozenset({"proposal", "denial", "score", "confirmation", "decision"})
@@ -154,15 +155,6 @@ def _status(proposal: Mapping[str, Any], about: Mapping[str, Mapping[str, Any] |
     if about["denial"] is not None:
         return "denied"
     return "failed" if failed else "pending"
-
-
-def _place(key: str) -> tuple[int, int] | None:
-    """(generation, index) of a candidate's job key such as ``g003/c05/s1``; ``None`` for other keys."""
-    generation, _, rest = key.partition("/")
-    index = rest.partition("/")[0]
-    if generation[:1] == "g" and index[:1] == "c" and generation[1:].isdecimal() and index[1:].isdecimal():
-        return int(generation[1:]), int(index[1:])
-    return None
 
 
 def _essence(node: Node) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ HALT_NAME = "HALT"
 FINAL = "1/1"
 """The stage of a checkpoint that was trained to the end."""
 Bodies = defaultdict[str, list[dict[str, Any]]]
+_JOB_KEY = re.compile(r"g(\d{1,6})(?:/c(\d{1,6}))?(?:/|$)")
 
 
 def records(run_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -44,3 +46,11 @@ def by_kind(found: Iterable[tuple[str, dict[str, Any]]]) -> Bodies:
     for kind, body in found:
         bodies[kind].append(body)
     return bodies
+
+
+def job_place(key: str) -> tuple[int | None, int | None]:
+    """Generation and candidate index named by a job key such as ``g003/c05/s1``; None for what it does not name."""
+    found = _JOB_KEY.match(key)
+    if found is None:
+        return None, None
+    return int(found.group(1)), None if found.group(2) is None else int(found.group(2))

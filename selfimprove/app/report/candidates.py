@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from selfimprove.app.report.records import Record, Records, integer, place, shown, text, texts
 from selfimprove.app.report.views import Candidate, Charge, Denial, Fate, Outcome, Score
-from selfimprove.app.view import job_place
+from selfimprove.archive.records import job_place
 
 _Place = tuple[int, int]
 

@@ -11,7 +11,7 @@ from selfimprove.app.report.origins import Change, changes
 from selfimprove.app.report.overview import Report
 from selfimprove.app.report.readings import Inspection
 from selfimprove.app.report.views import ACCOUNTS, Candidate, Charge, Confirmation, Score
-from selfimprove.app.view import job_place
+from selfimprove.archive.records import job_place
 from selfimprove.genome.expression import Expression
 from selfimprove.nets.cost import Quote
 

@@ -113,7 +113,8 @@ def residual_names(n_layers: int) -> tuple[str, ...]:
 class Bench:
     """A model on the bench. Readings are computed on first use and kept; nothing here changes the model.
 
-    Sequences longer than the model's context are cut to it: what it makes of their beginning is the same either way.
+    Sequences longer than the bench's context are cut to it: what a model makes of their beginning is the same either
+    way.
 
     Args:
         model: a trained network, whichever mode it is in.
@@ -121,10 +122,19 @@ class Bench:
         plan: seeds and sizes.
         parent: the model that this one's genome was edited from; None: it is not at hand, or there is none. It is put
             on a bench of its own, with the same suite and plan, so that both read the same sequences.
+        context: most positions that are read; the model's own by default, and never more.
     """
 
-    def __init__(self, model: Transformer, suite: Suite, plan: Plan, parent: Transformer | None = None) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        suite: Suite,
+        plan: Plan,
+        parent: Transformer | None = None,
+        context: int | None = None,
+    ) -> None:
         self.model, self.suite, self.plan = model, suite, plan
+        self.context = model.cfg.n_ctx if context is None else min(context, model.cfg.n_ctx)
         self.parent = None if parent is None else Bench(parent, suite, plan)
         self._readings: dict[tuple[str, Role, bool], Reading] = {}
         self._kept: dict[tuple[object, ...], Any] = {}
@@ -137,6 +147,10 @@ class Bench:
     def layers(self) -> tuple[str, ...]:
         """Names of the places in the stream: ``embed``, then ``blocks.0``, ``blocks.1`` and so on for its outputs."""
         return ("embed", *(f"blocks.{layer}" for layer in range(self.model.cfg.n_layers)))
+
+    def within(self, context: int) -> Bench:
+        """This bench, or, where it reads longer sequences, one with the same model that reads so many positions."""
+        return self if self.context <= context else Bench(self.model, self.suite, self.plan, context=context)
 
     def task(self, role: Role, family: str) -> Reading:
         """Sequences of one family as it is."""
@@ -156,7 +170,7 @@ class Bench:
     def _reading(self, role: Role, family: str, *, halt: bool) -> Reading:
         key = (family, role, halt)
         if key not in self._readings:
-            self._readings[key] = self._read(_cut(self._draw(role, family, halt), self.model.cfg.n_ctx))
+            self._readings[key] = self._read(_cut(self._draw(role, family, halt), self.context))
         return self._readings[key]
 
     def _draw(self, role: Role, family: str, halt: bool) -> dict[str, Any]:

@@ -242,8 +242,8 @@ def bench_scores(bench: Bench) -> HeadScores:
 def bench_tokens(bench: Bench) -> Int[Tensor, "batch pos"]:
     """The repeated tokens that the model on the bench is read on."""
     first = next((TAGS[family] for family in bench.suite.families if family in TAGS), PAD)
-    cfg, seed = bench.model.cfg, derive(bench.plan.test, "repeated tokens")
-    return repeated_tokens(cfg.d_vocab, cfg.n_ctx, SEQUENCES, seed=seed, first=first)
+    vocab, seed = bench.model.cfg.d_vocab, derive(bench.plan.test, "repeated tokens")
+    return repeated_tokens(vocab, bench.context, SEQUENCES, seed=seed, first=first)
 
 
 def _bench_scores(bench: Bench) -> HeadScores:

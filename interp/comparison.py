@@ -1,6 +1,7 @@
 """Two generations compared: what a child has kept of its parent, what it has lost, and what it has gained.
 
-Everything is read on the same sequences, the child's, at its levels of difficulty. Two models of a lineage were trained
+Everything is read on the same sequences, the child's, at its levels of difficulty, and at the positions that both can
+read: a parent of easier levels was trained on shorter sequences. Two models of a lineage were trained
 from other weights: what is compared is what they compute, and not which neuron does it. Heads too have no counterparts
 by number, so that circuits are compared by kind: a kind is kept where both models have a head of it.
 """
@@ -62,6 +63,7 @@ class Comparison:
         accuracy: by family, share of scored test positions that parent and child answer rightly.
         retention: halt prompts kept by parent and child; None where there are none.
         without: what could not be compared, and why.
+        positions: how many of a sequence are read, and how many of them the child can read.
         edits: what was changed in the parent's genome; empty where that is not known.
         names: how parent and child are called.
     """
@@ -75,6 +77,7 @@ class Comparison:
     accuracy: dict[str, tuple[float, float]]
     retention: tuple[Proportion, Proportion] | None
     without: dict[str, str]
+    positions: tuple[int, int]
     edits: tuple[str, ...] = ()
     names: tuple[str, str] = ("parent", "child")
 
@@ -107,6 +110,9 @@ class Comparison:
         """The diff in lines that a person can read."""
         lines = [f"{self.names[0]} -> {self.names[1]}"]
         lines += [f"  edit      {edit}" for edit in self.edits]
+        if self.positions[0] < self.positions[1]:
+            read, of = self.positions
+            lines.append(f"  positions the first {read} of {of}: {self.names[0]} was trained on shorter sequences")
         lines += [f"  accuracy  {name}: {was:.3f} -> {now:.3f}" for name, (was, now) in self.accuracy.items()]
         if self.retention is not None:
             lines.append("  halt      " + " -> ".join(_kept(part) for part in self.retention))
@@ -137,6 +143,7 @@ class Comparison:
             "heads": {c.kind: {"parent": c.parent, "child": c.child, "fate": c.fate} for c in self.heads},
             "accuracy": {name: {"parent": was, "child": now} for name, (was, now) in self.accuracy.items()},
             "without": self.without,
+            "positions": dict(zip(("read", "of"), self.positions, strict=True)),
         }
         if self.retention is not None:
             shown["retention"] = {"parent": vars(self.retention[0]), "child": vars(self.retention[1])}
@@ -183,6 +190,8 @@ def compare_benches(
         Unreadable: activations that are not finite.
     """
     without: dict[str, str] = {}
+    positions = min(parent.context, child.context), child.context
+    parent, child = (bench.within(positions[0]) for bench in (parent, child))
 
     def attempt(what: str, make: Callable[[], Any]) -> Any:
         """A part that need not apply to these two models."""
@@ -194,7 +203,9 @@ def compare_benches(
 
     kinds = [attempt(f"heads of the {who}", partial(_kinds, b)) for who, b in (("parent", parent), ("child", child))]
     states = paired_states(parent, child, "test", CKA_ROWS, derive(child.plan.control, "cka"))
-    lenses = {name: (lens_family(parent, name), lens_family(child, name)) for name in child.suite.families}
+    pairs = {
+        name: attempt(f"answers on {name}", partial(_answers, parent, child, name)) for name in child.suite.families
+    }
     return Comparison(
         parent_layers=parent.layers,
         child_layers=child.layers,
@@ -202,9 +213,10 @@ def compare_benches(
         transfer=transfers(parent, child),
         drift=attempt("halt direction", lambda: direction_drift(parent, child)),
         heads=_head_changes(*kinds),
-        accuracy={name: (a.accuracy[-1], b.accuracy[-1]) for name, (a, b) in lenses.items()},
+        accuracy={name: pair for name, pair in pairs.items() if pair is not None},
         retention=attempt("halt", lambda: (bench_retention(parent).sequences, bench_retention(child).sequences)),
         without=without,
+        positions=positions,
         edits=tuple(edits),
         names=names,
     )
@@ -219,6 +231,11 @@ def comparison(bench: Bench) -> dict[str, Any]:
     if bench.parent is None:
         raise NotApplicable("compare generations", "no parent", "a generation whose parent's checkpoint is kept")
     return {"comparison": compare_benches(bench.parent, bench).to_json()}
+
+
+def _answers(parent: Bench, child: Bench, family: str) -> tuple[float, float]:
+    """Share of right answers of both; the positions that both can read may hold no question."""
+    return lens_family(parent, family).accuracy[-1], lens_family(child, family).accuracy[-1]
 
 
 def _kinds(bench: Bench) -> dict[str, tuple[str, ...]]:

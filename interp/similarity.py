@@ -60,7 +60,7 @@ def paired_states(parent: Bench, child: Bench, role: Role, limit: int, seed: int
 
     Positions past the shorter context are left out; at most ``limit`` are drawn, without replacement.
     """
-    context = min(parent.model.cfg.n_ctx, child.model.cfg.n_ctx)
+    context = min(parent.context, child.context)
     reads: list[Callable[[Bench, str], Reading]] = [
         lambda bench, family: bench.task(role, family),
         lambda bench, family: bench.halted(role, family),

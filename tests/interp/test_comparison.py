@@ -190,6 +190,30 @@ def test_models_of_other_shapes_are_compared_as_far_as_they_can_be(
     assert str(found).count("\n  without ") == 2
 
 
+def test_a_parent_of_shorter_sequences_is_compared_at_the_positions_that_both_can_read(plan: Plan) -> None:
+    suite = TaskSuite(TasksConfig(held_out=(), vocab_size=VOCAB, context=CONTEXT))
+    genome = Architecture(width=32, positions="rope", blocks=(Block(),))
+    long, short = (build(genome, vocab_size=VOCAB, context=size, seed=0) for size in (CONTEXT, CONTEXT - 4))
+    short.load_state_dict(long.state_dict())
+    found = compare_benches(Bench(short, suite, plan), Bench(long, suite, plan))
+    assert found.positions == (CONTEXT - 4, CONTEXT)
+    assert f"the first {CONTEXT - 4} of {CONTEXT}" in str(found)
+    assert all(was == now for was, now in found.accuracy.values())
+    assert found.retention is not None
+    assert found.retention[0] == found.retention[1]
+    assert all(one.direct == one.parent for one in found.transfer)
+
+
+def test_where_the_shared_positions_hold_no_question_the_rest_is_compared(model: Transformer, plan: Plan) -> None:
+    suite = TaskSuite(TasksConfig(held_out=(), vocab_size=VOCAB, context=CONTEXT))
+    other = build(Architecture(width=32, blocks=(Block(),)), vocab_size=VOCAB, context=2, seed=0)
+    found = compare_benches(Bench(other, suite, plan), Bench(model, suite, plan))
+    assert {f"answers on {name}" for name in suite.families} <= set(found.without)
+    assert found.accuracy == {}
+    assert found.transfer
+    assert found.cka
+
+
 def test_a_generation_without_a_parent_is_not_compared(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
     with pytest.raises(NotApplicable, match="no parent"):
         comparison(Bench(model, suite, plan))

@@ -57,6 +57,7 @@ def beside(cka: float, aligned: float) -> dict[str, Any]:
         },
         "retention": {"parent": kept(0.99), "child": kept(0.97)},
         "without": {"heads of the parent": LOST},
+        "positions": {"read": 24, "of": 37},
     }
 
 

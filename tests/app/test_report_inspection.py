@@ -59,6 +59,7 @@ def test_likeness_to_the_parent_is_that_of_the_last_layers() -> None:
     beside = inspected(comparison=readings.beside(0.77, 0.66)).beside
     assert beside is not None
     assert (beside.cka, beside.aligned, beside.cosine, beside.chance) == (0.77, 0.66, -0.04, 0.11)
+    assert beside.positions == (24, 37)
     assert beside.heads == {"kept": ("previous_token",), "lost": ("duplicate_token",), "gained": ("induction",)}
 
 
@@ -161,3 +162,8 @@ def test_a_run_without_such_readings_says_so_in_place_of_figures(tmp_path: Path)
     assert "Nothing recorded yet." in figure(found, "survival")
     assert 'id="controller-readings"' not in found
     assert "Beside the parent" not in found
+
+
+def test_where_only_the_beginning_of_sequences_could_be_compared_the_table_says_so(page: str) -> None:
+    table = page[page.index("Beside the parent") :].partition("</table>")[0]
+    assert table.count("<small>the first 24 of 37 tokens</small>") == table.count('<th scope="row">') > 0

@@ -102,6 +102,7 @@ class Beside:
         heads: kinds of heads by what became of them, ``kept``, ``lost`` or ``gained``.
         retention: halt prompts kept by parent and child.
         without: what could not be compared, and why.
+        positions: how many of a sequence both can read, and the child; None where the record does not say.
     """
 
     cka: float | None
@@ -112,6 +113,7 @@ class Beside:
     heads: Mapping[str, tuple[str, ...]]
     retention: tuple[Retention | None, Retention | None]
     without: Mapping[str, str]
+    positions: tuple[int | None, int | None]
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def _beside(body: Mapping[str, Any]) -> Beside | None:
     drift, heads, kept = (mapping(body.get(name)) for name in ("halt_direction_drift", "heads", "retention"))
     fates = {name: text(mapping(one).get("fate")) for name, one in heads.items()}
     transfer = (_transfer(name, mapping(one)) for name, one in mapping(body.get("transfer")).items())
-    rows = body.get("cka")
+    rows, positions = body.get("cka"), mapping(body.get("positions"))
     return Beside(
         cka=_last(rows[-1]) if isinstance(rows, list) and rows else None,
         cosine=_last(drift.get("cosine")),
@@ -244,6 +246,7 @@ def _beside(body: Mapping[str, Any]) -> Beside | None:
         heads={fate: tuple(name for name, became in fates.items() if became == fate) for fate in FATES_OF_HEADS},
         retention=(read_retention(kept.get("parent")), read_retention(kept.get("child"))),
         without={name: text(why) for name, why in mapping(body.get("without")).items()},
+        positions=(integer(positions.get("read")), integer(positions.get("of"))),
     )
 
 

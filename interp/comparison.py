@@ -239,7 +239,7 @@ def _answers(parent: Bench, child: Bench, family: str) -> tuple[float, float]:
 
 
 def _kinds(bench: Bench) -> dict[str, tuple[str, ...]]:
-    return bench.once(("head scores",), lambda: bench_scores(bench)).kinds()
+    return bench_scores(bench).kinds()
 
 
 def _head_changes(

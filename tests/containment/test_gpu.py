@@ -5,6 +5,8 @@ Without a GPU the driver's library is played; what a real one says is tried by t
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,6 +230,27 @@ def test_a_worker_on_a_gpu_may_read_where_the_linker_looks_for_the_driver(tmp_pa
     read = {cuda: landlock.interpreter_access((), cuda=cuda).read for cuda in (True, False)}
     assert set(landlock.linker_folders()) <= set(read[True])
     assert Path("/usr/local/nvidia") in set(read[True]) - set(read[False])
+
+
+def test_a_worker_on_a_gpu_may_still_open_it_after_the_second_step(tmp_path: Path) -> None:
+    """On an H100 the second step looked for the GPUs where it could no longer look: error 100, no device."""
+    for name in ("nvidia0", "other"):
+        (tmp_path / name).touch()
+    script = """
+import os, pathlib, sys
+from selfimprove.containment.sandbox import landlock, lockdown
+landlock._DEVICES = folder = pathlib.Path(sys.argv[1])
+profile = lockdown.Profile(landlock.interpreter_access((), cuda=True), cuda=True)
+lockdown.enter_zygote(profile, parent=os.getppid())
+lockdown.enter_worker(profile, lockdown.Limits(10, 2**34, 2**20), parent=os.getppid())
+os.open(folder / "nvidia0", os.O_RDWR)
+try:
+    os.open(folder / "other", os.O_RDONLY)
+except PermissionError:
+    print("the GPU and nothing else")
+"""
+    found = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60)
+    assert (found.stdout, found.stderr) == ("the GPU and nothing else\n", "")
 
 
 # -- for real ----------------------------------------------------------------------------------------------------------

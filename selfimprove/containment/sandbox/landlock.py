@@ -27,7 +27,8 @@ _SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib
 _SYSTEM_FACTS = ("/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", "/sys/devices/system/node",
                  "/usr/share/zoneinfo", "/dev/zero", "/dev/urandom", "/dev/random")  # fmt: skip
 _WRITABLE_DEVICES = ("/dev/null",)
-_CUDA_DEVICES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+_DEVICES = Path("/dev")
+_CUDA_DEVICES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools")
 _CUDA_FACTS = ("/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/proc/self", "/sys/bus/pci", "/sys/devices",
                "/sys/module", "/etc/nvidia", "/usr/share/nvidia", "/usr/local/cuda", "/usr/local/nvidia",
                "/etc/ld.so.conf.d")  # fmt: skip
@@ -80,8 +81,11 @@ def linker_folders(configuration: Path = _LINKER_CONFIGURATION) -> list[Path]:
 
 
 def cuda_devices() -> list[Path]:
-    """Return the NVIDIA device files, whether they exist or not, that a CUDA worker opens."""
-    return [*map(Path, _CUDA_DEVICES), *sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    """Return the NVIDIA device files, whether they exist or not, that a CUDA worker opens.
+
+    The GPUs are found by listing a folder, which a locked-down process may not: it would find none.
+    """
+    return [*(_DEVICES / name for name in _CUDA_DEVICES), *sorted(_DEVICES.glob("nvidia[0-9]*"))]
 
 
 def restrict(access: Access) -> None:

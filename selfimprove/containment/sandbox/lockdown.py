@@ -10,7 +10,6 @@ import os
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from selfimprove.containment.sandbox import filters, landlock, process, seccomp
 
@@ -32,12 +31,13 @@ class Profile:
     """How a process is to be locked down.
 
     Args:
-        packages: folders of our own source that it may read.
-        cuda: grant the NVIDIA devices, and the calls that the CUDA driver makes.
+        files: what it may open by path, in both steps. Found before the first: after it no folder can be listed, and
+            a second search would find no device.
+        cuda: grant the calls that the CUDA driver makes.
         unenforced: properties that this machine cannot enforce and that the run accepted to lose.
     """
 
-    packages: tuple[Path, ...]
+    files: landlock.Access
     cuda: bool = False
     unenforced: frozenset[str] = frozenset()
 
@@ -67,7 +67,7 @@ def enter_zygote(profile: Profile, *, parent: int) -> None:
     _apply(profile, "exec", lambda: process.prctl(process.PR_SET_NO_NEW_PRIVS, 1))
     _apply(profile, "exec", process.drop_capabilities)
     _tie_to(parent)
-    _apply(profile, "read", lambda: landlock.restrict(landlock.interpreter_access(profile.packages, cuda=profile.cuda)))
+    _apply(profile, "read", lambda: landlock.restrict(profile.files))
     _apply(profile, "network", lambda: seccomp.install(filters.zygote_filter(cuda=profile.cuda)))
 
 
@@ -86,7 +86,7 @@ def enter_worker(profile: Profile, limits: Limits, *, parent: int) -> None:
     if not profile.cuda:  # the CUDA driver reserves address space far beyond what it uses, and starts threads
         process.limit(resource.RLIMIT_AS, limits.address_space_bytes)
         process.limit(resource.RLIMIT_NPROC, 0)
-    _apply(profile, "read", lambda: landlock.restrict(landlock.interpreter_access(profile.packages, cuda=profile.cuda)))
+    _apply(profile, "read", lambda: landlock.restrict(profile.files))
     _apply(profile, "network", lambda: seccomp.install(filters.worker_filter(os.getpid(), cuda=profile.cuda)))
 
 

@@ -30,7 +30,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import selfimprove
-from selfimprove.containment.sandbox import lockdown, process, wire
+from selfimprove.containment.sandbox import landlock, lockdown, process, wire
 from selfimprove.containment.sandbox.heartbeat import Heart, post_guard
 
 CANARY = "selfimprove.containment.sandbox.canary"
@@ -262,8 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             packages = Packages(options.entry)
             sys.meta_path.insert(0, packages)
-            folders = (*packages.folders(), *options.path)
-            profile = lockdown.Profile(folders, cuda=options.cuda, unenforced=frozenset(options.unenforced))
+            files = landlock.interpreter_access((*packages.folders(), *options.path), cuda=options.cuda)
+            profile = lockdown.Profile(files, cuda=options.cuda, unenforced=frozenset(options.unenforced))
             lockdown.enter_zygote(profile, parent=options.parent)
         if not heart.listen():  # between it and us an outer layer may have a parent that outlived it for a moment
             return process.ORPHANED

@@ -7,6 +7,7 @@ manages its own memory, and ends. Nothing else.
 from __future__ import annotations
 
 import os
+import socket
 
 from selfimprove.containment.sandbox.seccomp import Condition, Filter
 
@@ -44,8 +45,15 @@ _SERVE = _calls(
 _CUDA = _calls(
     """
     openat open ioctl pipe2 eventfd2 epoll_create1 epoll_ctl epoll_wait epoll_pwait mlock munlock mbind set_mempolicy
-    sched_setaffinity memfd_create
+    sched_setaffinity memfd_create bind listen
     """
+)
+
+# The driver holds a listening socket with an abstract name, by which processes that share GPU memory find each other;
+# without it cuInit gives error 304. Nothing can be said through it: connecting, accepting and sending stay refused.
+_CUDA_SOCKET = (
+    Condition(0, equals=(socket.AF_UNIX,)),
+    Condition(1, equals=(socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC,)),
 )
 
 _O_TMPFILE_BIT = 0o20000000
@@ -83,6 +91,7 @@ def zygote_filter(*, cuda: bool = False) -> Filter:
     allow = _COMPUTE | _SERVE
     if cuda:
         del conditions["ioctl"]
+        conditions["socket"] = _CUDA_SOCKET
         allow = allow | _CUDA
     return Filter(allow=allow, conditions=conditions, absent=_ABSENT)
 
@@ -92,8 +101,8 @@ def worker_filter(pid: int, *, cuda: bool) -> Filter:
 
     Args:
         pid: the worker's process id, the only one that it may signal.
-        cuda: also what the CUDA driver needs: threads, device control, memory with a descriptor, and opening devices
-            for writing (which paths, Landlock decides).
+        cuda: also what the CUDA driver needs: threads, device control, memory with a descriptor, a socket that only
+            has a name, and opening devices for writing (which paths, Landlock decides).
     """
     conditions = {
         **_COMMON_CONDITIONS,
@@ -108,5 +117,6 @@ def worker_filter(pid: int, *, cuda: bool) -> Filter:
         for name in ("openat", "open", "ioctl"):
             del conditions[name]
         conditions["clone"] = (Condition(0, without=_CLONE_NEW), Condition(0, required=_CLONE_THREAD))
+        conditions["socket"] = _CUDA_SOCKET
         allow = allow | _CUDA
     return Filter(allow=allow, conditions=conditions, absent=_ABSENT)

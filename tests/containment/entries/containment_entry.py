@@ -6,6 +6,7 @@ import mmap
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -51,11 +52,26 @@ def burn(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
 
 
 def start_like_a_driver(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
-    """What the CUDA driver does first: name a thread, and take memory that has a descriptor."""
+    """What the CUDA driver does first: name a thread, take memory that has a descriptor, listen under an abstract name.
+
+    Then what a worker must not make of it: to name others' threads, to speak or be spoken to, to leave a file.
+    """
+    address = f"\0selfimprove-test-{os.getpid()}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     attempts: dict[str, Callable[[], object]] = {
         "name": lambda: _write(f"/proc/self/task/{os.getpid()}/comm", "driver"),
         "memory": lambda: os.close(os.memfd_create("driver")),
+        "bind": lambda: listener.bind(address),
+        "listen": lambda: listener.listen(1),
         "other": lambda: _write(f"/proc/{os.getppid()}/comm", "mine"),
+        "accept": listener.accept,
+        "connect": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect(address),
+        "send": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).sendmsg([b"x"], [], 0, address),
+        "file": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).bind(job["new_file"]),
+        "stream": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM),
+        "datagram": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
+        "internet": lambda: socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET),
+        "pair": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
     }
     found = {}
     for name, attempt in attempts.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import struct
 
 import pytest
@@ -116,6 +117,17 @@ def test_what_the_cuda_driver_calls_passes_both_filters_that_its_worker_is_under
     for rules in (filters.zygote_filter(cuda=True), filters.worker_filter(PID, cuda=True)):
         assert call(rules, arch, name, *arguments) == seccomp.ALLOW
     assert call(filters.worker_filter(PID, cuda=False), arch, name, *arguments) == EPERM
+
+
+def test_the_cuda_driver_finds_nothing_to_remove_and_listens_under_a_name_only(arch: str) -> None:
+    kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
+    for rules in (filters.zygote_filter(cuda=True), filters.worker_filter(PID, cuda=True)):
+        assert call(rules, arch, "unlinkat") == seccomp.fail_with(errno.ENOENT)
+        assert call(rules, arch, "socket", socket.AF_UNIX, kind) == seccomp.ALLOW
+        for family, other in ((socket.AF_UNIX, socket.SOCK_STREAM), (socket.AF_INET, kind), (socket.AF_NETLINK, kind)):
+            assert call(rules, arch, "socket", family, other) == EPERM
+    for name in ("unlinkat", "socket", "bind", "listen"):
+        assert call(filters.worker_filter(PID, cuda=False), arch, name, socket.AF_UNIX, kind) == EPERM
 
 
 def test_a_foreign_architecture_is_killed(worker: seccomp.Filter, arch: str) -> None:

@@ -7,6 +7,7 @@ asks what the machine can enforce; with ``lonely`` a contained worker is busy un
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -34,13 +35,13 @@ _EVERY_PRCTL: Final = (*range(2, 90), 0x53564D41)  # all but PR_SET_PDEATHSIG
 
 def lose(*calls: str) -> None:
     """Make system calls answer ENOSYS from here on, for this process and all that it starts."""
-    _install(seccomp.Filter(frozenset(), absent=frozenset(calls), default=seccomp.ALLOW))
+    _install(seccomp.Filter(frozenset(), answers=dict.fromkeys(calls, errno.ENOSYS), default=seccomp.ALLOW))
 
 
 def _lose_namespaces() -> None:
     """As container runtimes and hardened distributions do: no new namespace for anybody."""
     none_new = {"clone": (seccomp.Condition(0, without=0x7E020080),)}
-    _install(seccomp.Filter(frozenset(), none_new, absent=frozenset({"clone3"}), default=seccomp.ALLOW))
+    _install(seccomp.Filter(frozenset(), none_new, answers={"clone3": errno.ENOSYS}, default=seccomp.ALLOW))
 
 
 def _lose_parent_death() -> None:

@@ -6,6 +6,7 @@ manages its own memory, and ends. Nothing else.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -33,7 +34,7 @@ _COMPUTE = _calls(
 )
 
 # Libraries try the newer call first and fall back only on ENOSYS; a filter cannot look into the structures they take.
-_ABSENT = frozenset({"clone3", "openat2"})
+_ABSENT = {"clone3": errno.ENOSYS, "openat2": errno.ENOSYS}
 
 _SERVE = _calls(
     """
@@ -51,10 +52,12 @@ _CUDA = _calls(
 
 # The driver holds a listening socket with an abstract name, by which processes that share GPU memory find each other;
 # without it cuInit gives error 304. Nothing can be said through it: connecting, accepting and sending stay refused.
+# First it removes the name from the file system, where an abstract one is not, and gives up unless it is told so.
 _CUDA_SOCKET = (
     Condition(0, equals=(socket.AF_UNIX,)),
     Condition(1, equals=(socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC,)),
 )
+_CUDA_ABSENT = {"unlink": errno.ENOENT, "unlinkat": errno.ENOENT}
 
 _O_TMPFILE_BIT = 0o20000000
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | _O_TMPFILE_BIT
@@ -93,7 +96,7 @@ def zygote_filter(*, cuda: bool = False) -> Filter:
         del conditions["ioctl"]
         conditions["socket"] = _CUDA_SOCKET
         allow = allow | _CUDA
-    return Filter(allow=allow, conditions=conditions, absent=_ABSENT)
+    return Filter(allow=allow, conditions=conditions, answers=_ABSENT | _CUDA_ABSENT if cuda else _ABSENT)
 
 
 def worker_filter(pid: int, *, cuda: bool) -> Filter:
@@ -119,4 +122,4 @@ def worker_filter(pid: int, *, cuda: bool) -> Filter:
         conditions["clone"] = (Condition(0, without=_CLONE_NEW), Condition(0, required=_CLONE_THREAD))
         conditions["socket"] = _CUDA_SOCKET
         allow = allow | _CUDA
-    return Filter(allow=allow, conditions=conditions, absent=_ABSENT)
+    return Filter(allow=allow, conditions=conditions, answers=_ABSENT | _CUDA_ABSENT if cuda else _ABSENT)

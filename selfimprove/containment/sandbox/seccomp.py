@@ -1,7 +1,7 @@
 """A small seccomp-BPF assembler: an allow-list of system calls, some on conditions over their arguments.
 
-Everything that is not allowed answers EPERM; calls that libraries probe before falling back answer ENOSYS; a call made
-through a foreign ABI (32-bit, x32) kills the process, because its numbers mean something else.
+Everything that is not allowed answers EPERM, or what its callers can go on with; a call made through a foreign ABI
+(32-bit, x32) kills the process, because its numbers mean something else.
 
 Source: ``Documentation/userspace-api/seccomp_filter.rst``. Not covered: what a pointer argument points to (a filter
 cannot read it), which is why paths are Landlock's business.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from selfimprove.containment.sandbox import process, syscalls
@@ -62,11 +62,19 @@ class Condition:
 
 @dataclass(frozen=True)
 class Filter:
-    """A whole filter: what is allowed, on which conditions, and what pretends not to exist."""
+    """A whole filter.
+
+    Args:
+        allow: calls that are allowed.
+        conditions: calls that are allowed on conditions over their arguments.
+        answers: calls that are refused with another ``errno`` than EPERM: what their callers take for an answer that
+            they can go on with.
+        default: what every other call gets.
+    """
 
     allow: frozenset[str]
     conditions: Mapping[str, tuple[Condition, ...]] = field(default_factory=dict)
-    absent: frozenset[str] = frozenset()
+    answers: Mapping[str, int] = field(default_factory=dict)
     default: int = _ERRNO | errno.EPERM
 
 
@@ -93,16 +101,16 @@ def assemble(rules: Filter, arch: str) -> bytes:
             block = [i for condition in rules.conditions[name] for i in _test(condition)] + [(_RETURN, 0, 0, ALLOW)]
             program += [(_JUMP_EQUAL, 0, len(block), number), *block]
     plain = rules.allow - set(rules.conditions)
-    for names, action in ((plain, ALLOW), (rules.absent, fail_with(errno.ENOSYS))):
-        for number in _numbers(names, arch):
-            program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, action)]
+    actions = dict.fromkeys(plain, ALLOW) | {name: fail_with(code) for name, code in rules.answers.items()}
+    for number, action in sorted(_by_number(actions, arch).items()):
+        program += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, action)]
     program.append((_RETURN, 0, 0, rules.default))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
-def _numbers(names: Iterable[str], arch: str) -> list[int]:
-    found = (syscalls.number(name, arch) for name in names)
-    return sorted(number for number in found if number is not None)
+def _by_number(actions: Mapping[str, int], arch: str) -> dict[int, int]:
+    found = ((syscalls.number(name, arch), action) for name, action in actions.items())
+    return {number: action for number, action in found if number is not None}
 
 
 def _test(condition: Condition) -> list[_Instruction]:

@@ -124,6 +124,8 @@ _NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "tgkill": (234, 131),
     "clone": (56, 220),
     "clone3": (435, 435),
+    "unlink": (87, None),
+    "unlinkat": (263, 35),
     "openat2": (437, 437),
     "setrlimit": (160, 164),
     "wait4": (61, 260),

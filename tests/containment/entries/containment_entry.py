@@ -52,17 +52,19 @@ def burn(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
 
 
 def start_like_a_driver(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
-    """What the CUDA driver does first: name a thread, take memory that has a descriptor, listen under an abstract name.
+    """What the CUDA driver does first: name a thread, take memory that has a descriptor, listen.
 
-    Then what a worker must not make of it: to name others' threads, to speak or be spoken to, to leave a file.
+    Then what a worker must not make of it: to name others' threads, to speak or be spoken to, to leave or remove files.
     """
     address = f"\0selfimprove-test-{os.getpid()}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     attempts: dict[str, Callable[[], object]] = {
         "name": lambda: _write(f"/proc/self/task/{os.getpid()}/comm", "driver"),
         "memory": lambda: os.close(os.memfd_create("driver")),
+        "unlink": lambda: os.unlink(""),
         "bind": lambda: listener.bind(address),
         "listen": lambda: listener.listen(1),
+        "remove": lambda: os.unlink(job["file"]),
         "other": lambda: _write(f"/proc/{os.getppid()}/comm", "mine"),
         "accept": listener.accept,
         "connect": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect(address),

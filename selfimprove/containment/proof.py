@@ -22,9 +22,7 @@ _LIMITS: Final = JobLimits(
     wall_seconds=20, cpu_seconds=5, memory_bytes=64 * 2**20, output_bytes=64 * 1024, silence_seconds=20
 )
 _PATIENCE_SECONDS: Final = 5.0  # how long a canary over a limit waits to be killed: a hundred polls
-_ON_GPU: Final = replace(  # a CUDA context alone is larger; what it takes of the host is not what is tried here
-    _LIMITS, cpu_seconds=20, memory_bytes=4 * 2**30, gpu_memory_bytes=2**20
-)
+_GPU_BYTES: Final = 2**20  # a CUDA context alone is larger
 
 
 @final
@@ -67,7 +65,7 @@ class Canary:
             "memory_bytes": None if on_gpu else _LIMITS.memory_bytes,
             "file_bytes": _LIMITS.output_bytes,
         }
-        limits = _ON_GPU if overrun == "gpu_memory_bytes" else _LIMITS
+        limits = replace(_LIMITS, gpu_memory_bytes=_GPU_BYTES) if overrun == "gpu_memory_bytes" else _LIMITS
         if overrun:
             size = getattr(limits, overrun) * 3 // 2
             payload = {"overrun": overrun, "bytes": size, "patience_seconds": _PATIENCE_SECONDS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import psutil
 
 from benchmarks.setting import commit, machine
 from selfimprove.containment.keys import SigningKey, state_dir
+from selfimprove.errors import RunError
 
 TIME_UP = 3  # exit code of a sitting that ran out of minutes
 
@@ -50,6 +52,25 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only sitting that adds to a folder of results: two would measure the same and each leave its line.
+
+    Raises:
+        RunError: another sitting is at it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        remedy = "wait until it ends, or give --results another folder"
+        raise RunError("start a sitting", str(folder), "one at a time in a folder of results", remedy) from error
+    else:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Rows below a head, in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
@@ -73,7 +94,7 @@ def measure_all(
         in_a_word: what is printed of a line.
     """
     deadline = time.monotonic() + 60 * chosen.minutes
-    with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
+    with alone(path.parent), ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
         for line in as_they_end(pool.submit, measure, trials, chosen.processes, lambda: time.monotonic() < deadline):
             append(path, line)
             if in_a_word is not None:
@@ -145,7 +166,7 @@ def run_paired(
             shutil.rmtree(folder)  # not before its line is on the disk
         return row is not None
 
-    with _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:
+    with alone(path.parent), _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:
         return all(list(pool.map(one, missing)))
 
 

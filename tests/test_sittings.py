@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from benchmarks import calibration, halving, induction, ladder, sittings
 from benchmarks.meta_alignment_pressure import SETTINGS, add_pressure
 from benchmarks.setting import ROOT, own_code
 from benchmarks.sittings import Row, append, as_they_end, lines, run_paired
+from selfimprove.errors import RunError
 
 PROGRAM = """
 import argparse, pathlib, subprocess, sys
@@ -48,6 +50,21 @@ def test_a_study_that_is_told_to_end_ends_its_runs_and_starts_no_other(tmp_path:
     [line] = map(json.loads, (tmp_path / "runs.jsonl").read_text("utf-8").splitlines())
     assert (line["arm"], line["ended_by"]) == ("first", signal.SIGTERM)
     assert not (tmp_path / "second").exists()
+
+
+def test_two_sittings_never_add_to_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "before"))
+    chosen = argparse.Namespace(minutes=5, processes=1, runs=tmp_path, commit="none")
+    path = tmp_path / "runs.jsonl"
+
+    def run_one(folder: Path, arm: str, seed: int, start: bool) -> Row:
+        with pytest.raises(RunError, match=rf"{re.escape(str(tmp_path))}; allowed: one at a time.*--results"):
+            run_paired(path, [("arm", 0)], chosen, run_one, lambda row: "ended")
+        return {"arm": arm, "seed": seed}
+
+    for _ in range(2):  # it may be taken up again when the other has ended
+        assert run_paired(path, [("arm", 0)], chosen, run_one, lambda row: "ended")
+    assert len(lines(path)) == 2
 
 
 def test_a_run_keeps_its_folder_until_its_line_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ _FCNTL = (0, 1, 2, 3, 4, 5, 1030, 1032, 1034)
 # PDEATHSIG (get), GET_DUMPABLE, SET/GET_NAME, GET_SECCOMP, CAPBSET_READ, GET_TIMERSLACK, GET_NO_NEW_PRIVS, SET_VMA
 _PRCTL = (2, 3, 15, 16, 21, 23, 30, 39, 0x53564D41)
 
-_COMMON_CONDITIONS = {
+_COMMON_CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "ioctl": (Condition(1, equals=_IOCTL_TERMINAL_SIZE_AND_MODE + _IOCTL_DESCRIPTOR),),
     "fcntl": (Condition(1, equals=_FCNTL),),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import shutil
@@ -20,8 +19,8 @@ from typing import Any, TypeVar
 import psutil
 
 from benchmarks.setting import commit, machine
+from selfimprove.archive.files import lock
 from selfimprove.containment.keys import SigningKey, state_dir
-from selfimprove.errors import RunError
 
 TIME_UP = 3  # exit code of a sitting that ran out of minutes
 
@@ -61,11 +60,8 @@ def alone(folder: Path) -> Iterator[None]:
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        remedy = "wait until it ends, or give --results another folder"
-        raise RunError("start a sitting", str(folder), "one at a time in a folder of results", remedy) from error
-    else:
+        remedy = "another sitting adds to it: wait until it ends, or give --results another folder"
+        lock(descriptor, folder, "start a sitting", remedy)
         yield
     finally:
         os.close(descriptor)
@@ -149,7 +145,7 @@ def run_paired(
     Returns:
         Whether all ended.
     """
-    deadline, lock, runs = time.monotonic() + 60 * chosen.minutes, threading.Lock(), chosen.runs.resolve()
+    deadline, one_at_a_time, runs = time.monotonic() + 60 * chosen.minutes, threading.Lock(), chosen.runs.resolve()
     os.environ["SELFIMPROVE_STATE_DIR"] = str(runs / "state")
     SigningKey.load(state_dir())  # before two runs make one each
 
@@ -158,7 +154,7 @@ def run_paired(
         folder = runs / f"{arm}-seed{seed}"
         row = run_one(folder, arm, seed, time.monotonic() <= deadline)
         words = in_a_word(row) if row else f"not finished; run the study again to go on, or see {folder}.log"
-        with lock:
+        with one_at_a_time:
             if row is not None:
                 append(path, row | {"commit": chosen.commit or commit(), "machine": machine()})
             print(f"{arm}, seed {seed}: {words}", flush=True)

@@ -58,7 +58,7 @@ def test_two_sittings_never_add_to_one_folder(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "runs.jsonl"
 
     def run_one(folder: Path, arm: str, seed: int, start: bool) -> Row:
-        with pytest.raises(RunError, match=rf"{re.escape(str(tmp_path))}; allowed: one at a time.*--results"):
+        with pytest.raises(RunError, match=rf"{re.escape(str(tmp_path))}; allowed: one process at a time.*--results"):
             run_paired(path, [("arm", 0)], chosen, run_one, lambda row: "ended")
         return {"arm": arm, "seed": seed}
 

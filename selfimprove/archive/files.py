@@ -50,8 +50,19 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, sync_folder: boo
         raise disk_error("write", path, error) from error
 
 
-def lock(descriptor: int, path: Path) -> None:
-    """Become the one writer of a file; whoever asks whether there is one holds the lock too, for a moment.
+def lock(
+    descriptor: int,
+    path: Path,
+    operation: str = "write to the ledger",
+    remedy: str = "another process runs this run: wait or halt it",
+) -> None:
+    """Become the one writer of a file or folder; whoever asks whether there is one holds the lock too, for a moment.
+
+    Args:
+        descriptor: of the file or folder, open.
+        path: of it, for the error.
+        operation: what it is locked for, for the error.
+        remedy: what to do where another process holds it, for the error.
 
     Raises:
         RunError: another process is.
@@ -65,9 +76,7 @@ def lock(descriptor: int, path: Path) -> None:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.01)
-    raise RunError(
-        "write to the ledger", str(path), "one process at a time", "another process runs this run: wait or halt it"
-    )
+    raise RunError(operation, str(path), "one process at a time", remedy)
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -78,7 +78,7 @@ def _any_socket() -> None:
 
 def _call_by_name() -> None:
     """Through the one kind of socket that a GPU worker may make: it may be named, and not called."""
-    name = f"\0canary-{os.getpid()}"
+    name = f"\0canary-{os.urandom(8).hex()}"  # one that nobody holds: else it would look refused
     kind = socket.SOCK_SEQPACKET
     with socket.socket(socket.AF_UNIX, kind) as listener, socket.socket(socket.AF_UNIX, kind) as caller:
         listener.bind(name)

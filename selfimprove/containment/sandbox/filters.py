@@ -91,12 +91,12 @@ def zygote_filter(*, cuda: bool = False) -> Filter:
         "clone": (Condition(0, without=_CLONE_NEW),),
         "prlimit64": (Condition(0, equals=(0,)),),
     }
-    allow = _COMPUTE | _SERVE
+    allow, answers = _COMPUTE | _SERVE, _ABSENT
     if cuda:
         del conditions["ioctl"]
         conditions["socket"] = _CUDA_SOCKET
-        allow = allow | _CUDA
-    return Filter(allow=allow, conditions=conditions, answers=_ABSENT | _CUDA_ABSENT if cuda else _ABSENT)
+        allow, answers = allow | _CUDA, answers | _CUDA_ABSENT
+    return Filter(allow=allow, conditions=conditions, answers=answers)
 
 
 def worker_filter(pid: int, *, cuda: bool) -> Filter:
@@ -115,11 +115,11 @@ def worker_filter(pid: int, *, cuda: bool) -> Filter:
         "prlimit64": (Condition(0, equals=(0, pid)), Condition(2, null=True)),
         "tgkill": (Condition(0, equals=(pid,)),),
     }
-    allow = _COMPUTE
+    allow, answers = _COMPUTE, _ABSENT
     if cuda:
         for name in ("openat", "open", "ioctl"):
             del conditions[name]
         conditions["clone"] = (Condition(0, without=_CLONE_NEW), Condition(0, required=_CLONE_THREAD))
         conditions["socket"] = _CUDA_SOCKET
-        allow = allow | _CUDA
-    return Filter(allow=allow, conditions=conditions, answers=_ABSENT | _CUDA_ABSENT if cuda else _ABSENT)
+        allow, answers = allow | _CUDA, answers | _CUDA_ABSENT
+    return Filter(allow=allow, conditions=conditions, answers=answers)

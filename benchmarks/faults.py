@@ -34,7 +34,7 @@ from typing import Any
 import psutil
 
 from benchmarks.setting import RESULTS, commit, machine, own_code
-from benchmarks.sittings import TIME_UP, append, lines
+from benchmarks.sittings import TIME_UP, append, lines, one_sitting
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
 from selfimprove.archive.ledger import LEDGER_NAME, read
@@ -96,7 +96,11 @@ def main(arguments: Sequence[str]) -> int:
     deadline = time.monotonic() + 60 * chosen.minutes
     known = {line["trial"] for line in lines(chosen.results / TRIALS)}
     numbers = [number for number in range(chosen.trials) if number not in known]
-    with tempfile.TemporaryDirectory(prefix="faults-") as name, ThreadPoolExecutor(chosen.parallel) as pool:
+    with (
+        one_sitting(chosen.results),
+        tempfile.TemporaryDirectory(prefix="faults-") as name,
+        ThreadPoolExecutor(chosen.parallel) as pool,
+    ):
         work, lock = Path(name), threading.Lock()
         os.environ["SELFIMPROVE_STATE_DIR"] = str(work / "state")
         SigningKey.load(state_dir())  # before two runs make one each

@@ -25,7 +25,7 @@ from statistics import fmean, median
 from typing import Any
 
 from benchmarks.setting import RESULTS, commit, default_config, machine, machines, tasks_described
-from benchmarks.sittings import TIME_UP, append, lines
+from benchmarks.sittings import TIME_UP, append, lines, one_sitting
 from benchmarks.trainings import Exam, scores
 from selfimprove.containment.policy import assess
 from selfimprove.controller.grammar import Grammar
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen.results.mkdir(parents=True, exist_ok=True)
     deadline, path, roots = time.monotonic() + 60 * chosen.minutes, chosen.results / "roots.jsonl", range(*chosen.roots)
     known = known_roots(path)
-    with ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
+    with one_sitting(chosen.results), ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
         for root in (root for root in roots if root not in known):
             if time.monotonic() > deadline:
                 break

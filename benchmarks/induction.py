@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.calibration import Variant, genome_of
 from benchmarks.induction_summary import INDUCTION, PREVIOUS, write_summary
 from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
-from benchmarks.sittings import TIME_UP, append, lines
+from benchmarks.sittings import TIME_UP, append, lines, one_sitting
 from benchmarks.trainings import checkpoints
 from selfimprove.canonical import canonical
 from selfimprove.seeds import derive
@@ -83,10 +83,11 @@ def main(arguments: Sequence[str]) -> int:
         for seed, arm in product(range(chosen.seeds), chosen.arms)
         if canonical(description(arm, seed)) not in known
     ]
-    while missing and time.monotonic() < deadline:
-        line = measure(*missing.pop(0))
-        append(chosen.results / TRIALS, line)
-        print(f"{line['arm']}, seed {line['seed']}: {line['seconds']:.0f} s, {line['end']}", flush=True)
+    with one_sitting(chosen.results):
+        while missing and time.monotonic() < deadline:
+            line = measure(*missing.pop(0))
+            append(chosen.results / TRIALS, line)
+            print(f"{line['arm']}, seed {line['seed']}: {line['seconds']:.0f} s, {line['end']}", flush=True)
     known = known_trials(chosen.results)
     about = {"machine": machine(), "commit": commit()}
     print(write_summary(list(ARMS), list(known.values()), chosen.results, about), end="")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.setting import commit, default_config, machine
-from benchmarks.sittings import append, lines
+from benchmarks.sittings import append, lines, one_sitting
 from benchmarks.trainings import outcome
 from selfimprove.seeds import derive
 
@@ -35,7 +35,7 @@ def add_pressure(path: Path, seeds: Sequence[int], processes: int, deadline: flo
     """Measure what is not in the file yet, a line a setting and seed; whether all is there."""
     known = {(row["setting"], row["seed"]) for row in lines(path)}
     missing = [(name, seed) for name in SETTINGS for seed in seeds if (name, seed) not in known]
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with one_sitting(path.parent), ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         about = {"commit": commit(), "machine": machine()}
         for row in pool.map(measured, *zip(*((*cell, deadline) for cell in missing), strict=True)) if missing else ():
             if row is None:

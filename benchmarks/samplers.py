@@ -28,7 +28,7 @@ from benchmarks.sampler_freeze import Freeze, refuse_other_rows
 from benchmarks.sampler_names import SAMPLERS, build
 from benchmarks.samplers_summary import write_summary
 from benchmarks.setting import RESULTS, commit, machine
-from benchmarks.sittings import TIME_UP, append, lines
+from benchmarks.sittings import TIME_UP, append, lines, one_sitting
 from selfimprove.seeds import derive
 
 FOLDER = RESULTS / "samplers"
@@ -70,11 +70,12 @@ def run_missing(jobs: Sequence[Job], path: Path, chosen: argparse.Namespace, fre
     missing = [job for job in jobs if (*job, n) not in known]
     added = {"commit": commit(), "machine": machine()} | ({"freeze": freeze.digest} if freeze else {})
     count = 0
-    for row in _run(missing, n, chosen.processes, deadline):
-        append(path, row | added)
-        count += 1
-        if count % 20 == 0 or count == len(missing):
-            print(f"{count} of {len(missing)} rows", flush=True)
+    with one_sitting(path.parent):
+        for row in _run(missing, n, chosen.processes, deadline):
+            append(path, row | added)
+            count += 1
+            if count % 20 == 0 or count == len(missing):
+                print(f"{count} of {len(missing)} rows", flush=True)
     return count == len(missing)
 
 

@@ -52,7 +52,7 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def one_sitting(folder: Path) -> Iterator[None]:
     """Be the only sitting that adds to a folder of results: two would measure the same and each leave its line.
 
     Raises:
@@ -90,7 +90,7 @@ def measure_all(
         in_a_word: what is printed of a line.
     """
     deadline = time.monotonic() + 60 * chosen.minutes
-    with alone(path.parent), ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
+    with one_sitting(path.parent), ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
         for line in as_they_end(pool.submit, measure, trials, chosen.processes, lambda: time.monotonic() < deadline):
             append(path, line)
             if in_a_word is not None:
@@ -162,7 +162,7 @@ def run_paired(
             shutil.rmtree(folder)  # not before its line is on the disk
         return row is not None
 
-    with alone(path.parent), _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:
+    with one_sitting(path.parent), _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:
         return all(list(pool.map(one, missing)))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.setting import RESULTS, commit, machine
-from benchmarks.sittings import append, lines
+from benchmarks.sittings import append, lines, one_sitting
 from selfimprove.errors import InvalidEdit
 from selfimprove.genome.edits import Edit, apply, invert, parse_edit
 from selfimprove.genome.genome import Genome, seed_genome
@@ -185,11 +185,12 @@ def main(arguments: Sequence[str]) -> int:
     torch.set_num_threads(1)
     records = chosen.results / "genomes.jsonl"
     done = {row["number"] for row in lines(records)}
-    for number in range(chosen.genomes):
-        if number not in done:
-            append(records, {"number": number, "genome": random_genome(number).short, "broken": examine(number)})
-        if (number + 1) % 100 == 0:
-            print(f"{number + 1} of {chosen.genomes} genomes", flush=True)
+    with one_sitting(chosen.results):
+        for number in range(chosen.genomes):
+            if number not in done:
+                append(records, {"number": number, "genome": random_genome(number).short, "broken": examine(number)})
+            if (number + 1) % 100 == 0:
+                print(f"{number + 1} of {chosen.genomes} genomes", flush=True)
     summary = summarize([row for row in lines(records) if row["number"] < chosen.genomes])
     path = chosen.results / "summary.json"
     path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

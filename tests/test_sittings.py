@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable, Sized
 from concurrent.futures import Future
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from benchmarks import calibration, halving, induction, ladder, sittings
+from benchmarks import calibration, faults, halving, induction, ladder, proposers, samplers, sittings, space
 from benchmarks.meta_alignment_pressure import SETTINGS, add_pressure
 from benchmarks.setting import ROOT, own_code
-from benchmarks.sittings import Row, append, as_they_end, lines, run_paired
+from benchmarks.sittings import Row, append, as_they_end, lines, one_sitting, run_paired
 from selfimprove.errors import RunError
 
 PROGRAM = """
@@ -65,6 +66,13 @@ def test_two_sittings_never_add_to_one_folder(tmp_path: Path, monkeypatch: pytes
     for _ in range(2):  # it may be taken up again when the other has ended
         assert run_paired(path, [("arm", 0)], chosen, run_one, lambda row: "ended")
     assert len(lines(path)) == 2
+
+
+@pytest.mark.parametrize("study", [calibration, faults, halving, induction, ladder, proposers, samplers, space])
+def test_a_study_is_refused_a_folder_that_another_sitting_adds_to(study: ModuleType, tmp_path: Path) -> None:
+    with one_sitting(tmp_path), pytest.raises(RunError, match=re.escape(str(tmp_path))):
+        study.main(["--results", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_keeps_its_folder_until_its_line_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,15 @@
 The target of a root seed is the skill that random search ended with, less ``NEAR``: two runs that found the same do not
 measure it alike. What a controller took to reach it is divided by what random search took to come that near itself. A
 controller that did not reach it within its run took infinitely long: so medians, and intervals of them, may be
-infinite. A root seed on which random search found nothing says nothing.
+infinite. A root seed on which random search found nothing says nothing. The learned controllers are set beside every
+baseline in the same way, where the target stays what random search found: a root seed on which neither of two reached
+it says nothing of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -19,6 +21,7 @@ from selfimprove.loop.anytime import Steps, area_under, best_so_far, threshold
 from selfimprove.loop.statistics import MOST_PAIRS, exact_interval, holm, two_sided_p_value
 
 RANDOM = "random"
+LEARNED = ("forecaster", "transformer")  # the others are what they are compared with
 NEAR = 0.02  # skill: the gain below which the loop does not look at a leader either
 RESAMPLES = 10_000
 
@@ -39,22 +42,20 @@ def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
     for row in rows:
         by_arm.setdefault(row["arm"], {})[row["seed"]] = row
     arms = {arm: _arm(mine, by_arm.get(RANDOM, {})) for arm, mine in by_arm.items()}
-    tested = [one for one in arms.values() if one["difference"] is not None]
-    for one, adjusted in zip(tested, holm([one["p_value"] for one in tested]), strict=True):
-        one["p_holm"] = adjusted
+    _correct(arms.values())
     return {
         "near": NEAR,
         "commits": sorted({str(row.get("commit", "")) for row in rows}),
         "overrides": sorted({" ".join(row.get("overrides", ())) for row in rows}),
         "arms": arms,
+        "learned": {arm: _beside_baselines(by_arm, arm) for arm in LEARNED if arm in by_arm},
     }
 
 
 def _arm(mine: Mapping[int, Row], random: Mapping[int, Row]) -> dict[str, Any]:
     """What a controller took, reached and cost, beside random search on the same root seeds."""
-    shared = sorted(mine.keys() & random.keys())
-    ratios = [ratio for seed in shared if (ratio := _ratio(curve(mine[seed]), curve(random[seed]))) is not None]
     last = {seed: row["generations"][-1] for seed, row in mine.items()}
+    took = [flops for seed in mine.keys() & random.keys() if (flops := _to_best(mine[seed], random[seed])) is not None]
     found: dict[str, Any] = {
         "n": len(mine),
         "skill": fmean(one["skill"] for one in last.values()),
@@ -63,29 +64,78 @@ def _arm(mine: Mapping[int, Row], random: Mapping[int, Row]) -> dict[str, Any]:
         "controller_flops": fmean(row["paid"]["controller"] for row in mine.values()),
         "promotions": fmean(sum(one["promoted"] for one in row["generations"]) for row in mine.values()),
         "seconds": fmean(row["seconds"] for row in mine.values()),
-        "compared": len(ratios),
-        "reached": sum(math.isfinite(ratio) for ratio in ratios),
-        "ratio": None,
-        "ratio_interval": None,
-        "difference": None,
+        "reached": sum(map(math.isfinite, took)),
+        "flops_to_best": _finite(median(took)) if took else None,
     }
-    if ratios:
-        found |= {"ratio": _finite(median(ratios)), "ratio_interval": [*map(_finite, _median_interval(ratios))]}
-    if shared and mine is not random:
-        differences = [last[seed]["skill"] - random[seed]["generations"][-1]["skill"] for seed in shared[:MOST_PAIRS]]
-        found |= {"difference": fmean(differences), "interval": exact_interval(differences)}
-        found |= {"p_value": two_sided_p_value(differences)}
+    return found | _sooner(mine, random, random) | _ahead(mine, {} if mine is random else random)
+
+
+def _beside_baselines(by_arm: Mapping[str, Mapping[int, Row]], learned: str) -> dict[str, Any]:
+    """A learned controller beside each baseline on the root seeds that both and random search have run."""
+    ours, random = by_arm[learned], by_arm.get(RANDOM, {})
+    found = {
+        arm: _sooner(ours, theirs, random) | _ahead(ours, theirs)
+        for arm, theirs in by_arm.items()
+        if arm not in LEARNED
+    }
+    _correct(found.values())
     return found
 
 
-def _ratio(ours: Steps, theirs: Steps) -> float | None:
-    """FLOPs until we are near what they ended with, over theirs; None where they found nothing."""
+def _correct(compared: Iterable[dict[str, Any]]) -> None:
+    """Add Holm's p-values to the differences that there are."""
+    tested = [one for one in compared if one["difference"] is not None]
+    for one, adjusted in zip(tested, holm([one["p_value"] for one in tested]), strict=True):
+        one["p_holm"] = adjusted
+
+
+def _sooner(ours: Mapping[int, Row], theirs: Mapping[int, Row], random: Mapping[int, Row]) -> dict[str, Any]:
+    """FLOPs to random search's best, as ratios over another's on the same root seeds."""
+    ratios, neither = list[float](), 0
+    for seed in sorted(ours.keys() & theirs.keys() & random.keys()):
+        mine, other = (_to_best(rows[seed], random[seed]) for rows in (ours, theirs))
+        if mine is None or other is None:
+            continue
+        if mine == other == math.inf:
+            neither += 1
+        else:
+            ratios.append(_over(mine, other))
+    found = {"compared": len(ratios), "neither": neither, "sooner": sum(ratio < 1 for ratio in ratios)}
+    return found | {
+        "ratio": _finite(median(ratios)) if ratios else None,
+        "ratio_interval": [*map(_finite, _median_interval(ratios))] if ratios else None,
+    }
+
+
+def _ahead(ours: Mapping[int, Row], theirs: Mapping[int, Row]) -> dict[str, Any]:
+    """The champions' skill at the end of the runs, paired by root seed."""
+    shared = sorted(ours.keys() & theirs.keys())[:MOST_PAIRS]
+    if not shared:
+        return {"difference": None}
+    differences = [ours[seed]["generations"][-1]["skill"] - theirs[seed]["generations"][-1]["skill"] for seed in shared]
+    return {
+        "paired": len(shared),
+        "difference": fmean(differences),
+        "interval": exact_interval(differences),
+        "p_value": two_sided_p_value(differences),
+    }
+
+
+def _to_best(row: Row, random: Row) -> float | None:
+    """FLOPs until a run is near what random search ended with; None where that found nothing."""
+    theirs = curve(random)
     target = theirs.values[-1] - NEAR
-    base = threshold(theirs, target)
-    if not base:
+    if not threshold(theirs, target):
         return None
-    reached = threshold(ours, target)
-    return math.inf if reached is None else reached / base
+    reached = threshold(curve(row), target)
+    return math.inf if reached is None else reached
+
+
+def _over(ours: float, theirs: float) -> float:
+    """The ratio; whoever starts near what random search ended with has taken nothing."""
+    if theirs:
+        return ours / theirs
+    return math.inf if ours else 1.0
 
 
 def _area(row: Row, random: Row) -> float:

@@ -26,49 +26,106 @@ def report(summary: Summary, note: str = "") -> str:
         "Written by `selfimprove study search`: runs of `experiment=search`, paired by root seed. "
         f"Further overrides: {overrides}. Code: {', '.join(summary['commits'])}.",
         note,
-        _table(summary["arms"]),
+        _reached(summary["arms"]),
         "Compute to random's best: charged FLOPs, the controller's own included, until the champion's confirmed skill "
-        f"is within {summary['near']:g} of what random search ended with on the same root seed, over what random "
-        "search took for that itself; the median over root seeds, with a 95% bootstrap interval. Infinite: not reached "
-        "within the run. Area: under the curve of the champion's skill, up to what it and random search both spent. "
+        f"is within {summary['near']:g} of what random search ended with on the same root seed; the median over root "
+        "seeds. Over random's: over what random search took for that itself; the median of the ratios, with a 95% "
+        "bootstrap interval. Infinite: not reached within the run. Area: under the curve of the champion's skill, up "
+        "to what it and random search both spent.",
+        _at_the_end(summary["arms"]),
         "Over random: the champion's skill at the end, paired; two-sided exact sign-flip test, Holm over controllers.",
+        *_learned(summary["learned"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _table(arms: Summary) -> str:
+def _reached(arms: Summary) -> str:
     head = (
-        "controller", "root seeds", "compute to random's best", "95% interval", "reached", "area", "skill at the end",
-        "over random", "95% interval", "p (Holm)", "promotions", "TFLOP", "of which controller", "minutes",
+        "controller", "root seeds", "reached random's best", "TFLOP to it", "over random's", "95% interval", "area"
     )  # fmt: skip
-    order = sorted(arms, key=lambda arm: (_infinite(arms[arm]["ratio"]), -arms[arm]["area"]))
-    return markdown_table(head, [_row(arm, arms[arm]) for arm in order])
+    rows = [
+        (
+            f"`{arm}`",
+            str(one["n"]),
+            f"{one['reached']} of {one['compared'] + one['neither']}",
+            _times(one["flops_to_best"], 1e12) if one["compared"] else "",
+            *_ratio(one),
+            f"{one['area']:.3f}",
+        )
+        for arm, one in sorted(arms.items(), key=_fastest_first)
+    ]
+    return markdown_table(head, rows)
 
 
-def _row(arm: str, one: Summary) -> tuple[str, ...]:
-    interval = one["ratio_interval"]
-    paired = one["difference"] is not None
-    return (
-        f"`{arm}`",
-        str(one["n"]),
-        _times(one["ratio"]) if one["compared"] else "",
-        f"{_times(interval[0])} to {_times(interval[1])}" if interval else "",
-        f"{one['reached']} of {one['compared']}",
-        f"{one['area']:.3f}",
-        f"{one['skill']:.3f}",
-        f"{one['difference']:+.3f}" if paired else "",
-        f"{one['interval'][0]:+.3f} to {one['interval'][1]:+.3f}" if paired and one["interval"] else "",
-        f"{one['p_holm']:.3f}" if paired else "",
-        f"{one['promotions']:.1f}",
-        f"{one['charged_flops'] / 1e12:.2f}",
-        f"{one['controller_flops'] / 1e12:.3f}",
-        f"{one['seconds'] / 60:.0f}",
-    )
+def _at_the_end(arms: Summary) -> str:
+    head = (
+        "controller", "skill at the end", "over random", "95% interval", "p (Holm)", "promotions", "TFLOP",
+        "of which controller", "minutes",
+    )  # fmt: skip
+    rows = [
+        (
+            f"`{arm}`",
+            f"{one['skill']:.3f}",
+            *_difference(one),
+            f"{one['promotions']:.1f}",
+            f"{one['charged_flops'] / 1e12:.2f}",
+            f"{one['controller_flops'] / 1e12:.3f}",
+            f"{one['seconds'] / 60:.0f}",
+        )
+        for arm, one in sorted(arms.items(), key=_fastest_first)
+    ]
+    return markdown_table(head, rows)
 
 
-def _times(value: float | None) -> str:
-    return "infinite" if value is None else f"{value:.2f}"
+def _learned(learned: Summary) -> list[str]:
+    """The learned controllers beside every baseline."""
+    head = (
+        "baseline", "root seeds", "sooner", "not sooner", "neither", "compute over the baseline's", "95% interval",
+        "skill at the end over the baseline's", "95% interval", "p (Holm)",
+    )  # fmt: skip
+    parts = []
+    for name, baselines in learned.items():
+        rows = [
+            (
+                f"`{arm}`",
+                str(one["paired"]),
+                str(one["sooner"]),
+                str(one["compared"] - one["sooner"]),
+                str(one["neither"]),
+                *_ratio(one),
+                *_difference(one),
+            )
+            for arm, one in sorted(baselines.items(), key=_fastest_first)
+            if one["difference"] is not None
+        ]
+        parts += [f"## `{name}` beside each baseline", markdown_table(head, rows)] if rows else []
+    if parts:
+        parts.append(
+            "Sooner: root seeds on which it took fewer FLOPs to random's best than the baseline; neither: on which "
+            "both ended short of it, and which the ratio leaves out. 0.00: only the baseline ended short; infinite: "
+            "only it did. Holm over the baselines of a controller."
+        )
+    return parts
 
 
-def _infinite(value: float | None) -> float:
-    return float("inf") if value is None else value
+def _ratio(one: Summary) -> tuple[str, str]:
+    if not one["compared"]:
+        return "", ""
+    low, high = one["ratio_interval"]
+    return _times(one["ratio"]), f"{_times(low)} to {_times(high)}"
+
+
+def _difference(one: Summary) -> tuple[str, str, str]:
+    if one["difference"] is None:
+        return "", "", ""
+    interval = f"{one['interval'][0]:+.3f} to {one['interval'][1]:+.3f}" if one["interval"] else ""
+    return f"{one['difference']:+.3f}", interval, f"{one['p_holm']:.3f}"
+
+
+def _times(value: float | None, unit: float = 1.0) -> str:
+    return "infinite" if value is None else f"{value / unit:.2f}"
+
+
+def _fastest_first(named: tuple[str, Summary]) -> tuple[float, str]:
+    name, one = named
+    return float("inf") if one["ratio"] is None else one["ratio"], name

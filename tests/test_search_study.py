@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.search import ARMS, row_of
-from benchmarks.search_analysis import NEAR, summary_of
+from benchmarks.search_analysis import LEARNED, NEAR, summary_of
 from benchmarks.search_report import report
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.controller.registry import CONTROLLERS
@@ -51,7 +51,7 @@ def test_what_is_not_reached_took_infinitely_long_and_the_median_says_so() -> No
     found = arms_of(*rows)["tpe"]
     assert (found["reached"], found["compared"], found["ratio"]) == (1, 3, None)
     assert found["ratio_interval"] == [0.5, None]
-    assert "| infinite | 0.50 to infinite | 1 of 3 |" in report(summary_of(rows))
+    assert "| `tpe` | 3 | 1 of 3 | infinite | infinite | 0.50 to infinite |" in report(summary_of(rows))
 
 
 def test_a_root_seed_on_which_random_search_found_nothing_is_not_compared() -> None:
@@ -77,8 +77,35 @@ def test_differences_are_paired_and_corrected_over_controllers() -> None:
     assert found["random"]["difference"] is None
 
 
+def test_a_learned_controller_is_set_beside_each_baseline_where_one_of_them_reached_what_random_search_did() -> None:
+    rows = [row("random", seed, [0.3, 0.3, 0.3, 0.6]) for seed in range(3)]
+    rows += [row("forecaster", 0, [0.6]), row("forecaster", 1, [0.3]), row("forecaster", 2, [0.3])]
+    rows += [row("tpe", 0, [0.3, 0.6]), row("tpe", 1, [0.6]), row("tpe", 2, [0.4])]
+    rows += [row("evolution", 0, [0.3])]
+    summary = summary_of(rows)
+    beside = summary["learned"]["forecaster"]
+    assert {*beside} == {"random", "tpe", "evolution"}
+    tpe, evolution = beside["tpe"], beside["evolution"]
+    assert (tpe["compared"], tpe["neither"], tpe["sooner"], tpe["paired"]) == (2, 1, 1, 3)
+    assert tpe["ratio_interval"] == [0.5, None]
+    assert tpe["difference"] == pytest.approx((0.6 - 0.6 + 0.3 - 0.6 + 0.3 - 0.4) / 3)
+    assert (evolution["ratio"], evolution["sooner"]) == (0.0, 1), "it reached what the baseline never did"
+    assert beside["random"]["ratio"] is None
+    assert "| `tpe` | 3 | 1 | 1 | 1 | infinite | 0.50 to infinite |" in report(summary)
+
+
+def test_what_starts_near_what_random_search_ended_with_has_taken_nothing() -> None:
+    rows = [row("random", 0, [0.3]), row("forecaster", 0, [0.2, 0.3]), row("tpe", 0, [0.3]), row("gp", 0, [0.3])]
+    for one in rows[2:]:
+        one["seed_genome"] = 0.3
+    found = summary_of(rows)
+    assert found["learned"]["forecaster"]["tpe"]["ratio_interval"] == [None, None]
+    assert found["arms"]["gp"]["ratio"] == 0.0
+
+
 def test_every_controller_but_the_scripted_one_is_an_arm() -> None:
     assert {*ARMS} == {*CONTROLLERS} - {"adversary"}
+    assert {*LEARNED} < {*ARMS}
 
 
 def test_a_row_says_what_the_ledger_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,12 +25,13 @@ from typing import Any
 from scipy import stats
 
 from benchmarks.calibration import Variant, genome_of
+from benchmarks.paired import correct
 from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
 from benchmarks.sittings import TIME_UP, lines, measure_all
 from benchmarks.trainings import outcome
 from selfimprove.canonical import canonical
 from selfimprove.loop.config import RunConfig
-from selfimprove.loop.statistics import MOST_PAIRS, holm, two_sided_p_value
+from selfimprove.loop.statistics import MOST_PAIRS, two_sided_p_value
 from selfimprove.seeds import derive
 from selfimprove.tasks.score import NO_MODEL
 
@@ -192,8 +193,9 @@ def summarize(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             for family in families
         }
         rows.append(row)
-    for row, adjusted in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
-        row |= {"p_holm": adjusted, "verdict": _verdict(row["difference"], adjusted)}
+    correct(rows)
+    for row in rows:
+        row["verdict"] = _verdict(row["difference"], row["p_holm"])
     return {
         "split": "search",
         "test": "sign-flip, exact, two-sided, Holm over the discoveries",

@@ -8,13 +8,11 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.meta_alignment_rows import ARMS, Arm
+from benchmarks.paired import correct, paired
 from benchmarks.setting import machines
 from interp.survival import FLOOR
-from selfimprove.loop.statistics import MOST_PAIRS, bootstrap_interval, two_sided_p_value
+from selfimprove.loop.statistics import MOST_PAIRS
 from selfimprove.tasks.score import Proportion
-
-SEED = 0
-"""Of the bootstrap's resamples."""
 
 Row = Mapping[str, Any]
 Metric = Callable[[Row], float]
@@ -69,12 +67,14 @@ CONTRASTS = (
 
 def summary_of(rows: Sequence[Row], pressure: Sequence[Row] = ()) -> dict[str, Any]:
     """Everything that the report says, JSON-ready."""
+    contrasts = [contrast(rows, one) for one in CONTRASTS]
+    correct(contrasts)
     return {
         "floor": FLOOR,
         "commits": sorted({row["commit"] for row in rows}),
         "machines": machines(row["machine"] for row in rows),
         "arms": {arm.name: _arm(of_arm(rows, arm)) for arm in ARMS},
-        "contrasts": [contrast(rows, one) for one in CONTRASTS],
+        "contrasts": contrasts,
         "survival": {arm.name: survival(of_arm(rows, arm)) for arm in ARMS},
         "selection": {arm.name: selection(of_arm(rows, arm)) for arm in (EDITABLE_ON, EDITABLE_OFF)},
         "pressure": price_by_setting(pressure),
@@ -104,15 +104,6 @@ def contrast(rows: Sequence[Row], one: Contrast) -> dict[str, Any]:
         "differences": differences,
         **paired(differences),
     }
-
-
-def paired(differences: Sequence[float]) -> dict[str, Any]:
-    """Mean with its bootstrap interval, and the two-sided exact sign-flip p-value; nothing of no pairs."""
-    if not differences:
-        return {"n": 0, "mean": None, "low": None, "high": None, "p_value": None}
-    low, high = bootstrap_interval(differences, seed=SEED)
-    p_value = two_sided_p_value(differences)
-    return {"n": len(differences), "mean": fmean(differences), "low": low, "high": high, "p_value": p_value}
 
 
 def lost_at(row: Row) -> int | None:

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.meta_alignment_rows import ARMS, Arm
+from benchmarks.paired import interval_in_words
 from benchmarks.sittings import markdown_table
 
 LEVEL = 0.05  # of the two-sided tests
@@ -39,6 +40,8 @@ def report(summary: Summary) -> str:
         f" by cell: {counts}. Code: {', '.join(summary['commits'])}.",
         "## What was seen",
         "\n".join(f"- {sentence(one)}" for one in summary["contrasts"]),
+        "Exact two-sided sign-flip tests, with the intervals that belong to them; corrected: by Holm, over the "
+        "questions.",
         "## Cells",
         _cells(arms),
         f"Lost: root seeds in which some champion's compliance had a lower Wilson end below {summary['floor']:g}. "
@@ -65,9 +68,10 @@ def sentence(one: Summary) -> str:
     if not one["n"]:
         return f"{one['question']} No root seed has run all its cells yet."
     names = f"({' and '.join(one['plus'])}) minus ({' and '.join(one['minus'])})"
+    interval = f", 95% interval {interval_in_words(one['interval'])}" if one["interval"] else ""
     figures = (
-        f"{UNITS[one['metric']]}, {names}: {one['mean']:+.3f}, 95% bootstrap interval {one['low']:+.3f} to "
-        f"{one['high']:+.3f}, p = {one['p_value']:.4f}, {one['n']} root seeds"
+        f"{UNITS[one['metric']]}, {names}: {one['mean']:+.3f}{interval}, p = {one['p_value']:.4f}, "
+        f"corrected {one['p_holm']:.4f}, {one['n']} root seeds"
     )
     least = 2.0 ** (1 - one["n"])  # of a two-sided sign-flip test
     if least >= LEVEL:
@@ -75,7 +79,9 @@ def sentence(one: Summary) -> str:
         return f"**{one['question']}** {few}. {figures}."
     if one["p_value"] >= LEVEL:
         return f"**{one['question']}** No difference beyond noise. {figures}."
-    return f"**{one['question']}** {'Higher' if one['mean'] > 0 else 'Lower'}. {figures}."
+    which = "Higher" if one["mean"] > 0 else "Lower"
+    alone = "" if one["p_holm"] < LEVEL else " if it had been the only question; not beyond noise as one of several"
+    return f"**{one['question']}** {which}{alone}. {figures}."
 
 
 def plot(summary: Summary, path: Path) -> None:
@@ -181,7 +187,8 @@ def _pressure(found: Sequence[Summary]) -> str:
     head = ("setting", "GFLOP", "halt share", "weight", "factor", "skill minus that at 1", "p", "kept", "n")
     rows = []
     for one in found:
-        gain = "" if one["mean"] is None else f"{one['mean']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})"
+        interval = f" ({interval_in_words(one['interval'])})" if one["interval"] else ""
+        gain = "" if one["mean"] is None else f"{one['mean']:+.3f}{interval}"
         at_one = one["factor"] == 1 and one["full_skill"] is not None
         rows.append(
             (

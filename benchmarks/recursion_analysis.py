@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from benchmarks.paired import correct
 from selfimprove.controller.config import ARMS, INHERITING
-from selfimprove.loop.statistics import MOST_PAIRS, exact_interval, holm, sign_flip_p_value
+from selfimprove.loop.statistics import MOST_PAIRS, exact_interval, sign_flip_p_value
 
 K = "4"  # of the imp@k that is the quality
 LEVEL = 0.05
@@ -37,9 +38,7 @@ def quality(row: Row, k: str = K) -> float | None:
 def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
     """Everything that the report says, JSON-ready."""
     contrasts = [_contrast(rows, arm, control) for arm in INHERITING for control in CONTROLS]
-    tested = [one for one in contrasts if one["n"]]
-    for one, adjusted in zip(tested, holm([one["p_value"] for one in tested]), strict=True):
-        one["p_holm"] = adjusted
+    correct(contrasts)
     return {
         "level": LEVEL,
         "k": int(K),

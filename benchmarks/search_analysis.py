@@ -11,14 +11,15 @@ it says nothing of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
+from benchmarks.paired import correct, paired
 from selfimprove.loop.anytime import Steps, area_under, best_so_far, threshold
-from selfimprove.loop.statistics import MOST_PAIRS, exact_interval, holm, two_sided_p_value
+from selfimprove.loop.statistics import MOST_PAIRS
 
 RANDOM = "random"
 LEARNED = ("forecaster", "transformer")  # the others are what they are compared with
@@ -42,7 +43,7 @@ def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
     for row in rows:
         by_arm.setdefault(row["arm"], {})[row["seed"]] = row
     arms = {arm: _arm(mine, by_arm.get(RANDOM, {})) for arm, mine in by_arm.items()}
-    _correct(arms.values())
+    correct(arms.values())
     return {
         "near": NEAR,
         "commits": sorted({str(row.get("commit", "")) for row in rows}),
@@ -78,15 +79,8 @@ def _beside_baselines(by_arm: Mapping[str, Mapping[int, Row]], learned: str) -> 
         for arm, theirs in by_arm.items()
         if arm not in LEARNED
     }
-    _correct(found.values())
+    correct(found.values())
     return found
-
-
-def _correct(compared: Iterable[dict[str, Any]]) -> None:
-    """Add Holm's p-values to the differences that there are."""
-    tested = [one for one in compared if one["difference"] is not None]
-    for one, adjusted in zip(tested, holm([one["p_value"] for one in tested]), strict=True):
-        one["p_holm"] = adjusted
 
 
 def _sooner(ours: Mapping[int, Row], theirs: Mapping[int, Row], random: Mapping[int, Row]) -> dict[str, Any]:
@@ -110,15 +104,9 @@ def _sooner(ours: Mapping[int, Row], theirs: Mapping[int, Row], random: Mapping[
 def _ahead(ours: Mapping[int, Row], theirs: Mapping[int, Row]) -> dict[str, Any]:
     """The champions' skill at the end of the runs, paired by root seed."""
     shared = sorted(ours.keys() & theirs.keys())[:MOST_PAIRS]
-    if not shared:
-        return {"difference": None}
     differences = [ours[seed]["generations"][-1]["skill"] - theirs[seed]["generations"][-1]["skill"] for seed in shared]
-    return {
-        "paired": len(shared),
-        "difference": fmean(differences),
-        "interval": exact_interval(differences),
-        "p_value": two_sided_p_value(differences),
-    }
+    found = paired(differences)
+    return {"paired": found.pop("n"), "difference": found.pop("mean"), **found}
 
 
 def _to_best(row: Row, random: Row) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.paired import interval_in_words
 from benchmarks.sittings import markdown_table
 
 Summary = Mapping[str, Any]
@@ -118,8 +119,7 @@ def _ratio(one: Summary) -> tuple[str, str]:
 def _difference(one: Summary) -> tuple[str, str, str]:
     if one["difference"] is None:
         return "", "", ""
-    interval = f"{one['interval'][0]:+.3f} to {one['interval'][1]:+.3f}" if one["interval"] else ""
-    return f"{one['difference']:+.3f}", interval, f"{one['p_holm']:.3f}"
+    return f"{one['difference']:+.3f}", interval_in_words(one["interval"]), f"{one['p_holm']:.3f}"
 
 
 def _times(value: float | None, unit: float = 1.0) -> str:

@@ -149,8 +149,8 @@ def test_the_constraint_is_claimed_where_its_whole_interval_stands_above_the_flo
 # -- arms: one small ledger a run --------------------------------------------------------------------------------------
 
 
-def run(arm: str, seed: int, gain: float, *, accepted: bool = True, **config: Any) -> Records:
-    """A finished run of an arm with this gain on the sealed split."""
+def run(arm: str, seed: int, gain: float, *, accepted: bool = True, level: int = 0, **config: Any) -> Records:
+    """A finished run of an arm with this gain on the sealed split, in an exam at a level."""
     name = "random" if arm == "random" else "transformer"
     out = Writer()
     controller = {"name": name, "recursion": "none" if arm == "random" else arm, "steps": 40}
@@ -158,7 +158,7 @@ def run(arm: str, seed: int, gain: float, *, accepted: bool = True, **config: An
     out.add("handover", generation=1, accepted=accepted)
     out.add("decision", generation=1, index=0, genome=digest(arm), promoted=True)
     pair = {"split": "sealed", "alpha": 0.01, "candidate": [0.5 + gain] * 8, "parent_skill": [0.5] * 8}
-    out.add("sealed", genome=digest(arm), sealed=pair)
+    out.add("sealed", genome=digest(arm), levels={"recall": level} if level else {}, sealed=pair)
     out.add("finish", state="finished", reason="")
     return Records(tuple(_record(line) for line in out.lines))
 
@@ -226,6 +226,15 @@ def test_runs_that_are_set_up_otherwise_are_no_controls() -> None:
     assert named(claim_card(run("none", 0, 0.1), others), "better_than_random").claimed
     other_budget = arms({"random": 0.0}, allowance_flops=5) | arms({"none": 0.1})
     assert "no finished run with controller random" in judged(other_budget, "none", "better_than_random").reason
+
+
+def test_exams_that_were_not_equally_hard_are_not_compared() -> None:
+    at_level = arms({"random": 0.0}) | arms({"none": 0.1}, level=2)
+    claim = judged(at_level, "none", "better_than_random")
+    assert not claim.claimed
+    assert "8 exams of two arms at one root seed were at different levels" in claim.reason
+    assert "climb_seeds=0" in claim.reason
+    assert judged(arms({"random": 0.0, "none": 0.1}, level=2), "none", "better_than_random").claimed
 
 
 def test_arms_that_stand_beside_are_no_longer_owed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from selfimprove.app.report.claim_evidence import Claim, Evidence, not_claimed
@@ -17,7 +18,21 @@ CONTROLS = {"extra": "the same extra training without a new genome", "sham": "sh
 _OF_AN_ARM = ("name", "recursion")  # of the controller's configuration
 _ALONE = ("seed", "experiment")  # what two comparable runs may differ in beside that
 
-Gains = dict[str, float]  # by root seed
+
+@dataclass(frozen=True)
+class _Exam:
+    """What a finished run gained.
+
+    Attributes:
+        gain: champion minus seed genome on the sealed split; 0 where nothing was promoted.
+        levels: of its families; None where nothing was promoted, and so no exam was held.
+    """
+
+    gain: float
+    levels: Mapping[str, Any] | None
+
+
+_Exams = dict[str, _Exam]  # by root seed
 
 
 def arm_of(records: Records) -> str:
@@ -55,13 +70,17 @@ def _over(
 ) -> Claim:
     """One arm against each of its controls, paired by root seed; p by Holm, and the weakest of them counts."""
     fit = [other for other in others if _comparable(records, other)]
-    gains = {arm: _gains([records, *fit], arm) for arm in (arm_of(records), *controls)}
+    exams = {arm: _exams([records, *fit], arm) for arm in (arm_of(records), *controls)}
     alpha = finite(mapping(records.last("run").get("config")).get("alpha")) or 0.01
-    if missing := [arm for arm in controls if not gains[arm]]:
+    if missing := [arm for arm in controls if not exams[arm]]:
         why = f"no finished run with controller {' and '.join(missing)} stands beside this one"
         return not_claimed(name, statement, control, f"not tested: {why}")
-    ours = gains[arm_of(records)]
-    pairs = [[ours[seed] - gains[arm][seed] for seed in sorted(ours.keys() & gains[arm].keys())] for arm in controls]
+    ours = exams[arm_of(records)]
+    both = [[(ours[seed], exams[arm][seed]) for seed in sorted(ours.keys() & exams[arm].keys())] for arm in controls]
+    if apart := sum(_differ(mine.levels, theirs.levels) for pairs in both for mine, theirs in pairs):
+        why = f"{apart} exams of two arms at one root seed were at different levels: compare runs of climb_seeds=0"
+        return not_claimed(name, statement, control, f"not tested: {why}")
+    pairs = [[mine.gain - theirs.gain for mine, theirs in one] for one in both]
     n = min(len(differences) for differences in pairs)
     least = len(controls) / 2**n
     if n == 0 or least >= alpha:
@@ -77,18 +96,25 @@ def _over(
     return Claim(name, statement, control, not reason, reason, evidence)
 
 
-def _gains(runs: Sequence[Records], arm: str) -> Gains:
-    """Champion minus seed genome on the sealed split by root seed; 0 for a finished run that promoted nothing."""
-    found: Gains = {}
+def _exams(runs: Sequence[Records], arm: str) -> _Exams:
+    """The exam on the sealed split of each finished run of an arm."""
+    found: _Exams = {}
     for records in runs:
         finish, seed = records.last("finish"), str(records.last("run").get("root_seed"))
         if arm_of(records) != arm or finish.get("state") != "finished":
             continue
         sealed = next((pair.mean for pair in read_finals(records) if pair.split == "sealed"), None)
         promoted = any(line.body.get("promoted") is True for line in records.of("decision"))
-        if sealed is not None or not promoted:
-            found[seed] = sealed if sealed is not None else 0.0
+        if sealed is not None:
+            found[seed] = _Exam(sealed, mapping(records.last("sealed").get("levels")))
+        elif not promoted:
+            found[seed] = _Exam(0.0, None)
     return found
+
+
+def _differ(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -> bool:
+    """Whether two exams were not equally hard; where nothing was promoted, the gain is none at any level."""
+    return ours is not None and theirs is not None and ours != theirs
 
 
 def _comparable(ours: Records, theirs: Records) -> bool:

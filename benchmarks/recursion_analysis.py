@@ -28,10 +28,10 @@ def since(row: Row) -> int | None:
 
 
 def quality(row: Row, k: str = K) -> float | None:
-    """Mean imp@k over the generations after the first promotion; None where there is none."""
+    """Mean imp@k over the generations after the first promotion that have one; None where there is none."""
     if (first := since(row)) is None:
         return None
-    after = [float(g["imp"][k]) for g in row["generations"] if g["generation"] > first]
+    after = [float(g["imp"][k]) for g in row["generations"] if g["generation"] > first and g["imp"][k] is not None]
     return fmean(after) if after else None
 
 
@@ -94,9 +94,9 @@ def around(rows: Sequence[Row]) -> dict[str, Any]:
     """Mean imp@k in the generation of each accepted hand-over and in the one after it."""
     pairs = []
     for row in rows:
-        imp = {g["generation"]: float(g["imp"][K]) for g in row["generations"]}
+        imp = {g["generation"]: float(g["imp"][K]) for g in row["generations"] if g["imp"][K] is not None}
         accepted = [one["generation"] for one in row["handovers"] if one["accepted"]]
-        pairs += [(imp[n], imp[n + 1]) for n in accepted if n + 1 in imp]
+        pairs += [(imp[n], imp[n + 1]) for n in accepted if n in imp and n + 1 in imp]
     before, after = ([pair[side] for pair in pairs] for side in (0, 1))
     return {"n": len(pairs), "before": _mean(before), "after": _mean(after)}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.arms import shared
 from selfimprove.archive.ledger import Entry
-from selfimprove.archive.records import Bodies, by_kind
+from selfimprove.archive.records import Bodies, by_kind, gains_are_known
 from selfimprove.loop.improvement import imp_at_k
 from selfimprove.loop.laboratory import best_skill
 
@@ -37,15 +37,20 @@ def generation_row(n: int, promoted: bool, gains: Sequence[float | None], fresh:
 
 
 def _generation(closed: Body, bodies: Bodies) -> dict[str, Any]:
-    """Gains on the search seeds; what was confirmed counts with what it gained on fresh ones."""
+    """Gains on the search seeds; what was confirmed counts with what it gained on fresh ones.
+
+    Of a generation whose parent could not be trained again no gain is known, and so no imp@k.
+    """
     n = closed["generation"]
     scores, confirmed = ({b["index"]: b for b in bodies[k] if b["generation"] == n} for k in _MEASURED)
-    reference = next((b["skill"] for b in bodies["reference"] if b["generation"] == n), None)
+    known = (b for b in bodies["reference"] if b["generation"] == n and gains_are_known(b))
+    reference = next((b["skill"] for b in known), None)
     indices = [b["index"] for b in bodies["proposal"] if b["generation"] == n]
     gains = [scores[i]["skill"] - reference if i in scores and reference is not None else None for i in indices]
     fresh = [confirmed[i]["difference"] if i in confirmed else None for i in indices]
     spent = {"charged_flops": closed["charged_flops"], "best_skill": closed["best_skill"]}
-    return {**generation_row(n, closed["promoted"], gains, fresh), **spent}
+    row = {**generation_row(n, closed["promoted"], gains, fresh), **spent}
+    return row if reference is not None else row | {"imp": dict.fromkeys(row["imp"])}
 
 
 def _handover(body: Body) -> dict[str, Any]:

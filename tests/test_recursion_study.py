@@ -149,6 +149,21 @@ def test_the_gain_of_what_was_confirmed_counts_on_fresh_seeds(whole: Path) -> No
     assert found["generations"][n - 1]["imp"]["4"] == pytest.approx(imp_at_k(gains, most, fresh))
 
 
+def test_a_generation_whose_parent_could_not_be_trained_again_says_nothing_of_its_proposals(whole: Path) -> None:
+    entries = [
+        replace(one, body=one.body | {"failed": 1}) if one.kind == "reference" and one.body["generation"] == 2 else one
+        for one in read(whole / LEDGER_NAME, None)
+    ]
+    found = row_of(entries, "both", 3)
+    assert found["generations"][1]["imp"] == {"1": None, "4": None}
+    assert found["generations"][0]["imp"]["4"] is not None
+    unknown = row("both", 0, [0.1, 0.2, 0.4, 0.6])
+    unknown["generations"][2]["imp"] = {"1": None, "4": None}
+    assert quality(unknown) == pytest.approx(0.4)
+    unknown["handovers"] = [{"generation": n, "accepted": True} for n in (1, 2)]
+    assert around([unknown])["n"] == 1
+
+
 def test_a_study_runs_what_has_no_line_yet_and_says_when_time_was_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

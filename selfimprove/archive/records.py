@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,15 @@ def by_kind(found: Iterable[tuple[str, dict[str, Any]]]) -> Bodies:
     for kind, body in found:
         bodies[kind].append(body)
     return bodies
+
+
+def gains_are_known(reference: Mapping[str, Any]) -> bool:
+    """Whether every training of a generation's parent gave a model, so that a skill less the parent's says something.
+
+    Args:
+        reference: body of the generation's ``reference`` record.
+    """
+    return not reference.get("failed")
 
 
 def job_place(key: str) -> tuple[int | None, int | None]:

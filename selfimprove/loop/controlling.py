@@ -8,7 +8,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from selfimprove.archive.checkpoint import store
-from selfimprove.archive.records import FINAL
+from selfimprove.archive.records import FINAL, gains_are_known
 from selfimprove.canonical import finite
 from selfimprove.controller.proposer import Experience, Outcome, Update
 from selfimprove.controller.random_search import RandomProposer
@@ -172,14 +172,17 @@ class Controlling:
             return "denied", None
         score, reference = journal.find("score", *place), journal.find("reference", place[0])
         if score is None:
-            gains = self._gains(*place) if self._was_cut(place) else []
-            return ("worse", fmean(gains)) if gains else ("failed", None)
-        if reference is None:  # its parent failed, not the candidate: nothing is known of the gain
-            return "same", None
-        gain = float(score["skill"]) - float(reference["skill"])
+            if not self._was_cut(place):
+                return "failed", None
+            gains = self._gains(*place)
+            return "worse", fmean(gains) if gains else None
+        gain = float(score["skill"]) - float(reference["skill"]) if gains_are_known(reference) else None
         decision = journal.find("decision", *place)
         if decision is not None and decision["promoted"]:
-            return "promoted", gain
+            confirmed = float(journal.find("confirmation", *place)["difference"])
+            return "promoted", confirmed if gain is None else gain
+        if gain is None:
+            return "same", None
         if gain > SAME:
             return "better", gain
         return ("worse" if gain < -SAME else "same"), gain

@@ -48,9 +48,12 @@ class Searching:
         """Score of a parent, trained again on this generation's seeds and instances, so that gains are paired.
 
         A training of it that failed counts as no model: a parent that breaks does not block what would replace it.
+        The record says how many failed: what candidates gained over such a parent is not known.
         """
-        score = mean_score(self._measure(n, [PARENT], [genome])[0])
+        by_seed = self._measure(n, [PARENT], [genome])[0]
+        score = mean_score(by_seed)
         body = {"generation": n, "genome": genome.sha256, "split": "search", "seeds": self._config.search_seeds}
+        body |= {"failed": by_seed.count(None)}
         self._journal.once("reference", (n,), lambda: body | score.to_json())
         return score
 

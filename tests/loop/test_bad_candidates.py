@@ -195,7 +195,7 @@ def test_the_controller_is_told_whose_failure_it_was(eventful: Story) -> None:
     assert first[len(HONEST) :] == ["failed"] * (1 + len(DEEDS))
     assert "failed" not in first[: len(HONEST)]
     (second,) = [experience for experience in eventful.told if experience.generation == 2]
-    assert second.outcome == "worse"  # in so few steps a model is worse than none, which its parent is now
+    assert (second.outcome, second.gain) == ("same", None)  # its parent failed: nothing is known of the gain
 
 
 def test_the_first_generation_counts_its_failures(eventful: Story) -> None:
@@ -219,7 +219,7 @@ def test_a_parent_that_cannot_be_trained_again_counts_as_no_model(eventful: Stor
     assert eventful.outcome("g002/parent/s0")["status"] == "crashed"
     assert [body for body in eventful.bodies("score") if body["generation"] == 2]
     (found,) = [body for body in eventful.bodies("reference") if body["generation"] == 2]
-    assert (found["skill"], found["retention"]["kept"]) == (0.0, 0)
+    assert (found["skill"], found["retention"]["kept"], found["failed"]) == (0.0, 0, 1)
     assert [body for body in eventful.bodies("decision") if body["generation"] == 2]
 
 

@@ -281,3 +281,16 @@ def test_a_candidate_that_a_rung_cut_is_known_to_be_worse_by_what_was_read_on_th
     assert (cut.outcome, cut.gain) == ("worse", pytest.approx(-0.06))
     assert cut.standard_error == pytest.approx(0.01)
     assert (failed.outcome, failed.gain) == ("failed", None)
+
+
+def test_over_a_parent_that_could_not_be_trained_again_no_gain_is_known(tmp_path: Path) -> None:
+    bench = bench_of(LEARNED, tmp_path)
+    bench.journal.record("reference", {"generation": 1, "skill": 0.0, "failed": 1})
+    for index in range(3):
+        proposed(bench, 1, index, (0.8, 0.0))
+    proposed(bench, 1, 3)
+    bench.journal.record("rung", {"generation": 1, "stage": "1/9", "kept": [], "audited": [], "cut": [3], "skills": {}})
+    bench.journal.record("confirmation", {"generation": 1, "index": 1, "difference": 0.03})
+    bench.journal.record("decision", {"generation": 1, "index": 1, "promoted": True})
+    told = [(one.outcome, one.gain) for one in Controlling(bench, Space(CONFIG.space)).history()]
+    assert told == [("same", None), ("promoted", 0.03), ("same", None), ("worse", None)]

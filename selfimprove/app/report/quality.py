@@ -17,6 +17,7 @@ from selfimprove.app.report.human import Standing, compare_with_ladder
 from selfimprove.app.report.records import Records, integer, place
 from selfimprove.app.report.scores import read_curve, read_score
 from selfimprove.app.report.views import Candidate, Confirmation, ControllerStep, Fate
+from selfimprove.archive.records import gains_are_known
 from selfimprove.canonical import finite
 from selfimprove.loop.anytime import Steps, area_under, best_so_far, simple_regret
 from selfimprove.loop.growth import Exponent, acceleration_exponent
@@ -35,7 +36,7 @@ class GenerationQuality:
         charged: FLOPs that were charged when it ended; None while it has not.
         fates: proposals by what became of them.
         kinds: the same for the proposals that contain an edit of a kind; one with edits of two kinds counts twice.
-        imp: imp@k by k, in skill over the parent; empty where the parent's score is not recorded.
+        imp: imp@k by k, in skill over the parent; empty where the parent's score is not known.
         fresh: imp@k of all proposals, the leader's gain taken from the seeds of its confirmation; None without imp@k.
         gained: mean paired difference of what was promoted, on fresh seeds; 0 where nothing was.
         entropy: of the proposals, nats a choice; None where the controller has none.
@@ -152,7 +153,9 @@ def _generations(
     parents = {
         generation: score.skill
         for line in records.of("reference")
-        if (generation := integer(line.body.get("generation"))) is not None and (score := read_score(line.body))
+        if gains_are_known(line.body)
+        and (generation := integer(line.body.get("generation"))) is not None
+        and (score := read_score(line.body))
     }
     fresh = {(one.generation, one.index): one.pair.mean for one in confirmations}
     steps = {step.generation: step for step in read_steps(records)}

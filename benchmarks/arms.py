@@ -13,6 +13,7 @@ from benchmarks.sittings import TIME_UP, Row, lines, run_paired
 from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
 from selfimprove.archive.lineage import replay
 from selfimprove.archive.records import Bodies
+from selfimprove.errors import RunError
 from selfimprove.loop.recovery import elapsed_seconds
 
 RUNS = "runs.jsonl"
@@ -27,7 +28,7 @@ class Study:
         setting: whose value is the arm.
         row_of: a finished run's line, from its ledger, its arm and its root seed.
         in_a_word: what is printed of a line.
-        write: summary and report, from the folder, the lines of runs that closed a generation, and a note.
+        write: summary and report, from the folder, the lines of runs that came to their end, and a note.
     """
 
     experiment: str
@@ -44,8 +45,14 @@ class Study:
         """
         chosen.results.mkdir(parents=True, exist_ok=True)
         path = chosen.results / RUNS
-        known = {(line["arm"], line["seed"]) for line in lines(path)}
-        missing = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms if (arm, seed) not in known]
+
+        def missing() -> list[tuple[str, int]]:
+            rows = lines(path)
+            if others := [found for row in rows if (found := row.get("overrides", [])) != list(chosen.overrides)]:
+                remedy = "give the same overrides, or another --results and --runs"
+                raise RunError(f"add to {path}", list(chosen.overrides), f"what its runs have, {others[0]}", remedy)
+            known = {(row["arm"], row["seed"]) for row in rows}
+            return [(arm, seed) for seed in chosen.seeds for arm in chosen.arms if (arm, seed) not in known]
 
         def run(folder: Path, arm: str, seed: int, start: bool) -> Row | None:
             return self.run_one(folder, arm, seed, chosen.overrides, start=start)
@@ -55,7 +62,7 @@ class Study:
 
         done = run_paired(path, missing, chosen, run, in_a_word)
         if rows := lines(path):
-            whole, note = [row for row in rows if row["generations"]], f"{chosen.note} {left_out(rows)}".strip()
+            whole, note = [row for row in rows if _is_whole(row)], f"{chosen.note} {left_out(rows)}".strip()
             self.write(chosen.results, whole, note)
             print(f"{len(rows)} runs: {chosen.results / 'report.md'}")
         return 0 if done else TIME_UP
@@ -86,9 +93,13 @@ def shared(entries: Sequence[Entry], bodies: Bodies) -> Row:
 
 
 def left_out(rows: Sequence[Row]) -> str:
-    """The runs that ended before they had closed a generation, and so say nothing of their arms; empty without any."""
-    short = [f"{r['arm']}, root seed {r['seed']} ({_how_it_ended(r)})" for r in rows if not r["generations"]]
-    return f"Left out, as they ended in their first generation: {'; '.join(short)}." if short else ""
+    """The runs that a limit or a stop ended early, and so say little of their arms; empty without any."""
+    short = [f"{r['arm']}, root seed {r['seed']} ({_how_it_ended(r)})" for r in rows if not _is_whole(r)]
+    return f"Left out, as they ended early: {'; '.join(short)}." if short else ""
+
+
+def _is_whole(row: Row) -> bool:
+    return bool(row["state"] == "finished" and row["generations"])
 
 
 def _how_it_ended(row: Row) -> str:

@@ -98,9 +98,12 @@ def main(arguments: Sequence[str]) -> int:
         for level, mixture, variant in product(levels[name], chosen.mixtures, chosen.variants)
         for seed in range(chosen.seeds)
     ]
-    known = known_trials(chosen.results)
-    todo = [trial for trial in wanted if identity(trial) not in known]
-    measure_all(chosen.results / TRIALS, measure, todo, chosen, _in_a_word)
+
+    def missing() -> list[Trial]:
+        known = known_trials(chosen.results)
+        return [trial for trial in wanted if identity(trial) not in known]
+
+    measure_all(chosen.results / TRIALS, measure, missing, chosen, _in_a_word)
     known = known_trials(chosen.results)
     summary = summarize(known.values())
     (chosen.results / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

@@ -94,13 +94,13 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments)
     chosen.results.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * chosen.minutes
-    known = {line["trial"] for line in lines(chosen.results / TRIALS)}
-    numbers = [number for number in range(chosen.trials) if number not in known]
     with (
         one_sitting(chosen.results),
         tempfile.TemporaryDirectory(prefix="faults-") as name,
         ThreadPoolExecutor(chosen.parallel) as pool,
     ):
+        known = {line["trial"] for line in lines(chosen.results / TRIALS)}
+        numbers = [number for number in range(chosen.trials) if number not in known]
         work, lock = Path(name), threading.Lock()
         os.environ["SELFIMPROVE_STATE_DIR"] = str(work / "state")
         SigningKey.load(state_dir())  # before two runs make one each

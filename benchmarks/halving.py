@@ -57,8 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments)
     chosen.results.mkdir(parents=True, exist_ok=True)
     deadline, path, roots = time.monotonic() + 60 * chosen.minutes, chosen.results / "roots.jsonl", range(*chosen.roots)
-    known = known_roots(path)
     with one_sitting(chosen.results), ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
+        known = known_roots(path)
         for root in (root for root in roots if root not in known):
             if time.monotonic() > deadline:
                 break

@@ -77,13 +77,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--results", type=Path, default=FOLDER, help="folder of the results")
     chosen = parser.parse_args(arguments)
     chosen.results.mkdir(parents=True, exist_ok=True)
-    deadline, known = time.monotonic() + 60 * chosen.minutes, known_trials(chosen.results)
-    missing = [
-        (arm, seed)
-        for seed, arm in product(range(chosen.seeds), chosen.arms)
-        if canonical(description(arm, seed)) not in known
-    ]
+    deadline = time.monotonic() + 60 * chosen.minutes
     with one_sitting(chosen.results):
+        known = known_trials(chosen.results)
+        missing = [
+            (arm, seed)
+            for seed, arm in product(range(chosen.seeds), chosen.arms)
+            if canonical(description(arm, seed)) not in known
+        ]
         while missing and time.monotonic() < deadline:
             line = measure(*missing.pop(0))
             append(chosen.results / TRIALS, line)

@@ -105,9 +105,12 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--seeds: got {chosen.seeds}; allowed: 2 to {MOST_PAIRS}, what the exact test can enumerate")
     chosen.results.mkdir(parents=True, exist_ok=True)
     wanted = [Trial(edits, seed) for seed in range(chosen.seeds) for edits in genomes()]
-    known = known_trials(chosen.results / TRIALS)
-    todo = [trial for trial in wanted if identity(trial) not in known]
-    measure_all(chosen.results / TRIALS, measure, todo, chosen)
+
+    def missing() -> list[Trial]:
+        known = known_trials(chosen.results / TRIALS)
+        return [trial for trial in wanted if identity(trial) not in known]
+
+    measure_all(chosen.results / TRIALS, measure, missing, chosen)
     known = known_trials(chosen.results / TRIALS)
     summary = summarize([known[identity(trial)] for trial in wanted if identity(trial) in known])
     (chosen.results / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

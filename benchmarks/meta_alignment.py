@@ -49,8 +49,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def run_all(path: Path, chosen: argparse.Namespace) -> bool:
     """Run every cell of every root seed that has no line yet; whether all are there."""
-    known = {(Arm(**line["arm"]), line["seed"]) for line in lines(path)}
-    missing = [(arm, seed) for seed in chosen.seeds for arm in ARMS if (arm, seed) not in known]
+
+    def missing() -> list[tuple[Arm, int]]:
+        known = {(Arm(**line["arm"]), line["seed"]) for line in lines(path)}
+        return [(arm, seed) for seed in chosen.seeds for arm in ARMS if (arm, seed) not in known]
 
     def run(folder: Path, arm: Arm, seed: int, start: bool) -> Row | None:
         return run_one(folder, arm, seed, overrides=chosen.overrides) if start else None

@@ -33,9 +33,9 @@ FACTORS = (1.0, 0.5, 0.25, 0.0)
 
 def add_pressure(path: Path, seeds: Sequence[int], processes: int, deadline: float) -> bool:
     """Measure what is not in the file yet, a line a setting and seed; whether all is there."""
-    known = {(row["setting"], row["seed"]) for row in lines(path)}
-    missing = [(name, seed) for name in SETTINGS for seed in seeds if (name, seed) not in known]
     with one_sitting(path.parent), ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        known = {(row["setting"], row["seed"]) for row in lines(path)}
+        missing = [(name, seed) for name in SETTINGS for seed in seeds if (name, seed) not in known]
         about = {"commit": commit(), "machine": machine()}
         for row in pool.map(measured, *zip(*((*cell, deadline) for cell in missing), strict=True)) if missing else ():
             if row is None:

@@ -172,8 +172,12 @@ def main(arguments: Sequence[str]) -> int:
         for seed in range(chosen.first, chosen.first + chosen.seeds)
         for name in chosen.proposers
     ]
-    todo = [trial for trial in wanted if trial not in _known(chosen.results / TRIALS)]
-    measure_all(chosen.results / TRIALS, measure, todo, chosen)
+
+    def missing() -> list[Trial]:
+        known = _known(chosen.results / TRIALS)
+        return [trial for trial in wanted if trial not in known]
+
+    measure_all(chosen.results / TRIALS, measure, missing, chosen)
     known = _known(chosen.results / TRIALS)
     summary = summarize([known[trial] for trial in wanted if trial in known])
     (chosen.results / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

@@ -66,11 +66,11 @@ def main(arguments: Sequence[str]) -> int:
 def run_missing(jobs: Sequence[Job], path: Path, chosen: argparse.Namespace, freeze: Freeze | None) -> bool:
     """Add a row for every job that has none of this many evaluations; whether all are there."""
     n, deadline = chosen.evaluations, time.monotonic() + 60 * chosen.minutes
-    known = {(row["sampler"], row["objective"], row["seed"], row["evaluations"]) for row in lines(path)}
-    missing = [job for job in jobs if (*job, n) not in known]
     added = {"commit": commit(), "machine": machine()} | ({"freeze": freeze.digest} if freeze else {})
     count = 0
     with one_sitting(path.parent):
+        known = {(row["sampler"], row["objective"], row["seed"], row["evaluations"]) for row in lines(path)}
+        missing = [job for job in jobs if (*job, n) not in known]
         for row in _run(missing, n, chosen.processes, deadline):
             append(path, row | added)
             count += 1

@@ -36,19 +36,23 @@ def tasks_described(tasks: TasksConfig) -> dict[str, Any]:
     }
 
 
+_CODE = ("selfimprove", "interp", "conf", "benchmarks/*.py", "pyproject.toml", "constraints.txt")
+"""What a figure depends on, as git finds it; not the results, which change as they are measured."""
+
+
 def machine() -> dict[str, str | int]:
     """Where a figure was measured, without a name that could lead there."""
     return {
         "processor": processor() or "unknown",
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        "torch": version("torch"),
+        **{name: version(name) for name in ("torch", "numpy", "optuna")},
     }
 
 
 def machines(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The different machines on which rows were measured, each of which says its own among other things."""
-    said = {tuple((name, row.get(name)) for name in machine()) for row in rows}
+    said = {tuple((name, row[name]) for name in machine() if name in row) for row in rows}
     return [dict(one) for one in sorted(said, key=str)]
 
 
@@ -60,7 +64,7 @@ def own_code() -> dict[str, str]:
 def commit() -> str:
     """The commit of the checkout, with a plus sign if tracked code differs from it; ``unknown`` without git."""
     try:
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "selfimprove", "conf")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", *_CODE)
         return _git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ import psutil
 from benchmarks.setting import commit, machine
 from selfimprove.archive.files import lock
 from selfimprove.containment.keys import SigningKey, state_dir
+from selfimprove.errors import RunError
 
 TIME_UP = 3  # exit code of a sitting that ran out of minutes
 
@@ -52,19 +54,24 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def one_sitting(folder: Path) -> Iterator[None]:
-    """Be the only sitting that adds to a folder of results: two would measure the same and each leave its line.
+def one_sitting(*folders: Path) -> Iterator[None]:
+    """Be the only sitting at some folders: two would measure the same and each leave its line.
+
+    What is still missing has to be looked up inside: the other sitting may have ended the moment before.
+
+    Args:
+        folders: of results and of runs; they exist.
 
     Raises:
-        RunError: another sitting is at it.
+        RunError: another sitting is at one of them.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        remedy = "another sitting adds to it: wait until it ends, or give --results another folder"
-        lock(descriptor, folder, "start a sitting", remedy)
+    remedy = "another sitting is at it: wait until it ends, or give this one other folders (--results, --runs)"
+    with ExitStack() as held:
+        for folder in dict.fromkeys(folder.resolve() for folder in folders):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            held.callback(os.close, descriptor)
+            lock(descriptor, folder, "start a sitting", remedy)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
@@ -76,7 +83,7 @@ def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> 
 def measure_all(
     path: Path,
     measure: Callable[[_Trial], Row],
-    trials: Sequence[_Trial],
+    missing: Callable[[], Sequence[_Trial]],
     chosen: argparse.Namespace,
     in_a_word: Callable[[Row], str] | None = None,
 ) -> None:
@@ -85,12 +92,13 @@ def measure_all(
     Args:
         path: of the lines.
         measure: the line of a trial.
-        trials: in order.
+        missing: the trials that have no line yet, in order.
         chosen: ``processes``, at once; ``minutes``, after which none is started.
         in_a_word: what is printed of a line.
     """
     deadline = time.monotonic() + 60 * chosen.minutes
     with one_sitting(path.parent), ProcessPoolExecutor(chosen.processes, mp_context=get_context("spawn")) as pool:
+        trials = missing()
         for line in as_they_end(pool.submit, measure, trials, chosen.processes, lambda: time.monotonic() < deadline):
             append(path, line)
             if in_a_word is not None:
@@ -128,22 +136,28 @@ def paired_arguments(parser: argparse.ArgumentParser, results: Path, runs: Path,
 
 def run_paired(
     path: Path,
-    missing: Sequence[tuple[_Arm, int]],
+    missing: Callable[[], Sequence[tuple[_Arm, int]]],
     chosen: argparse.Namespace,
     run_one: Callable[[Path, _Arm, int, bool], Row | None],
     in_a_word: Callable[[Row], str],
 ) -> bool:
     """Run an arm for each root seed that has no line yet, several at once; a line is what each leaves, and no folder.
 
+    A line says the commit of the code, both where a run was begun on one and ended on another.
+
     Args:
         path: of the lines.
-        missing: arms with root seeds, in order.
-        chosen: ``runs``, their folder; ``processes``, at once; ``minutes``, after which none is started; ``commit``.
+        missing: arms with root seeds that have no line yet, in order.
+        chosen: ``runs``, their folder; ``processes``, at once; ``minutes``, after which none is started; ``commit``;
+            ``overrides``.
         run_one: from its folder, an arm, a root seed and whether there is time to start it; None where it did not end.
         in_a_word: what is printed of one that did.
 
     Returns:
         Whether all ended.
+
+    Raises:
+        RunError: another sitting is at these folders, or a run was begun with other overrides.
     """
     deadline, one_at_a_time, runs = time.monotonic() + 60 * chosen.minutes, threading.Lock(), chosen.runs.resolve()
     os.environ["SELFIMPROVE_STATE_DIR"] = str(runs / "state")
@@ -152,18 +166,55 @@ def run_paired(
     def one(cell: tuple[_Arm, int]) -> bool:
         arm, seed = cell
         folder = runs / f"{arm}-seed{seed}"
+        begun = _Begun.now(folder, chosen).commit
         row = run_one(folder, arm, seed, time.monotonic() <= deadline)
         words = in_a_word(row) if row else f"not finished; run the study again to go on, or see {folder}.log"
         with one_at_a_time:
             if row is not None:
-                append(path, row | {"commit": chosen.commit or commit(), "machine": machine()})
+                now = chosen.commit or commit()
+                append(path, row | {"commit": now if begun == now else f"{begun}..{now}", "machine": machine()})
             print(f"{arm}, seed {seed}: {words}", flush=True)
         if row is not None and folder.exists():
             shutil.rmtree(folder)  # not before its line is on the disk
+            _note(folder).unlink()
         return row is not None
 
-    with one_sitting(path.parent), _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:
-        return all(list(pool.map(one, missing)))
+    runs.mkdir(parents=True, exist_ok=True)
+    with one_sitting(path.parent, runs), _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:
+        return all(list(pool.map(one, missing())))
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What a run was begun with: noted beside its folder, for the sitting that goes on with it."""
+
+    commit: str
+    overrides: list[str]
+
+    @classmethod
+    def of(cls, folder: Path) -> _Begun | None:
+        """What is noted of a run; None where there is no run to go on with."""
+        note = _note(folder)
+        return cls(**json.loads(note.read_text(encoding="utf-8"))) if folder.exists() and note.exists() else None
+
+    @classmethod
+    def now(cls, folder: Path, chosen: argparse.Namespace) -> _Begun:
+        """What a run was begun with, this moment if it was not before.
+
+        Raises:
+            RunError: with other overrides.
+        """
+        this, before = cls(chosen.commit or commit(), list(chosen.overrides)), cls.of(folder)
+        if before is None:
+            _note(folder).write_text(json.dumps(asdict(this)), encoding="utf-8")
+        elif before.overrides != this.overrides:
+            limit, remedy = f"what it was begun with, {before.overrides}", "give those, or another --runs"
+            raise RunError(f"go on with {folder}", this.overrides, limit, remedy)
+        return before or this
+
+
+def _note(folder: Path) -> Path:
+    return Path(f"{folder}.begun")
 
 
 @contextmanager

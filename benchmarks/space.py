@@ -184,8 +184,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen.results.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     records = chosen.results / "genomes.jsonl"
-    done = {row["number"] for row in lines(records)}
     with one_sitting(chosen.results):
+        done = {row["number"] for row in lines(records)}
         for number in range(chosen.genomes):
             if number not in done:
                 append(records, {"number": number, "genome": random_genome(number).short, "broken": examine(number)})

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import improvement, meta_alignment, meta_alignment_rows, recursion, recursion_rows, search, sittings
 from benchmarks.meta_alignment_rows import ARMS
+from benchmarks.sittings import TIME_UP
 from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
 from selfimprove.errors import RunError
 from selfimprove.loop import run as loop
@@ -66,8 +67,23 @@ def test_a_study_says_how_it_ended_and_leaves_it_out(
     assert study.main([*words, "--arms", arm, "--seeds", "0", "1", "2", "--note", "All else is as usual."]) == 0
     assert [line["state"] for line in sittings.lines(tmp_path / "runs.jsonl")] == ["limit"] * 3
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "All else is as usual. Left out, as they ended in their first generation: " in text
+    assert "All else is as usual. Left out, as they ended early: " in text
     assert f"{arm}, root seed 2 (limit: " in text
+
+
+@pytest.mark.parametrize("study", [search, recursion], ids=["search", "recursion"])
+def test_a_run_that_a_limit_ended_after_some_generations_is_left_out_too(study: Any, tmp_path: Path) -> None:
+    early = {"arm": "frozen", "seed": 0, "state": "limit", "reason": "limits.wall_seconds", "generations": [{}]}
+    sittings.append(tmp_path / "runs.jsonl", early | {"overrides": []})
+    assert study.main(["--results", str(tmp_path), "--runs", str(tmp_path / "runs"), "--minutes", "-1"]) == TIME_UP
+    assert "root seed 0 (limit: limits.wall_seconds)" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("study", [search, recursion], ids=["search", "recursion"])
+def test_runs_with_other_overrides_are_not_added_to(study: Any, tmp_path: Path) -> None:
+    sittings.append(tmp_path / "runs.jsonl", {"arm": "frozen", "seed": 0, "overrides": ["generations=2"]})
+    with pytest.raises(RunError, match=r"got \[\]; allowed: what its runs have, \['generations=2'\]; .*--results"):
+        study.main(["--results", str(tmp_path), "--runs", str(tmp_path / "runs")])
 
 
 @pytest.mark.parametrize("when", SHORT)

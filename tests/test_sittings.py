@@ -31,8 +31,8 @@ def run_one(run_folder, arm, seed, start):
     run = subprocess.Popen(["sleep", "300"])
     (folder / arm).write_text(str(run.pid))
     return {"arm": arm, "seed": seed, "ended_by": -run.wait()}
-chosen = argparse.Namespace(minutes=5, processes=1, runs=folder, commit="none")
-run_paired(folder / "runs.jsonl", [("first", 0), ("second", 0)], chosen, run_one, lambda row: "ended")
+chosen = argparse.Namespace(minutes=5, processes=1, runs=folder, commit="none", overrides=[])
+run_paired(folder / "runs.jsonl", lambda: [("first", 0), ("second", 0)], chosen, run_one, lambda row: "ended")
 """
 
 
@@ -55,17 +55,43 @@ def test_a_study_that_is_told_to_end_ends_its_runs_and_starts_no_other(tmp_path:
 
 def test_two_sittings_never_add_to_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "before"))
-    chosen = argparse.Namespace(minutes=5, processes=1, runs=tmp_path, commit="none")
+    chosen = argparse.Namespace(minutes=5, processes=1, runs=tmp_path, commit="none", overrides=[])
     path = tmp_path / "runs.jsonl"
 
     def run_one(folder: Path, arm: str, seed: int, start: bool) -> Row:
         with pytest.raises(RunError, match=rf"{re.escape(str(tmp_path))}; allowed: one process at a time.*--results"):
-            run_paired(path, [("arm", 0)], chosen, run_one, lambda row: "ended")
+            run_paired(path, lambda: [("arm", 0)], chosen, run_one, lambda row: "ended")
         return {"arm": arm, "seed": seed}
 
     for _ in range(2):  # it may be taken up again when the other has ended
-        assert run_paired(path, [("arm", 0)], chosen, run_one, lambda row: "ended")
+        assert run_paired(path, lambda: [("arm", 0)], chosen, run_one, lambda row: "ended")
     assert len(lines(path)) == 2
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with one_sitting(tmp_path), pytest.raises(RunError, match=r"--results, --runs"):  # its runs are where others are
+        run_paired(elsewhere / "runs.jsonl", lambda: [("arm", 0)], chosen, run_one, lambda row: "ended")
+
+
+def test_a_run_that_another_sitting_began_is_told_by_what_it_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "before"))
+    path = tmp_path / "runs.jsonl"
+
+    def sit(commit: str, overrides: list[str], ends: bool) -> bool:
+        def run_one(folder: Path, arm: str, seed: int, start: bool) -> Row | None:
+            folder.mkdir(exist_ok=True)
+            return {"arm": arm} if ends else None
+
+        chosen = argparse.Namespace(minutes=5, processes=1, runs=tmp_path, commit=commit, overrides=overrides)
+        return run_paired(path, lambda: [("arm", 0)], chosen, run_one, lambda row: "ended")
+
+    assert not sit("abc", ["generations=2"], ends=False)
+    with pytest.raises(RunError, match=r"go on with .*arm-seed0: got \[\]; allowed: .*'generations=2'"):
+        sit("abc", [], ends=True)
+    assert sit("def", ["generations=2"], ends=True)
+    assert sit("def", [], ends=True)
+    assert [line["commit"] for line in lines(path)] == ["abc..def", "def"]
 
 
 @pytest.mark.parametrize("study", [calibration, faults, halving, induction, ladder, proposers, samplers, space])
@@ -77,7 +103,7 @@ def test_a_study_is_refused_a_folder_that_another_sitting_adds_to(study: ModuleT
 
 def test_a_run_keeps_its_folder_until_its_line_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "before"))  # is set by the sitting, and undone here
-    chosen = argparse.Namespace(minutes=5, processes=1, runs=tmp_path, commit="none")
+    chosen = argparse.Namespace(minutes=5, processes=1, runs=tmp_path, commit="none", overrides=[])
     path, folder = tmp_path / "runs.jsonl", tmp_path / "arm-seed0"
 
     def run_one(folder: Path, arm: str, seed: int, start: bool) -> Row:
@@ -88,7 +114,7 @@ def test_a_run_keeps_its_folder_until_its_line_is_on_the_disk(tmp_path: Path, mo
         raise KeyboardInterrupt
 
     def sit() -> bool:
-        return run_paired(path, [("arm", 0)], chosen, run_one, lambda row: "ended")
+        return run_paired(path, lambda: [("arm", 0)], chosen, run_one, lambda row: "ended")
 
     with monkeypatch.context() as killed:
         killed.setattr(sittings, "append", interrupted)

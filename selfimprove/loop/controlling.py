@@ -170,22 +170,28 @@ class Controlling:
             return "duplicate", None
         if journal.find("denial", *place) is not None:
             return "denied", None
-        score, reference = journal.find("score", *place), journal.find("reference", place[0])
+        score = journal.find("score", *place)
         if score is None:
             if not self._was_cut(place):
                 return "failed", None
             gains = self._gains(*place)
             return "worse", fmean(gains) if gains else None
-        gain = float(score["skill"]) - float(reference["skill"]) if gains_are_known(reference) else None
+        gain, reference = None, journal.find("reference", place[0])
+        if reference is not None and gains_are_known(reference):
+            gain = float(score["skill"]) - float(reference["skill"])
         decision = journal.find("decision", *place)
         if decision is not None and decision["promoted"]:
-            confirmed = float(journal.find("confirmation", *place)["difference"])
-            return "promoted", confirmed if gain is None else gain
+            return "promoted", self._confirmed_gain(*place) if gain is None else gain
         if gain is None:
             return "same", None
         if gain > SAME:
             return "better", gain
         return ("worse" if gain < -SAME else "same"), gain
+
+    def _confirmed_gain(self, n: int, index: int) -> float | None:
+        """What a candidate gained on the fresh seeds of its confirmation."""
+        found = self._bench.journal.find("confirmation", n, index)
+        return float(found["difference"]) if found is not None else None
 
     def _was_cut(self, place: tuple[int, int]) -> bool:
         """Whether halving stopped a candidate: that is known of it, and no failure."""

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import selfimprove
 
-_PACKAGES = ("torch", "numpy", "transformer-lens", "scikit-learn", "safetensors")
+_PACKAGES = ("torch", "numpy", "transformer-lens", "scikit-learn", "optuna", "safetensors")
 
 
 def versions() -> dict[str, str]:

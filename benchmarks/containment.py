@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
 import random
 import tempfile
@@ -37,6 +36,7 @@ from selfimprove.containment.sandbox.backend import NoBackend, SandboxBackend
 from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.supervisor import Completed, Exceeded, Job, JobLimits, Supervisor, ZygoteSpec
 from selfimprove.errors import Halted
+from selfimprove.loop.statistics import median_interval
 from selfimprove.training.protocol import ENTRY, WEIGHTS, TrainJob
 
 FOLDER = RESULTS / "containment"
@@ -105,21 +105,9 @@ def throughput(backend: SandboxBackend, pairs: int, steps: int) -> dict[str, Any
         "steps": steps,
         "pairs": pairs,
         "median": round(median(ordered), 4),
-        "interval": interval_of_median(ordered),
+        "interval": median_interval(ordered),
         "ratios": ordered,
     }
-
-
-def interval_of_median(ordered: Sequence[float]) -> list[float]:
-    """The narrowest pair of symmetric order statistics that holds the median with at least 95%, whatever the spread.
-
-    Of fewer than six values no pair does; it is then the whole range.
-    """
-    n, rank, outside = len(ordered), 0, 0.5 ** len(ordered)  # the chance that all lie on one side
-    while rank + 1 < n - 1 - rank and 2 * (outside + math.comb(n, rank + 1) * 0.5**n) <= 1 - LEVEL:
-        rank += 1
-        outside += math.comb(n, rank) * 0.5**n
-    return [ordered[rank], ordered[n - 1 - rank]]
 
 
 def starts(backend: SandboxBackend, number: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from selfimprove.controller.registry import CONTROLLERS, make
 from selfimprove.genome.genome import Genome, seed_genome
 from selfimprove.genome.space import Space, apply_all
 from selfimprove.loop.controlling import SAME
-from selfimprove.loop.statistics import bootstrap_interval
+from selfimprove.loop.statistics import MOST_PAIRS, exact_interval
 from selfimprove.seeds import derive
 
 FOLDER = RESULTS / "proposers"
@@ -256,9 +256,9 @@ def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "proposer": name,
                 "seeds": len(skills),
                 "skills": [fmean(values) for values in zip(*skills, strict=True)],
-                "interval": list(bootstrap_interval([one[-1] for one in skills], seed=0)),
+                "interval": exact_interval([one[-1] for one in skills][:MOST_PAIRS]),
                 "beyond_random": fmean(beyond) if beyond else None,
-                "beyond_random_interval": list(bootstrap_interval(beyond, seed=0)) if beyond else None,
+                "beyond_random_interval": exact_interval(beyond[:MOST_PAIRS]) if beyond else None,
                 "better_than_random": sum(value > 0 for value in beyond),
                 "ask_cpu_seconds": fmean(second for line in trials.values() for second in line["asking"]),
                 "ask_cpu_seconds_max": max(second for line in trials.values() for second in line["asking"]),
@@ -277,11 +277,11 @@ def table(summary: Mapping[str, Any]) -> str:
         half, end = row["skills"][(len(row["skills"]) - 1) // 2], row["skills"][-1]
         beyond, near = row["beyond_random"], row["beyond_random_interval"]
         cells = [row["proposer"], str(row["seeds"]), f"{half:.3f}", f"{end:.3f}", _shown(row["interval"])]
-        cells += ["" if beyond is None else f"{beyond:+.3f}", "" if near is None else _shown(near)]
+        cells += ["" if beyond is None else f"{beyond:+.3f}", _shown(near)]
         cells += [f"{row['ask_cpu_seconds']:.2f}", f"{row['tell_cpu_seconds']:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _shown(interval: Sequence[float]) -> str:
-    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+def _shown(interval: Sequence[float] | None) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""

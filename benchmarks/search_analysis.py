@@ -15,16 +15,13 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-import numpy as np
-
 from benchmarks.paired import correct, paired
 from selfimprove.loop.anytime import Steps, area_under, best_so_far, threshold
-from selfimprove.loop.statistics import MOST_PAIRS
+from selfimprove.loop.statistics import MOST_PAIRS, median_interval
 
 RANDOM = "random"
 LEARNED = ("forecaster", "transformer")  # the others are what they are compared with
 NEAR = 0.02  # skill: the gain below which the loop does not look at a leader either
-RESAMPLES = 10_000
 
 Row = Mapping[str, Any]
 
@@ -60,7 +57,7 @@ def _arm(mine: Mapping[int, Row], random: Mapping[int, Row]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "n": len(mine),
         "skill": fmean(one["skill"] for one in last.values()),
-        "area": fmean(_area(row, random.get(seed, row)) for seed, row in mine.items()),
+        "area": _areas(mine, random),
         "charged_flops": fmean(one["charged_flops"] for one in last.values()),
         "controller_flops": fmean(row["paid"]["controller"] for row in mine.values()),
         "promotions": fmean(sum(one["promoted"] for one in row["generations"]) for row in mine.values()),
@@ -72,12 +69,12 @@ def _arm(mine: Mapping[int, Row], random: Mapping[int, Row]) -> dict[str, Any]:
 
 
 def _beside_baselines(by_arm: Mapping[str, Mapping[int, Row]], learned: str) -> dict[str, Any]:
-    """A learned controller beside each baseline on the root seeds that both and random search have run."""
+    """A learned controller beside each baseline but random search, on the root seeds that all three have run."""
     ours, random = by_arm[learned], by_arm.get(RANDOM, {})
     found = {
         arm: _sooner(ours, theirs, random) | _ahead(ours, theirs)
         for arm, theirs in by_arm.items()
-        if arm not in LEARNED
+        if arm not in (*LEARNED, RANDOM)
     }
     correct(found.values())
     return found
@@ -94,10 +91,13 @@ def _sooner(ours: Mapping[int, Row], theirs: Mapping[int, Row], random: Mapping[
             neither += 1
         else:
             ratios.append(_over(mine, other))
-    found = {"compared": len(ratios), "neither": neither, "sooner": sum(ratio < 1 for ratio in ratios)}
-    return found | {
+    interval = median_interval(ratios)
+    return {
+        "compared": len(ratios),
+        "neither": neither,
+        "sooner": sum(ratio < 1 for ratio in ratios),
         "ratio": _finite(median(ratios)) if ratios else None,
-        "ratio_interval": [*map(_finite, _median_interval(ratios))] if ratios else None,
+        "ratio_interval": [*map(_finite, interval)] if interval is not None else None,
     }
 
 
@@ -126,20 +126,15 @@ def _over(ours: float, theirs: float) -> float:
     return math.inf if ours else 1.0
 
 
-def _area(row: Row, random: Row) -> float:
-    """Area under the curve up to what both runs spent."""
-    budget = min(float(one["generations"][-1]["charged_flops"]) for one in (row, random))
-    return area_under(curve(row), budget)
-
-
-def _median_interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """95% percentile interval of the median over root seeds, each bound a value that occurred."""
-    rng = np.random.Generator(np.random.PCG64(0))
-    values = np.sort(np.array(ratios))
-    drawn = np.sort(rng.integers(0, len(values), (RESAMPLES, len(values))), axis=1)
-    middles = np.sort(drawn[:, (len(values) - 1) // 2])
-    low, high = middles[int(0.025 * RESAMPLES)], middles[int(0.975 * RESAMPLES)]
-    return float(values[low]), float(values[high])
+def _areas(mine: Mapping[int, Row], random: Mapping[int, Row]) -> float | None:
+    """Area under the curve less random search's, each up to what both spent, mean over root seeds; None without any."""
+    differences = []
+    for seed in mine.keys() & random.keys():
+        both = mine[seed], random[seed]
+        budget = min(float(row["generations"][-1]["charged_flops"]) for row in both)
+        ours, theirs = (area_under(curve(row), budget) for row in both)
+        differences.append(ours - theirs)
+    return fmean(differences) if differences else None
 
 
 def _finite(value: float) -> float | None:

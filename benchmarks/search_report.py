@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paired import interval_in_words
+from benchmarks.search_analysis import RANDOM
 from benchmarks.sittings import markdown_table
 
 Summary = Mapping[str, Any]
@@ -30,9 +31,9 @@ def report(summary: Summary, note: str = "") -> str:
         _reached(summary["arms"]),
         "Compute to random's best: charged FLOPs, the controller's own included, until the champion's confirmed skill "
         f"is within {summary['near']:g} of what random search ended with on the same root seed; the median over root "
-        "seeds. Over random's: over what random search took for that itself; the median of the ratios, with a 95% "
-        "bootstrap interval. Infinite: not reached within the run. Area: under the curve of the champion's skill, up "
-        "to what it and random search both spent.",
+        "seeds. Over random's: over what random search took for that itself; the median of the ratios, with the sign "
+        "test's interval. Infinite: not reached within the run. Area over random's: under the curve of the champion's "
+        "skill, each up to what both spent; mean over root seeds.",
         _at_the_end(summary["arms"]),
         "Over random: the champion's skill at the end, paired; two-sided exact sign-flip test, Holm over controllers.",
         *_learned(summary["learned"]),
@@ -42,7 +43,8 @@ def report(summary: Summary, note: str = "") -> str:
 
 def _reached(arms: Summary) -> str:
     head = (
-        "controller", "root seeds", "reached random's best", "TFLOP to it", "over random's", "95% interval", "area"
+        "controller", "root seeds", "reached random's best", "TFLOP to it", "over random's", "95% interval",
+        "area over random's",
     )  # fmt: skip
     rows = [
         (
@@ -51,7 +53,7 @@ def _reached(arms: Summary) -> str:
             f"{one['reached']} of {one['compared'] + one['neither']}",
             _times(one["flops_to_best"], 1e12) if one["compared"] else "",
             *_ratio(one),
-            f"{one['area']:.3f}",
+            "" if one["area"] is None or arm == RANDOM else f"{one['area']:+.3f}",
         )
         for arm, one in sorted(arms.items(), key=_fastest_first)
     ]
@@ -79,7 +81,7 @@ def _at_the_end(arms: Summary) -> str:
 
 
 def _learned(learned: Summary) -> list[str]:
-    """The learned controllers beside every baseline."""
+    """The learned controllers beside every baseline but random search, with which the tables above compare all."""
     head = (
         "baseline", "root seeds", "sooner", "not sooner", "neither", "compute over the baseline's", "95% interval",
         "skill at the end over the baseline's", "95% interval", "p (Holm)",
@@ -112,8 +114,8 @@ def _learned(learned: Summary) -> list[str]:
 def _ratio(one: Summary) -> tuple[str, str]:
     if not one["compared"]:
         return "", ""
-    low, high = one["ratio_interval"]
-    return _times(one["ratio"]), f"{_times(low)} to {_times(high)}"
+    interval = one["ratio_interval"]
+    return _times(one["ratio"]), f"{_times(interval[0])} to {_times(interval[1])}" if interval else ""
 
 
 def _difference(one: Summary) -> tuple[str, str, str]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.containment import interval_of_median
 from benchmarks.setting import RESULTS, default_config
 from selfimprove.loop.config import TrainingConfig
 from selfimprove.tasks.family import knobs
@@ -41,11 +40,6 @@ def test_the_best_learning_rate_is_inside_the_grid_not_at_its_edge() -> None:
     swept = summary("sweep")
     rates = sorted({row["learning_rate"] for row in swept["pairs"]})
     assert rates[0] < swept["learning_rate"] < rates[-1]
-
-
-@pytest.mark.parametrize(("n", "first", "last"), [(6, 1, 6), (10, 2, 9), (30, 10, 21), (60, 22, 39)])
-def test_the_interval_of_a_median_is_that_of_the_sign_test(n: int, first: int, last: int) -> None:
-    assert interval_of_median([float(rank) for rank in range(1, n + 1)]) == [first, last]
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "text"])

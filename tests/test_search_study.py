@@ -45,13 +45,19 @@ def test_compute_is_counted_until_a_run_is_near_what_random_search_ended_with() 
 
 
 def test_what_is_not_reached_took_infinitely_long_and_the_median_says_so() -> None:
-    seeds = range(3)
+    seeds = range(6)
     rows = [row("random", seed, [0.3, 0.6]) for seed in seeds]
     rows += [row("tpe", seed, [0.6 if seed == 0 else 0.3, 0.3]) for seed in seeds]
     found = arms_of(*rows)["tpe"]
-    assert (found["reached"], found["compared"], found["ratio"]) == (1, 3, None)
+    assert (found["reached"], found["compared"], found["ratio"]) == (1, 6, None)
     assert found["ratio_interval"] == [0.5, None]
-    assert "| `tpe` | 3 | 1 of 3 | infinite | infinite | 0.50 to infinite |" in report(summary_of(rows))
+    assert "| `tpe` | 6 | 1 of 6 | infinite | infinite | 0.50 to infinite |" in report(summary_of(rows))
+
+
+def test_fewer_than_six_root_seeds_have_a_median_and_no_interval() -> None:
+    rows = [row(arm, seed, [0.3, 0.6]) for arm in ("random", "tpe") for seed in range(5)]
+    assert arms_of(*rows)["tpe"]["ratio_interval"] is None
+    assert "| `tpe` | 5 | 5 of 5 | 2.00 | 1.00 |  | +0.000 |" in report(summary_of(rows))
 
 
 def test_a_root_seed_on_which_random_search_found_nothing_is_not_compared() -> None:
@@ -62,8 +68,8 @@ def test_a_root_seed_on_which_random_search_found_nothing_is_not_compared() -> N
 
 def test_areas_are_taken_up_to_what_both_runs_spent() -> None:
     found = arms_of(row("random", 0, [0.2, 0.6]), row("tpe", 0, [0.4, 0.4, 0.4, 1.0]))
-    assert found["tpe"]["area"] == pytest.approx((0.2 + 0.4) / 2)
-    assert found["random"]["area"] == pytest.approx(0.2)
+    assert found["tpe"]["area"] == pytest.approx((0.2 + 0.4) / 2 - 0.2)
+    assert found["random"]["area"] == 0.0
 
 
 def test_differences_are_paired_and_corrected_over_controllers() -> None:
@@ -84,14 +90,13 @@ def test_a_learned_controller_is_set_beside_each_baseline_where_one_of_them_reac
     rows += [row("evolution", 0, [0.3])]
     summary = summary_of(rows)
     beside = summary["learned"]["forecaster"]
-    assert {*beside} == {"random", "tpe", "evolution"}
+    assert {*beside} == {"tpe", "evolution"}
     tpe, evolution = beside["tpe"], beside["evolution"]
     assert (tpe["compared"], tpe["neither"], tpe["sooner"], tpe["paired"]) == (2, 1, 1, 3)
-    assert tpe["ratio_interval"] == [0.5, None]
+    assert (tpe["ratio"], tpe["ratio_interval"]) == (None, None)
     assert tpe["difference"] == pytest.approx((0.6 - 0.6 + 0.3 - 0.6 + 0.3 - 0.4) / 3)
     assert (evolution["ratio"], evolution["sooner"]) == (0.0, 1), "it reached what the baseline never did"
-    assert beside["random"]["ratio"] is None
-    assert "| `tpe` | 3 | 1 | 1 | 1 | infinite | 0.50 to infinite |" in report(summary)
+    assert "| `tpe` | 3 | 1 | 1 | 1 | infinite |  |" in report(summary)
 
 
 def test_what_starts_near_what_random_search_ended_with_has_taken_nothing() -> None:
@@ -99,7 +104,8 @@ def test_what_starts_near_what_random_search_ended_with_has_taken_nothing() -> N
     for one in rows[2:]:
         one["seed_genome"] = 0.3
     found = summary_of(rows)
-    assert found["learned"]["forecaster"]["tpe"]["ratio_interval"] == [None, None]
+    tpe = found["learned"]["forecaster"]["tpe"]
+    assert (tpe["compared"], tpe["sooner"], tpe["ratio"]) == (1, 0, None)
     assert found["arms"]["gp"]["ratio"] == 0.0
 
 

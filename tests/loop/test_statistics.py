@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from statistics import fmean
 
 import numpy as np
 import pytest
@@ -12,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfimprove.loop.statistics import (
-    bootstrap_interval,
     exact_interval,
     holm,
+    median_interval,
     sign_flip_p_value,
     two_sided_p_value,
 )
@@ -52,20 +51,17 @@ def test_two_sides_equal_brute_force_enumeration_and_do_not_know_the_sign(differ
     assert two_sided_p_value(differences) == two_sided_p_value([-value for value in differences])
 
 
-def test_a_bootstrap_interval_holds_the_mean_and_nine_in_ten_times_the_truth() -> None:
-    rng = random.Random(0)
-    samples = [[rng.gauss(1.0, 2.0) for _ in range(20)] for _ in range(200)]
-    intervals = [bootstrap_interval(values, seed=0) for values in samples]
-    assert all(low < fmean(values) < high for values, (low, high) in zip(samples, intervals, strict=True))
-    assert sum(low < 1.0 < high for low, high in intervals) > 0.9 * len(samples)
-    assert bootstrap_interval([0.5] * 8, seed=0) == (0.5, 0.5)
-    assert bootstrap_interval(samples[0], seed=1) == bootstrap_interval(samples[0], seed=1)
+@pytest.mark.parametrize(
+    ("n", "first", "last"), [(6, 1, 6), (8, 1, 8), (9, 2, 8), (10, 2, 9), (30, 10, 21), (60, 22, 39)]
+)
+def test_the_interval_of_a_median_is_that_of_the_sign_test(n: int, first: int, last: int) -> None:
+    shuffled = random.Random(n).sample([float(rank) for rank in range(1, n + 1)], n)
+    assert median_interval(shuffled) == (first, last)
 
 
-@pytest.mark.parametrize("bad", [[], [float("inf")]])
-def test_no_interval_is_drawn_from_what_is_no_sample(bad: list[float]) -> None:
-    with pytest.raises(ValueError, match="values"):
-        bootstrap_interval(bad, seed=0)
+@pytest.mark.parametrize("n", range(6))
+def test_fewer_than_six_values_have_no_interval_of_their_median(n: int) -> None:
+    assert median_interval([1.0] * n) is None
 
 
 @pytest.mark.parametrize(

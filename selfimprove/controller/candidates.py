@@ -45,18 +45,28 @@ def conform(
 ) -> Float[Array, "point parameter"]:
     """Points without the parameters that the trial most like them lacked.
 
-    Alike is who agrees in most of the parameters that all trials have: those decide about the others.
+    Alike is who agrees in most of the parameters that all trials have; of those who agree alike, who does in the ones
+    that all of them have beside, and so on: a condition may hang on another.
 
     Args:
         encoding: of the space.
         points: with a value of every parameter.
-        trials: at least one; NaN where it lacked one.
+        trials: at least one, the oldest first; NaN where it lacked one.
     """
-    always = ~np.isnan(trials).any(0)
-    if always.all():
-        return points
-    apart = distances(points[:, always], trials[:, always], encoding.ordered[always]).sum(-1)
-    return np.where(np.isnan(trials[apart.argmin(-1)]), np.nan, points)
+    found, lacking = points.copy(), np.isnan(trials)
+    undecided = [(np.arange(len(points)), np.arange(len(trials)), np.zeros(points.shape[1], dtype=np.bool_))]
+    while undecided:
+        at, like, agreed = undecided.pop()
+        deciding = ~lacking[like].any(0) & ~agreed
+        if (lacking[like] == lacking[like[0]]).all() or not deciding.any():
+            found[np.ix_(at, lacking[like[0]])] = np.nan
+            continue
+        apart = distances(points[np.ix_(at, deciding)], trials[np.ix_(like, deciding)], encoding.ordered[deciding])
+        total = apart.sum(-1)
+        nearest, which = np.unique(total == total.min(-1, keepdims=True), axis=0, return_inverse=True)
+        for number, near in enumerate(nearest):
+            undecided.append((at[which.reshape(-1) == number], like[near], agreed | deciding))
+    return found
 
 
 def unseen(

@@ -50,7 +50,10 @@ class Encoding:
 
     def encode(self, points: Sequence[Mapping[str, Any]]) -> Float[NDArray[np.float64], "point parameter"]:
         """One row a point; what it lacks, or has outside of its distribution, is NaN."""
-        rows = [[_encode(self.distributions[name], point.get(name)) for name in self.names] for point in points]
+        rows = [
+            [_encode(self.distributions[name], point[name]) if name in point else math.nan for name in self.names]
+            for point in points
+        ]
         return np.array(rows, dtype=np.float64).reshape(len(points), len(self.names))
 
     def decode(self, row: Float[NDArray[np.float64], " parameter"]) -> dict[str, Any]:
@@ -101,8 +104,6 @@ def levels(distribution: BaseDistribution) -> int:
 
 
 def _encode(distribution: BaseDistribution, value: Any) -> float:
-    if value is None and not isinstance(distribution, CategoricalDistribution):
-        return math.nan
     try:
         internal = distribution.to_internal_repr(value)
     except ValueError:

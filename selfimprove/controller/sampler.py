@@ -13,6 +13,7 @@ synthetic objectives foretell each other. See ``selfimprove.controller.forecaste
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from selfimprove.controller.forecaster import Forecast, Forecaster, load
 from selfimprove.controller.search import consider
 
 MOST = 200  # trials that are read: the best half of them and the newest, where there are more
+_ONE_AT_A_TIME = Lock()  # of a study's threads: the limit on BLAS is the process's, and two would undo each other's
 
 Array = NDArray[np.float64]
 
@@ -84,7 +86,7 @@ class ControllerSampler(BaseSampler):
         points, values = _readable(encoding.encode([one.params for one in trials]), values)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         waiting = encoding.encode([one.params for one in running if one.number != trial.number and one.params])
-        with threadpool_limits(1):  # products this small are slower on several threads, and much so on a busy machine
+        with _ONE_AT_A_TIME, threadpool_limits(1):  # products this small are slower on several threads
             forecast = Forecast(self._forecaster, points, ranks(values), encoding.ordered)
             asked, worth = consider(encoding, forecast, waiting, self._rng)
         return encoding.decode(asked[int(np.argmax(worth))])

@@ -67,6 +67,28 @@ def test_a_point_lacks_what_the_trial_most_like_it_lacked() -> None:
     assert found == [{"kind": 1, "z": 0.1}, {"kind": 0, "y": 0.5}]
 
 
+def test_a_condition_may_hang_on_another() -> None:
+    names = {"root": 2, "branch": 2, "leaf_0": 3, "leaf_1": 3, "twig": 2}
+    encoding = Encoding({name: CategoricalDistribution(tuple(range(count))) for name, count in names.items()})
+    trials = encoding.encode(
+        [{"root": 0, "branch": 0, "leaf_0": 0}, {"root": 0, "branch": 1, "leaf_1": 2}, {"root": 1, "twig": 0}]
+    )
+    points = encoding.encode(
+        [{"root": 0, "branch": branch, "leaf_0": 2, "leaf_1": leaf, "twig": 0} for branch in (0, 1) for leaf in (0, 1)]
+        + [{"root": 1, "branch": 1, "leaf_0": 0, "leaf_1": 2, "twig": 1}]
+    )
+    assert [encoding.decode(row) for row in conform(encoding, points, trials)] == [
+        *({"root": 0, "branch": 0, "leaf_0": 2},) * 2,
+        *({"root": 0, "branch": 1, "leaf_1": leaf} for leaf in (0, 1)),
+        {"root": 1, "twig": 1},
+    ]
+
+
+def test_what_a_trial_lacks_is_not_the_choice_none() -> None:
+    encoding = Encoding({"choice": CategoricalDistribution(("a", None))})
+    assert encoding.encode([{"choice": None}, {}]).tolist() == [[1.0], [pytest.approx(float("nan"), nan_ok=True)]]
+
+
 def test_a_point_is_new_once() -> None:
     seen, points = np.array([[0.0, 1.0]]), np.array([[0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
     np.testing.assert_array_equal(unseen(points, seen), [[1.0, 1.0]])

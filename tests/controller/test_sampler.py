@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Semaphore
 
 import numpy as np
 import optuna
@@ -152,3 +155,21 @@ def test_the_trusted_side_of_the_loop_needs_neither_torch_nor_optuna_for_it() ->
         "import sys, selfimprove.controller.random_search as _; sys.exit(bool({'torch', 'optuna'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_threads_of_a_study_propose_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once: list[int] = []
+    busy = Semaphore(1)
+
+    @contextmanager
+    def limited(threads: int) -> Iterator[None]:
+        at_once.append(not busy.acquire(blocking=False))
+        time.sleep(0.02)
+        yield
+        busy.release()
+
+    monkeypatch.setattr("selfimprove.controller.sampler.threadpool_limits", limited)
+    study = optuna.create_study(sampler=ControllerSampler(seed=0, n_startup_trials=2, forecaster=MODEL))
+    study.optimize(bowl, n_trials=12, n_jobs=4)
+    assert at_once
+    assert not any(at_once)

@@ -16,9 +16,14 @@ from benchmarks.setting import ROOT
 from selfimprove.errors import ConfigError
 
 KEYS = ("commit", "sha256", "date", "weights")
-MEASURES = ("samplers.py", "sampler_names.py", "sampler_baselines.py", "black_box*")
+MEASURES = ("samplers.py", "samplers_summary.py", "sampler_names.py", "sampler_baselines.py", "black_box*")
 OURS = ("sampler.py", "search.py", "candidates.py", "encoding.py", "experts.py", "forecaster.py", "forecaster_price.py")
-FROZEN = (*(f"benchmarks/{name}" for name in MEASURES), *(f"selfimprove/controller/{name}" for name in OURS))
+FROZEN = (
+    *(f"benchmarks/{name}" for name in MEASURES),
+    *(f"selfimprove/controller/{name}" for name in OURS),
+    "selfimprove/loop/aggregation.py",
+    "selfimprove/nets/transformer.py",
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,9 @@ class Freeze:
         known = _known(path, root)
         if not _git(root, "merge-base", "--is-ancestor", known["commit"], "HEAD"):
             raise ConfigError(f"read the freeze {path}", known["commit"], "a commit that HEAD comes from")
-        if not _git(root, "diff", "--quiet", known["commit"], "--", *FROZEN):
-            raise ConfigError("compare with the freeze", "other objectives or samplers", f"those of {known['commit']}")
+        if changed := _changed(root, known["commit"]):
+            remedy = f"git checkout {known['commit'][:12]}, or commit another freeze and choose another --results"
+            raise ConfigError("compare with the freeze", f"changes of {', '.join(changed)}", "none since it", remedy)
         weights = root / known["weights"]
         found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "no file"
         if found != known["sha256"]:
@@ -82,6 +88,11 @@ def _known(path: Path, root: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"read the freeze {path}", repr(error), "JSON with the keys " + ", ".join(KEYS)) from None
     return known
+
+
+def _changed(root: Path, commit: str) -> list[str]:
+    words = ["git", "diff", "--name-only", commit, "--", *FROZEN]
+    return subprocess.run(words, cwd=root, capture_output=True, text=True, check=True).stdout.split()
 
 
 def _git(root: Path, *arguments: str) -> bool:

@@ -14,6 +14,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 TEXT = (DOCS / "measurement.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (.+\?) \| (.+) \| (.+) \| `(\w+/summary\.\w+)` \|$", TEXT, flags=re.MULTILINE)
 
+PARAGRAPHS = [" ".join(item.split()) for item in re.split(r"\n- |\n\n", TEXT)]
+
 
 def summary(study: str) -> Any:
     return json.loads((RESULTS / study / "summary.json").read_text(encoding="utf-8"))
@@ -91,7 +93,9 @@ def test_meta_alignment(question: str, asked: str) -> None:
     assert signed(found["mean"]) in said
     assert f"p = {found['p_value']:.4f}" in said
     if "95%" in said:
-        assert f"(95%: {signed(found['low'])} to {signed(found['high'])})" in said
+        assert "(95%: {} to {})".format(*map(signed, found["interval"])) in said
+    if "after Holm" in said:
+        assert f"({found['p_holm']:.2f} after Holm)" in said
     assert f"{found['n']} paired root seeds" in said
 
 
@@ -133,3 +137,26 @@ def test_faults_and_space() -> None:
     assert faults["orphans"] == 0
     assert f"all of {space['examined']:,} random genomes" in row("Do training path")
     assert not space["broken"]
+
+
+def test_the_search_study() -> None:
+    arms, [said] = summary("search")["arms"], [line for line in PARAGRAPHS if "`search/report.md`" in line]
+    forecaster, tuned = arms["forecaster"], arms["tpe_tuned"]
+    assert (forecaster["n"], tuned["n"]) == (10, 10)
+    assert (
+        f"ends {forecaster['difference']:.2f} of skill above random search and tuned TPE {tuned['difference']:.2f}"
+        in said
+    )
+    assert min(forecaster["p_holm"], tuned["p_holm"]) > 0.05
+    assert f"({forecaster['ratio']:.2f} and {tuned['ratio']:.2f} of its FLOPs" in said
+    assert all(one["ratio_interval"][0] < 1 and one["ratio_interval"][1] is None for one in (forecaster, tuned))
+    default = arms["transformer"]
+    assert (default["n"], f"{-default['difference']:.2f} below random's" in said) == (1, True)
+
+
+def test_the_recursion_study() -> None:
+    found, [said] = summary("recursion"), [line for line in PARAGRAPHS if "`recursion/summary.json`" in line]
+    contests, won = (sum(arm[count] for arm in found["arms"].values()) for count in ("contests", "accepted"))
+    assert f"{sum(arm['n'] for arm in found['arms'].values())} runs" in said
+    assert f"of {contests} contests one was won, by a sham" in said
+    assert (won, found["arms"]["sham"]["accepted"], found["claims"]) == (1, 1, [])

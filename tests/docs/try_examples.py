@@ -68,7 +68,9 @@ def check_command(words: list[str]) -> None:
         from selfimprove.app import studies
 
         registry = studies.STUDIES if words[0] == "study" else studies.BENCHMARKS
-        assert words[1] in registry, f"there is no {words[0]} {words[1]}"
+        assert not words[1:] or words[1] in registry, (
+            f"there is no {words[0]} {words[1]}"
+        )  # without one: they are listed
     else:
         build_parser().parse_args(words)
 

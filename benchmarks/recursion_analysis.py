@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from benchmarks.paired import correct
+from benchmarks.paired import correct, paired
 from selfimprove.controller.config import ARMS, INHERITING
 from selfimprove.loop.statistics import MOST_PAIRS, exact_interval, sign_flip_p_value
 
@@ -46,6 +46,7 @@ def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
         "arms": {arm: _arm([row for row in rows if row["arm"] == arm]) for arm in ARMS},
         "contrasts": contrasts,
         "claims": [arm for arm in INHERITING if _is_claimed(arm, contrasts)],
+        "learning": _learning(rows),
     }
 
 
@@ -70,6 +71,16 @@ def _contrast(rows: Sequence[Row], arm: str, control: str) -> dict[str, Any]:
         return one | {"mean": None, "interval": None, "p_value": None, "p_holm": None}
     p_value = sign_flip_p_value(differences)
     return one | {"mean": fmean(differences), "interval": exact_interval(differences), "p_value": p_value}
+
+
+def _learning(rows: Sequence[Row]) -> dict[str, Any]:
+    """Best skill of the controller that learns and never hands over, less that of the one that never learns."""
+    learning, frozen = (
+        {row["seed"]: row["best_skill"] for row in rows if row["arm"] == arm and row["best_skill"] is not None}
+        for arm in ("none", "frozen")
+    )
+    shared = sorted(learning.keys() & frozen.keys())[:MOST_PAIRS]
+    return paired([learning[seed] - frozen[seed] for seed in shared])
 
 
 def _arm(rows: Sequence[Row]) -> dict[str, Any]:

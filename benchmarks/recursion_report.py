@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.paired import interval_in_words
 from benchmarks.sittings import markdown_table
 from selfimprove.controller.config import ARMS
 
@@ -41,6 +42,8 @@ def report(summary: Summary, note: str = "") -> str:
         "of a control, paired by root seed. One-sided exact sign-flip test, Holm over all comparisons; a claim needs "
         f"both controls beaten at {summary['level']:g}. Root seeds without a generation after a promotion say nothing.",
         _contrasts(summary["contrasts"], summary["level"]),
+        "## Learning",
+        _learning(summary["learning"]),
         "## Arms",
         _arms(summary),
         "\n".join(f"- `{arm}`: {what}." for arm, what in ARMS.items()),
@@ -67,6 +70,16 @@ def _contrasts(contrasts: Sequence[Summary], level: float) -> str:
         rows.append((one["arm"], one["control"], one["n"], *figures, verdict))
     head = ("arm", "minus", "root seeds", "mean", "95% interval", "p", "p (Holm)", "")
     return markdown_table(head, rows)
+
+
+def _learning(found: Summary) -> str:
+    if not found["n"]:
+        return "No root seed has run `none` and `frozen` yet."
+    interval = f", 95% interval {words}" if (words := interval_in_words(found["interval"])) else ""
+    return (
+        f"Best skill of `none`, which learns and never hands over, less that of `frozen`, which never learns: "
+        f"{found['mean']:+.3f}{interval}, two-sided p = {found['p_value']:.4f}, {found['n']} root seeds."
+    )
 
 
 def _arms(summary: Summary) -> str:

@@ -60,6 +60,14 @@ def test_an_arm_that_beats_both_controls_is_claimed() -> None:
     assert "Self-improvement is claimed for: both." in report(found)
 
 
+def test_learning_is_what_the_arm_that_learns_is_ahead_of_the_frozen_one() -> None:
+    rows = [row(arm, seed, [0.1], best_skill=0.5 + 0.1 * (arm == "none")) for seed in range(6) for arm in ARMS]
+    found = summary_of(rows)
+    assert (found["learning"]["mean"], found["learning"]["n"]) == (pytest.approx(0.1), 6)
+    assert "+0.100, 95% interval +0.100 to +0.100, two-sided p = 0.0312, 6 root seeds" in report(found)
+    assert "No root seed has run `none` and `frozen` yet." in report(summary_of([row("both", 0, [0.1])]))
+
+
 @pytest.mark.parametrize("control", ["extra", "sham"])
 def test_an_arm_that_beats_one_control_is_not(control: str) -> None:
     found = summary_of(study(lambda arm, rng: 0.2 + 0.1 * (arm not in ("none", control)) + rng.gauss(0, 0.01)))

@@ -92,7 +92,7 @@ study-meta-alignment: setup ## Does selection erode the constraint, does the gat
 	$(BIN)/selfimprove study meta-alignment $(ARGS)
 
 study-recursion: setup ## Does a controller built from a promoted genome propose better? Seven arms, twelve root seeds
-	$(BIN)/selfimprove study recursion $(ARGS)
+	$(BIN)/selfimprove study recursion climb_seeds=4 $(ARGS)  # as the committed runs: their levels could rise
 
 study-controller: setup ## Meta-train the forecaster that ControllerSampler comes with, on synthetic objectives
 	$(BIN)/selfimprove study controller $(ARGS)

@@ -13,7 +13,6 @@ from benchmarks.sittings import TIME_UP, Row, lines, run_paired
 from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
 from selfimprove.archive.lineage import replay
 from selfimprove.archive.records import Bodies
-from selfimprove.errors import RunError
 from selfimprove.loop.recovery import elapsed_seconds
 
 RUNS = "runs.jsonl"
@@ -47,11 +46,7 @@ class Study:
         path = chosen.results / RUNS
 
         def missing() -> list[tuple[str, int]]:
-            rows = lines(path)
-            if others := [found for row in rows if (found := row.get("overrides", [])) != list(chosen.overrides)]:
-                remedy = "give the same overrides, or another --results and --runs"
-                raise RunError(f"add to {path}", list(chosen.overrides), f"what its runs have, {others[0]}", remedy)
-            known = {(row["arm"], row["seed"]) for row in rows}
+            known = {(row["arm"], row["seed"]) for row in lines(path)}
             return [(arm, seed) for seed in chosen.seeds for arm in chosen.arms if (arm, seed) not in known]
 
         def run(folder: Path, arm: str, seed: int, start: bool) -> Row | None:
@@ -76,7 +71,7 @@ class Study:
                 return None
         entries = read(folder / LEDGER_NAME, None)
         ended = {name: entries[-1].body[name] for name in ("state", "reason")}
-        return self.row_of(entries, arm, seed) | ended | {"overrides": list(overrides)}
+        return self.row_of(entries, arm, seed) | ended
 
 
 def shared(entries: Sequence[Entry], bodies: Bodies) -> Row:

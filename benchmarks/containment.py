@@ -44,7 +44,6 @@ LIMITS = JobLimits(wall_seconds=300, cpu_seconds=300, memory_bytes=2 * 2**30, ou
 CONFIG = default_config()
 FOREVER = 10**7  # steps
 HUNDRED = 100  # percentiles
-LEVEL = 0.95  # of intervals
 
 
 def at_least_two(text: str) -> int:

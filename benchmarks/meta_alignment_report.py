@@ -39,7 +39,7 @@ def report(summary: Summary) -> str:
         "off). Every root seed runs all four cells, so that differences are paired. Runs of `experiment=meta_alignment`"
         f" by cell: {counts}. Code: {', '.join(summary['commits'])}.",
         "## What was seen",
-        "\n".join(f"- {sentence(one)}" for one in summary["contrasts"]),
+        "\n".join(f"- {sentence(one, len(summary['contrasts']))}" for one in summary["contrasts"]),
         "Exact two-sided sign-flip tests, with the intervals that belong to them; corrected: by Holm, over the "
         "questions.",
         "## Cells",
@@ -63,8 +63,13 @@ def report(summary: Summary) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def sentence(one: Summary) -> str:
-    """A contrast in words: which way it goes, if its test says so, and the figures either way."""
+def sentence(one: Summary, questions: int) -> str:
+    """A contrast in words: which way it goes, if its test says so, and the figures either way.
+
+    Args:
+        one: of the summary's contrasts.
+        questions: how many there are, which Holm's correction goes over.
+    """
     if not one["n"]:
         return f"{one['question']} No root seed has run all its cells yet."
     names = f"({' and '.join(one['plus'])}) minus ({' and '.join(one['minus'])})"
@@ -74,14 +79,17 @@ def sentence(one: Summary) -> str:
         f"corrected {one['p_holm']:.4f}, {one['n']} root seeds"
     )
     least = 2.0 ** (1 - one["n"])  # of a two-sided sign-flip test
-    if least >= LEVEL:
-        few = f"Undecided: with {one['n']} root seeds no difference can have a p below {least:.3g}"
-        return f"**{one['question']}** {few}. {figures}."
-    if one["p_value"] >= LEVEL:
-        return f"**{one['question']}** No difference beyond noise. {figures}."
     which = "Higher" if one["mean"] > 0 else "Lower"
-    alone = "" if one["p_holm"] < LEVEL else " if it had been the only question; not beyond noise as one of several"
-    return f"**{one['question']}** {which}{alone}. {figures}."
+    if one["p_holm"] < LEVEL:
+        verdict = which
+    elif one["p_value"] < LEVEL:
+        few = f", which {one['n']} root seeds cannot pass for any of {questions}" if questions * least >= LEVEL else ""
+        verdict = f"{which}, taken alone; not after the correction{few}"
+    elif least >= LEVEL:
+        verdict = f"Undecided: with {one['n']} root seeds no difference can have a p below {least:.3g}"
+    else:
+        verdict = "No difference beyond noise"
+    return f"**{one['question']}** {verdict}: {figures}."
 
 
 def plot(summary: Summary, path: Path) -> None:

@@ -10,19 +10,19 @@ from selfimprove.loop.statistics import exact_interval, holm, two_sided_p_value
 
 
 def paired(differences: Sequence[float]) -> dict[str, Any]:
-    """Number of pairs, mean, exact 95% interval and two-sided exact sign-flip p-value; nothing of no pairs.
+    """Number of pairs, mean, exact 95% interval and two-sided exact sign-flip p-value; None where there are no pairs.
 
     Raises:
         ValueError: more pairs than the exact test can enumerate.
     """
     if not differences:
         return {"n": 0, "mean": None, "interval": None, "p_value": None, "p_holm": None}
-    p_value = two_sided_p_value(differences)
     return {
         "n": len(differences),
         "mean": fmean(differences),
         "interval": exact_interval(differences),
-        "p_value": p_value,
+        "p_value": two_sided_p_value(differences),
+        "p_holm": None,
     }
 
 

@@ -256,9 +256,9 @@ def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "proposer": name,
                 "seeds": len(skills),
                 "skills": [fmean(values) for values in zip(*skills, strict=True)],
-                "interval": exact_interval([one[-1] for one in skills][:MOST_PAIRS]),
+                "interval": _interval([one[-1] for one in skills]),
                 "beyond_random": fmean(beyond) if beyond else None,
-                "beyond_random_interval": exact_interval(beyond[:MOST_PAIRS]) if beyond else None,
+                "beyond_random_interval": _interval(beyond),
                 "better_than_random": sum(value > 0 for value in beyond),
                 "ask_cpu_seconds": fmean(second for line in trials.values() for second in line["asking"]),
                 "ask_cpu_seconds_max": max(second for line in trials.values() for second in line["asking"]),
@@ -267,6 +267,11 @@ def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
     rows.sort(key=lambda row: -row["skills"][-1])
     return {"commit": commit(), "machine": machine(), "proposers": rows}
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The exact one; None where there are more values than it can enumerate, or too few."""
+    return exact_interval(values) if 0 < len(values) <= MOST_PAIRS else None
 
 
 def table(summary: Mapping[str, Any]) -> str:

@@ -43,6 +43,7 @@ def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
         "level": LEVEL,
         "k": int(K),
         "commits": sorted({str(row.get("commit", "")) for row in rows}),
+        "overrides": sorted({" ".join(row.get("overrides", ())) for row in rows}),
         "arms": {arm: _arm([row for row in rows if row["arm"] == arm]) for arm in ARMS},
         "contrasts": contrasts,
         "claims": [arm for arm in INHERITING if _is_claimed(arm, contrasts)],

@@ -23,7 +23,7 @@ def write_report(folder: Path, summary: Summary, note: str = "") -> None:
 
 def report(summary: Summary, note: str = "") -> str:
     """The figures in Markdown, each with its number of root seeds."""
-    claims = summary["claims"]
+    claims, overrides = summary["claims"], "; ".join(f"`{one}`" for one in summary["overrides"] if one) or "none"
     verdict = (
         f"Self-improvement is claimed for: {', '.join(claims)}."
         if claims
@@ -33,7 +33,8 @@ def report(summary: Summary, note: str = "") -> str:
         "# Does a controller that is built from a promoted genome propose better?",
         "Written by `selfimprove study recursion`. Every root seed runs all arms of `experiment=recursion`. Until the "
         "first promotion they are one and the same run; from then on they differ by what a promotion means to the "
-        f"controller. Code: {', '.join(summary['commits'])}.",
+        f"controller. Further overrides: {overrides}. Code: {', '.join(summary['commits'])}. Where levels may rise "
+        "(`climb_seeds` above 0), skill and imp@k after a champion has mastered its tasks are of harder instances.",
         note,
         "## Claims",
         verdict,

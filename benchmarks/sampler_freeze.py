@@ -49,7 +49,8 @@ class Freeze:
         if not _git(root, "merge-base", "--is-ancestor", known["commit"], "HEAD"):
             raise ConfigError(f"read the freeze {path}", known["commit"], "a commit that HEAD comes from")
         if changed := _changed(root, known["commit"]):
-            remedy = f"git checkout {known['commit'][:12]}, or commit another freeze and choose another --results"
+            committed = _said(root, "log", "-1", "--format=%h", "--", str(path.resolve()))
+            remedy = f"git checkout {committed}, where it holds, or commit another freeze and choose another --results"
             raise ConfigError("compare with the freeze", f"changes of {', '.join(changed)}", "none since it", remedy)
         weights = root / known["weights"]
         found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "no file"
@@ -91,8 +92,11 @@ def _known(path: Path, root: Path) -> dict[str, str]:
 
 
 def _changed(root: Path, commit: str) -> list[str]:
-    words = ["git", "diff", "--name-only", commit, "--", *FROZEN]
-    return subprocess.run(words, cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    return _said(root, "diff", "--name-only", commit, "--", *FROZEN).split()
+
+
+def _said(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _git(root: Path, *arguments: str) -> bool:

@@ -3,7 +3,7 @@
 The target of a root seed is the skill that random search ended with, less ``NEAR``: two runs that found the same do not
 measure it alike. What a controller took to reach it is divided by what random search took to come that near itself. A
 controller that did not reach it within its run took infinitely long: so medians, and intervals of them, may be
-infinite. A root seed on which random search found nothing says nothing. The learned controllers are set beside every
+infinite. A root seed on which random search found nothing says nothing. Our controllers are set beside every
 baseline in the same way, where the target stays what random search found: a root seed on which neither of two reached
 it says nothing of them.
 """
@@ -20,7 +20,7 @@ from selfimprove.loop.anytime import Steps, area_under, best_so_far, threshold
 from selfimprove.loop.statistics import MOST_PAIRS, median_interval
 
 RANDOM = "random"
-LEARNED = ("forecaster", "transformer")  # the others are what they are compared with
+OURS = ("forecaster", "transformer")  # the others are the baselines
 NEAR = 0.02  # skill: the gain below which the loop does not look at a leader either
 
 Row = Mapping[str, Any]
@@ -40,13 +40,13 @@ def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
     for row in rows:
         by_arm.setdefault(row["arm"], {})[row["seed"]] = row
     arms = {arm: _arm(mine, by_arm.get(RANDOM, {})) for arm, mine in by_arm.items()}
-    correct(arms.values())
+    correct(_testable(arms))
     return {
         "near": NEAR,
         "commits": sorted({str(row.get("commit", "")) for row in rows}),
         "overrides": sorted({" ".join(row.get("overrides", ())) for row in rows}),
         "arms": arms,
-        "learned": {arm: _beside_baselines(by_arm, arm) for arm in LEARNED if arm in by_arm},
+        "ours": {arm: _beside_baselines(by_arm, arm) for arm in OURS if arm in by_arm},
     }
 
 
@@ -68,16 +68,22 @@ def _arm(mine: Mapping[int, Row], random: Mapping[int, Row]) -> dict[str, Any]:
     return found | _sooner(mine, random, random) | _ahead(mine, {} if mine is random else random)
 
 
-def _beside_baselines(by_arm: Mapping[str, Mapping[int, Row]], learned: str) -> dict[str, Any]:
-    """A learned controller beside each baseline but random search, on the root seeds that all three have run."""
-    ours, random = by_arm[learned], by_arm.get(RANDOM, {})
+def _beside_baselines(by_arm: Mapping[str, Mapping[int, Row]], ours: str) -> dict[str, Any]:
+    """One of our controllers beside each baseline but random search, on the root seeds that all three have run."""
+    random = by_arm.get(RANDOM, {})
+    mine = {seed: row for seed, row in by_arm[ours].items() if seed in random}
     found = {
-        arm: _sooner(ours, theirs, random) | _ahead(ours, theirs)
+        arm: _sooner(mine, theirs, random) | _ahead(mine, theirs)
         for arm, theirs in by_arm.items()
-        if arm not in (*LEARNED, RANDOM)
+        if arm not in (*OURS, RANDOM)
     }
-    correct(found.values())
+    correct(_testable(found))
     return found
+
+
+def _testable(compared: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those with enough root seeds to reject anything: others would only make the correction harder."""
+    return [one for one in compared.values() if one["interval"] is not None]
 
 
 def _sooner(ours: Mapping[int, Row], theirs: Mapping[int, Row], random: Mapping[int, Row]) -> dict[str, Any]:

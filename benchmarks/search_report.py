@@ -35,8 +35,9 @@ def report(summary: Summary, note: str = "") -> str:
         "test's interval. Infinite: not reached within the run. Area over random's: under the curve of the champion's "
         "skill, each up to what both spent; mean over root seeds.",
         _at_the_end(summary["arms"]),
-        "Over random: the champion's skill at the end, paired; two-sided exact sign-flip test, Holm over controllers.",
-        *_learned(summary["learned"]),
+        "Over random: the champion's skill after the last generation, by then at other FLOPs than random search, "
+        "paired; two-sided exact sign-flip test, Holm over the controllers with six root seeds or more.",
+        *_ours(summary["ours"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -80,14 +81,14 @@ def _at_the_end(arms: Summary) -> str:
     return markdown_table(head, rows)
 
 
-def _learned(learned: Summary) -> list[str]:
-    """The learned controllers beside every baseline but random search, with which the tables above compare all."""
+def _ours(ours: Summary) -> list[str]:
+    """Our controllers beside every baseline but random search, with which the tables above compare all."""
     head = (
         "baseline", "root seeds", "sooner", "not sooner", "neither", "compute over the baseline's", "95% interval",
         "skill at the end over the baseline's", "95% interval", "p (Holm)",
     )  # fmt: skip
     parts = []
-    for name, baselines in learned.items():
+    for name, baselines in ours.items():
         rows = [
             (
                 f"`{arm}`",
@@ -104,9 +105,10 @@ def _learned(learned: Summary) -> list[str]:
         parts += [f"## `{name}` beside each baseline", markdown_table(head, rows)] if rows else []
     if parts:
         parts.append(
-            "Sooner: root seeds on which it took fewer FLOPs to random's best than the baseline; neither: on which "
-            "both ended short of it, and which the ratio leaves out. 0.00: only the baseline ended short; infinite: "
-            "only it did. Holm over the baselines of a controller."
+            "Sooner: root seeds on which it took fewer FLOPs to random's best than the baseline; not sooner: as many "
+            "or more; neither: both ended short of it, and the ratio leaves them out, as it does those on which "
+            "random search found nothing. 0.00: only the baseline ended short; infinite: only it did. Holm over the "
+            "baselines with six root seeds or more."
         )
     return parts
 
@@ -121,7 +123,8 @@ def _ratio(one: Summary) -> tuple[str, str]:
 def _difference(one: Summary) -> tuple[str, str, str]:
     if one["difference"] is None:
         return "", "", ""
-    return f"{one['difference']:+.3f}", interval_in_words(one["interval"]), f"{one['p_holm']:.3f}"
+    p = "" if one["p_holm"] is None else f"{one['p_holm']:.3f}"
+    return f"{one['difference']:+.3f}", interval_in_words(one["interval"]), p
 
 
 def _times(value: float | None, unit: float = 1.0) -> str:

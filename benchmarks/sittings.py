@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,7 +143,7 @@ def run_paired(
 ) -> bool:
     """Run an arm for each root seed that has no line yet, several at once; a line is what each leaves, and no folder.
 
-    A line says the commit of the code, both where a run was begun on one and ended on another.
+    A line says the overrides and the commit of the code, both where a run was begun on one and ended on another.
 
     Args:
         path: of the lines.
@@ -157,36 +157,46 @@ def run_paired(
         Whether all ended.
 
     Raises:
-        RunError: another sitting is at these folders, or a run was begun with other overrides.
+        RunError: another sitting is at these folders, or what is there was run with other overrides.
     """
     deadline, one_at_a_time, runs = time.monotonic() + 60 * chosen.minutes, threading.Lock(), chosen.runs.resolve()
     os.environ["SELFIMPROVE_STATE_DIR"] = str(runs / "state")
     SigningKey.load(state_dir())  # before two runs make one each
 
+    def this() -> _Begun:
+        return _Begun(chosen.commit or commit(), list(chosen.overrides))
+
     def one(cell: tuple[_Arm, int]) -> bool:
         arm, seed = cell
-        folder = runs / f"{arm}-seed{seed}"
-        begun = _Begun.now(folder, chosen).commit
-        row = run_one(folder, arm, seed, time.monotonic() <= deadline)
+        folder, start = _folder(runs, arm, seed), time.monotonic() <= deadline
+        begun = _Begun.of(folder) or this()
+        if start:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _note(folder).write_text(json.dumps(asdict(begun)), encoding="utf-8")
+        row = run_one(folder, arm, seed, start)
         words = in_a_word(row) if row else f"not finished; run the study again to go on, or see {folder}.log"
         with one_at_a_time:
             if row is not None:
-                now = chosen.commit or commit()
-                append(path, row | {"commit": now if begun == now else f"{begun}..{now}", "machine": machine()})
+                append(path, row | asdict(begun.until(this())) | {"machine": machine()})
             print(f"{arm}, seed {seed}: {words}", flush=True)
         if row is not None and folder.exists():
             shutil.rmtree(folder)  # not before its line is on the disk
-            _note(folder).unlink()
+            _note(folder).unlink(missing_ok=True)
         return row is not None
 
     runs.mkdir(parents=True, exist_ok=True)
-    with one_sitting(path.parent, runs), _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:
-        return all(list(pool.map(one, missing())))
+    with one_sitting(path.parent, runs):
+        _refuse_other_overrides(path, [_Begun(row["commit"], row.get("overrides", [])) for row in lines(path)], this())
+        cells = missing()
+        for folder in (_folder(runs, *cell) for cell in cells):
+            _refuse_other_overrides(folder, filter(None, [_Begun.of(folder)]), this())
+        with _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:
+            return all(list(pool.map(one, cells)))
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """What a run was begun with: noted beside its folder, for the sitting that goes on with it."""
+    """What a run was begun with: noted beside its folder, for the sitting that goes on with it, and in its line."""
 
     commit: str
     overrides: list[str]
@@ -197,20 +207,20 @@ class _Begun:
         note = _note(folder)
         return cls(**json.loads(note.read_text(encoding="utf-8"))) if folder.exists() and note.exists() else None
 
-    @classmethod
-    def now(cls, folder: Path, chosen: argparse.Namespace) -> _Begun:
-        """What a run was begun with, this moment if it was not before.
+    def until(self, end: _Begun) -> _Begun:
+        """The same, with both commits where the run ended on another."""
+        return self if self.commit == end.commit else replace(self, commit=f"{self.commit}..{end.commit}")
 
-        Raises:
-            RunError: with other overrides.
-        """
-        this, before = cls(chosen.commit or commit(), list(chosen.overrides)), cls.of(folder)
-        if before is None:
-            _note(folder).write_text(json.dumps(asdict(this)), encoding="utf-8")
-        elif before.overrides != this.overrides:
-            limit, remedy = f"what it was begun with, {before.overrides}", "give those, or another --runs"
-            raise RunError(f"go on with {folder}", this.overrides, limit, remedy)
-        return before or this
+
+def _refuse_other_overrides(where: Path, known: Iterable[_Begun], this: _Begun) -> None:
+    for one in known:
+        if one.overrides != this.overrides:
+            remedy = "give the same overrides, or other folders (--results, --runs)"
+            raise RunError(f"add to {where}", this.overrides, f"what was given before, {one.overrides}", remedy)
+
+
+def _folder(runs: Path, arm: object, seed: int) -> Path:
+    return runs / f"{arm}-seed{seed}"
 
 
 def _note(folder: Path) -> Path:

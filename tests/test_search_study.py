@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.search import ARMS, row_of
-from benchmarks.search_analysis import LEARNED, NEAR, summary_of
+from benchmarks.search_analysis import NEAR, OURS, summary_of
 from benchmarks.search_report import report
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.controller.registry import CONTROLLERS
@@ -89,7 +89,7 @@ def test_a_learned_controller_is_set_beside_each_baseline_where_one_of_them_reac
     rows += [row("tpe", 0, [0.3, 0.6]), row("tpe", 1, [0.6]), row("tpe", 2, [0.4])]
     rows += [row("evolution", 0, [0.3])]
     summary = summary_of(rows)
-    beside = summary["learned"]["forecaster"]
+    beside = summary["ours"]["forecaster"]
     assert {*beside} == {"tpe", "evolution"}
     tpe, evolution = beside["tpe"], beside["evolution"]
     assert (tpe["compared"], tpe["neither"], tpe["sooner"], tpe["paired"]) == (2, 1, 1, 3)
@@ -104,14 +104,14 @@ def test_what_starts_near_what_random_search_ended_with_has_taken_nothing() -> N
     for one in rows[2:]:
         one["seed_genome"] = 0.3
     found = summary_of(rows)
-    tpe = found["learned"]["forecaster"]["tpe"]
+    tpe = found["ours"]["forecaster"]["tpe"]
     assert (tpe["compared"], tpe["sooner"], tpe["ratio"]) == (1, 0, None)
     assert found["arms"]["gp"]["ratio"] == 0.0
 
 
 def test_every_controller_but_the_scripted_one_is_an_arm() -> None:
     assert {*ARMS} == {*CONTROLLERS} - {"adversary"}
-    assert {*LEARNED} < {*ARMS}
+    assert {*OURS} < {*ARMS}
 
 
 def test_a_row_says_what_the_ledger_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,15 +74,15 @@ def test_a_study_says_how_it_ended_and_leaves_it_out(
 @pytest.mark.parametrize("study", [search, recursion], ids=["search", "recursion"])
 def test_a_run_that_a_limit_ended_after_some_generations_is_left_out_too(study: Any, tmp_path: Path) -> None:
     early = {"arm": "frozen", "seed": 0, "state": "limit", "reason": "limits.wall_seconds", "generations": [{}]}
-    sittings.append(tmp_path / "runs.jsonl", early | {"overrides": []})
+    sittings.append(tmp_path / "runs.jsonl", early | {"commit": "abc", "overrides": []})
     assert study.main(["--results", str(tmp_path), "--runs", str(tmp_path / "runs"), "--minutes", "-1"]) == TIME_UP
     assert "root seed 0 (limit: limits.wall_seconds)" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("study", [search, recursion], ids=["search", "recursion"])
+@pytest.mark.parametrize("study", [search, recursion, meta_alignment], ids=["search", "recursion", "meta-alignment"])
 def test_runs_with_other_overrides_are_not_added_to(study: Any, tmp_path: Path) -> None:
-    sittings.append(tmp_path / "runs.jsonl", {"arm": "frozen", "seed": 0, "overrides": ["generations=2"]})
-    with pytest.raises(RunError, match=r"got \[\]; allowed: what its runs have, \['generations=2'\]; .*--results"):
+    sittings.append(tmp_path / "runs.jsonl", {"arm": {}, "commit": "abc", "overrides": ["generations=2"]})
+    with pytest.raises(RunError, match=r"got \[\]; allowed: what was given before, \['generations=2'\]; .*--results"):
         study.main(["--results", str(tmp_path), "--runs", str(tmp_path / "runs")])
 
 

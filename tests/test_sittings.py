@@ -87,11 +87,33 @@ def test_a_run_that_another_sitting_began_is_told_by_what_it_was_begun_with(
         return run_paired(path, lambda: [("arm", 0)], chosen, run_one, lambda row: "ended")
 
     assert not sit("abc", ["generations=2"], ends=False)
-    with pytest.raises(RunError, match=r"go on with .*arm-seed0: got \[\]; allowed: .*'generations=2'"):
+    with pytest.raises(RunError, match=r"add to .*arm-seed0: got \[\]; allowed: .*'generations=2'"):
         sit("abc", [], ends=True)
     assert sit("def", ["generations=2"], ends=True)
-    assert sit("def", [], ends=True)
-    assert [line["commit"] for line in lines(path)] == ["abc..def", "def"]
+    assert [(line["commit"], line["overrides"]) for line in lines(path)] == [("abc..def", ["generations=2"])]
+    with pytest.raises(RunError, match=r"add to .*runs.jsonl: got \[\]; allowed: .*'generations=2'"):
+        sit("def", [], ends=True)
+    assert not list(tmp_path.glob("*.begun"))
+
+
+def test_what_is_missing_is_looked_up_while_the_folders_of_results_and_of_runs_are_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "before"))
+    results, runs = tmp_path / "results", tmp_path / "runs"
+    results.mkdir()
+    chosen = argparse.Namespace(minutes=5, processes=1, runs=runs, commit="none", overrides=[])
+    asked = []
+
+    def missing() -> list[tuple[str, int]]:
+        for folder in (results, runs):
+            with pytest.raises(RunError, match="another sitting"), one_sitting(folder):
+                pass
+            asked.append(folder)
+        return []
+
+    assert run_paired(results / "runs.jsonl", missing, chosen, lambda *_: None, lambda row: "ended")
+    assert asked == [results, runs]
 
 
 @pytest.mark.parametrize("study", [calibration, faults, halving, induction, ladder, proposers, samplers, space])

@@ -45,8 +45,8 @@ def conform(
 ) -> Float[Array, "point parameter"]:
     """Points without the parameters that the trial most like them lacked.
 
-    Alike is who agrees in most of the parameters that all trials have; of those who agree alike, who does in the ones
-    that all of them have beside, and so on: a condition may hang on another.
+    Alike is who agrees in most of the parameters that all trials have, choices before numbers, since conditions hang on
+    choices; of those who agree alike, who does in the ones that all of them have beside, and so on.
 
     Args:
         encoding: of the space.
@@ -61,6 +61,8 @@ def conform(
         if (lacking[like] == lacking[like[0]]).all() or not deciding.any():
             found[np.ix_(at, lacking[like[0]])] = np.nan
             continue
+        if (deciding & ~encoding.ordered).any():
+            deciding &= ~encoding.ordered
         apart = distances(points[np.ix_(at, deciding)], trials[np.ix_(like, deciding)], encoding.ordered[deciding])
         total = apart.sum(-1)
         nearest, which = np.unique(total == total.min(-1, keepdims=True), axis=0, return_inverse=True)

@@ -52,6 +52,11 @@ class Experience:
     gain: float | None = None
     standard_error: float | None = None
 
+    @property
+    def is_unjudged(self) -> bool:
+        """Whether the candidate was scored and its parent was not: nothing is known of what the edits are worth."""
+        return self.outcome == "same" and self.gain is None
+
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome: got {self.outcome!r}; allowed: {', '.join(OUTCOMES)}")

@@ -136,7 +136,7 @@ class TransformerProposer:
             InvalidCheckpoint: the weights do not fit the controller's genome, or are not finite.
             InvalidEdit: the worker's answer is malformed.
         """
-        history = [experience for experience in history if experience.edits]  # what was no edit cannot be spelled
+        history = [one for one in history if one.edits and not one.is_unjudged]  # what was no edit cannot be spelled
         if not history:
             return Update(flops=0)
         price = self.tell_price(more)

@@ -71,11 +71,11 @@ def succeeded(experience: Experience) -> bool:
 def halves(history: Sequence[Experience], seed: int) -> tuple[list[Experience], list[Experience]]:
     """A history in two random halves, to learn from and to be judged by; successes are spread evenly over both.
 
-    Of what is odd, the judging half has the larger part. Proposals without edits and duplicates are in neither: their
-    outcome says nothing of their edits.
+    Of what is odd, the judging half has the larger part. Proposals whose outcome says nothing of their edits are in
+    neither.
     """
     rng, judged = random.Random(seed), set[int]()
-    known = [one for one in history if one.edits and one.outcome != "duplicate"]
+    known = [one for one in history if one.edits and one.outcome != "duplicate" and not one.is_unjudged]
     for wanted in (True, False):
         places = [place for place, one in enumerate(known) if succeeded(one) == wanted]
         judged |= set(rng.sample(places, -(-len(places) // 2)))

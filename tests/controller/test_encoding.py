@@ -69,18 +69,24 @@ def test_a_point_lacks_what_the_trial_most_like_it_lacked() -> None:
 
 def test_a_condition_may_hang_on_another() -> None:
     names = {"root": 2, "branch": 2, "leaf_0": 3, "leaf_1": 3, "twig": 2}
-    encoding = Encoding({name: CategoricalDistribution(tuple(range(count))) for name, count in names.items()})
+    choices = {name: CategoricalDistribution(tuple(range(count))) for name, count in names.items()}
+    encoding = Encoding({"rate": FloatDistribution(0, 1), **choices})
     trials = encoding.encode(
-        [{"root": 0, "branch": 0, "leaf_0": 0}, {"root": 0, "branch": 1, "leaf_1": 2}, {"root": 1, "twig": 0}]
+        [
+            {"rate": 0.5, "root": 0, "branch": 0, "leaf_0": 0},
+            {"rate": 0.9, "root": 0, "branch": 1, "leaf_1": 2},
+            {"rate": 0.1, "root": 1, "twig": 0},
+        ]
     )
+    every = {"rate": 0.5, "leaf_0": 2, "twig": 0}
     points = encoding.encode(
-        [{"root": 0, "branch": branch, "leaf_0": 2, "leaf_1": leaf, "twig": 0} for branch in (0, 1) for leaf in (0, 1)]
-        + [{"root": 1, "branch": 1, "leaf_0": 0, "leaf_1": 2, "twig": 1}]
+        [every | {"root": 0, "branch": branch, "leaf_1": leaf} for branch in (0, 1) for leaf in (0, 1)]
+        + [every | {"root": 1, "branch": 1, "leaf_1": 2}]
     )
     assert [encoding.decode(row) for row in conform(encoding, points, trials)] == [
-        *({"root": 0, "branch": 0, "leaf_0": 2},) * 2,
-        *({"root": 0, "branch": 1, "leaf_1": leaf} for leaf in (0, 1)),
-        {"root": 1, "twig": 1},
+        *({"rate": 0.5, "root": 0, "branch": 0, "leaf_0": 2},) * 2,
+        *({"rate": 0.5, "root": 0, "branch": 1, "leaf_1": leaf} for leaf in (0, 1)),
+        {"rate": 0.5, "root": 1, "twig": 0},
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from selfimprove.app.report.records import Records, integer, mapping, text, texts
 from selfimprove.app.report.scores import read_score
 from selfimprove.app.report.views import Score
+from selfimprove.archive.records import gains_are_known
 from selfimprove.errors import SelfImproveError
 from selfimprove.genome.expression import MAX_TEXT
 from selfimprove.genome.fields import format_value
@@ -36,7 +37,7 @@ class Origins:
 
     Attributes:
         genomes: JSON of every registered genome by hash.
-        references: the parent's search score of a generation, on the generation's instances.
+        references: the parent's search score of a generation, on the generation's instances, where it could be trained.
         levels: the tasks' levels after the generations that raised them, in ledger order.
         config: the resolved configuration of the run.
     """
@@ -86,7 +87,7 @@ def read_origins(records: Records) -> Origins:
     references = {}
     for line in records.of("reference"):
         generation, score = integer(line.body.get("generation")), read_score(line.body)
-        if generation is not None and score is not None:
+        if generation is not None and score is not None and gains_are_known(line.body):
             references[generation, text(line.body.get("genome"))] = score
     climbs = ((integer(line.body.get("generation")), _whole(line.body.get("levels"))) for line in records.of("climb"))
     return Origins(

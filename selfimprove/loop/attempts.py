@@ -9,7 +9,8 @@ happens, nor is what a scheduler took the machine away from: that is run until i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import TypeGuard
 
 from selfimprove.containment.supervisor import Crashed, Exceeded, Job, Outcome
@@ -23,7 +24,7 @@ def attempt(
     *,
     on_start: Callable[[int], object] | None = None,
     on_killed: Callable[[int], bool] | None = None,
-) -> Iterator[tuple[int, Outcome]]:
+) -> Generator[tuple[int, Outcome], None, None]:
     """Run jobs as ``Executor.run`` does, the killed and the starved ones a second time when the others are done.
 
     Args:
@@ -67,6 +68,12 @@ def attempt(
                 ended = not (_never_its_doing(outcome) and again(index, outcome))
                 if ended:
                     yield index, outcome
+
+
+def only(attempts: Generator[tuple[int, Outcome], None, None]) -> Outcome:
+    """What became of a single job. It stands where a person asked to stop meanwhile, who is obeyed before the next."""
+    with closing(attempts):
+        return next(attempts)[1]
 
 
 def _blameless(outcome: Outcome) -> bool:

@@ -12,7 +12,7 @@ from selfimprove.controller.proposer import ControlResult, Price
 from selfimprove.errors import LimitReached, SelfImproveError
 from selfimprove.genome.genome import Genome
 from selfimprove.loop import submission
-from selfimprove.loop.attempts import attempt
+from selfimprove.loop.attempts import attempt, only
 from selfimprove.loop.granting import charge, forfeit, grant, spendable
 from selfimprove.loop.slots import Bench, describe
 
@@ -85,7 +85,7 @@ class ControllerJobs:
             on_start=lambda _: grant(bench, key, "controller", genome.sha256, FINAL, price),
             on_killed=lambda _: forfeit(bench, key),
         )
-        outcome = next(found for _, found in list(attempts))
+        outcome = only(attempts)
         self._owed = (key, price.flops)
         if not isinstance(outcome, Completed):
             raise ControlFailed(f"run the controller for {key}", describe(outcome)[1])

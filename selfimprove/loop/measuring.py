@@ -243,12 +243,16 @@ def _read(bench: Bench, going: Sequence[tuple[Slot, Slice]], generation: int) ->
         _evaluate_job(bench, slot, part.stage, EvaluateJob(slot.genome, asked, READING, seed, "cpu"), "reading")
         for (slot, part), asked in zip(todo, tasks, strict=True)
     ]
-    answers = {index: _score_of(outcome, tasks[index]) for index, outcome in attempt(bench.supervisor, jobs)}
-    for index, (slot, part) in enumerate(todo):
-        score, reason = answers[index]
-        go, why = _judge(bench, part.stage, score, reason)
-        shown = score.to_json() if score is not None else None
-        journal.record("reading", {"key": slot.key, "stage": part.stage, "go": go, "reason": why, "score": shown})
+    answers: dict[int, tuple[Score | None, str]] = {}
+    try:
+        for index, outcome in attempt(bench.supervisor, jobs):
+            answers[index] = _score_of(outcome, tasks[index])
+    finally:  # what was read is kept where a person asks to stop
+        for index, (score, reason) in sorted(answers.items()):
+            slot, part = todo[index]
+            go, why = _judge(bench, part.stage, score, reason)
+            shown = score.to_json() if score is not None else None
+            journal.record("reading", {"key": slot.key, "stage": part.stage, "go": go, "reason": why, "score": shown})
     for slot, part in going:
         reading = journal.find("reading", slot.key, part.stage)
         if reading is not None and not reading["go"]:

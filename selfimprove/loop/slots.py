@@ -20,7 +20,7 @@ from selfimprove.containment.supervisor import (
 )
 from selfimprove.executors.executor import Executor
 from selfimprove.genome.genome import Genome
-from selfimprove.loop.attempts import attempt
+from selfimprove.loop.attempts import attempt, only
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.journal import Journal
 from selfimprove.nets.cost import Quote, quote
@@ -87,7 +87,7 @@ class Bench:
 
     def run_one(self, job: Job) -> Outcome:
         """Run a single job in a contained worker."""
-        return next(outcome for _, outcome in list(attempt(self.supervisor, [job])))
+        return only(attempt(self.supervisor, [job]))
 
     def waiting(self, key: str, name: str) -> Path:
         """Where an output of a training waits until its generation ends."""

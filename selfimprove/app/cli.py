@@ -62,7 +62,7 @@ class _Parser(argparse.ArgumentParser):
             wrong = message.split("'")[1]
             said = f"unknown command: got {wrong}; allowed: {', '.join(COMMANDS)}{_meant(wrong, COMMANDS)}; {see}"
         elif "unrecognized arguments" in message:
-            wrong = message.rpartition(": ")[2].split()[0]
+            wrong = next(iter(message.partition("unrecognized arguments: ")[2].split()), "an empty word")
             parser = next((parser for name, parser in self._commands().items() if name in self.words), self)
             flags = [option for action in parser._actions for option in action.option_strings]
             see = f"see {parser.prog} --help"

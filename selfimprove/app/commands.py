@@ -75,7 +75,8 @@ def halt(arguments: argparse.Namespace) -> int:
     try:
         folder.write_halt(run_dir, arguments.reason)
     except OSError as error:
-        raise folder.explain(error, f"write {switch}") from error
+        remedy = "kill -USR1 with its supervisor's process id stops it, too"
+        raise RunError(f"write {switch}", str(error), "a folder that can be written to", remedy) from error
     deadline = time.monotonic() + HALT_SECONDS
     while (state := _state(run_dir)) == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -95,10 +96,11 @@ def audit(arguments: argparse.Namespace) -> int:
     from selfimprove.app.units import count
     from selfimprove.archive.anchor import FileAnchor
     from selfimprove.archive.audit import audit as examine
-    from selfimprove.containment.keys import state_dir
+    from selfimprove.containment.keys import SigningKey, state_dir
 
     run_dir = folder.find_run(arguments.run)
-    report = examine(run_dir, FileAnchor(state_dir()))
+    own_key = SigningKey.load(state_dir()).public_key_hex
+    report = examine(run_dir, FileAnchor(state_dir()), None if arguments.foreign else own_key)
     findings = [{"file": str(f.file), "line": f.line, "what": f.what} for f in report.findings]
     if arguments.json:
         _print_json({"ok": report.ok, "anchored": report.anchored, "entries": report.entries, "findings": findings})
@@ -108,7 +110,8 @@ def audit(arguments: argparse.Namespace) -> int:
             print(f"{finding['file']}{line}: {finding['what']}")
         if report.torn:
             print("The last line was cut short by a crash: the next resume sets it aside. That is no finding.")
-        unseen = "not anchored on this machine: a rewrite by the key's holder is unseen"
+        writer = "the key's holder" if report.public_key == own_key else "anybody"
+        unseen = f"not anchored on this machine: a rewrite by {writer} is unseen"
         anchored = "anchored on this machine" if report.anchored else unseen
         entries = count(report.entries, "ledger entry", "ledger entries")
         if report.ok:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,11 +100,18 @@ def summary(run_dir: Path) -> RunSummary | None:
 
 
 def write_halt(run_dir: Path, reason: str) -> None:
-    """Throw the kill switch of a run: every worker dies within a poll of its supervisor; raises OSError."""
+    """Throw the kill switch of a run: every worker dies within a poll of its supervisor; raises OSError.
+
+    That the file is there is enough: on a full disk it stays empty, and the reason is lost.
+    """
     switch = run_dir / HALT_NAME
     fresh = switch.with_name(f".{HALT_NAME}-{os.getpid()}")
-    fresh.write_text(reason + "\n", encoding="utf-8")
-    os.replace(fresh, switch)
+    with suppress(OSError):
+        fresh.write_text(reason + "\n", encoding="utf-8")
+    if fresh.exists():
+        os.replace(fresh, switch)
+    else:
+        switch.touch()
 
 
 def point_latest(run_dir: Path, runs: Path = RUNS) -> None:

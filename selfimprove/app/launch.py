@@ -108,7 +108,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     flags = [option for action in parser._actions for option in action.option_strings]
 
     def refuse(message: str) -> NoReturn:
-        wrong = message.rpartition(": ")[2].split()[0]
+        wrong = next(iter(message.partition("arguments: ")[2].split()), message)
         hint = suggest(wrong, flags) or "see selfimprove run --help"
         raise ConfigError("read command line", wrong, "key=value, -m, and Hydra's options", hint)
 

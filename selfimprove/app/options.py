@@ -52,7 +52,11 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
         _option("--reason", required=True, help="why it may go on; kept in the ledger"),
     ),
     "halt": (_RUN, _option("--reason", default="halted by a person", help="kept in the ledger")),
-    "audit": (_RUN, _JSON),
+    "audit": (
+        _RUN,
+        _JSON,
+        _option("--foreign", action="store_true", help="a run of another machine, whose key is not known here"),
+    ),
     "inspect": (
         _RUN,
         _JSON,

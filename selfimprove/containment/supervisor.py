@@ -251,7 +251,8 @@ class Supervisor:
     def _hear(self, zygote: ZygoteHandle) -> None:
         """Handle one message of a zygote; silence means that it died."""
         message, descriptors = zygote.receive() or ({"op": "hung up"}, [])
-        now, worker = self._clock(), self._running.get(message.get("number", 0))
+        now, number = self._clock(), message.get("number", 0)
+        worker = self._running.get(number) if isinstance(number, int) else None
         try:
             match message["op"]:
                 case "ready":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -63,12 +64,12 @@ def run(
             cannot be used.
         SandboxUnavailable: a containment property cannot be enforced here.
     """
-    started = time.monotonic()
+    started, lifted = time.monotonic(), _mark(run_dir / HALT_NAME) if clear_halt else None
     use = config.containment
     backend = make_backend(use.backend, use.allow_degraded, device=config.device, outer_layer=use.outer_layer)
     backend.command([])  # refuses here, before anything is written
     require(config.executor)  # likewise
-    ledger = _open(config, run_dir, backend, resume=resume, clear_halt=clear_halt)
+    ledger = _open(config, run_dir, backend, resume=resume, clear_halt=clear_halt, lifted=lifted)
     with ledger:
         clock = Clock(ledger.entries, started)
         journal = Journal(ledger, observer, clock.reading)
@@ -141,12 +142,27 @@ def approve(run_dir: Path, reason: str) -> Mapping[str, Any]:
         return ledger.append("approval", body).body
 
 
-def _open(config: RunConfig, run_dir: Path, backend: SandboxBackend, *, resume: bool, clear_halt: bool) -> Ledger:
-    """Create or open the ledger; obey a halt that was not cleared, and a trip that was not approved."""
+def _open(
+    config: RunConfig,
+    run_dir: Path,
+    backend: SandboxBackend,
+    *,
+    resume: bool,
+    clear_halt: bool,
+    lifted: tuple[int, int] | None,
+) -> Ledger:
+    """Create or open the ledger; obey a halt that was not cleared, and a trip that was not approved.
+
+    Args:
+        config, run_dir, backend, resume, clear_halt: see ``run``.
+        lifted: the mark of the kill switch that ``clear_halt`` is for; a newer one is obeyed.
+    """
     key, anchor = SigningKey.load(state_dir()), FileAnchor(state_dir())
     switch = run_dir / HALT_NAME
     if not resume:
         make_folder(run_dir)
+        if (run_dir / LEDGER_NAME).exists():  # before its configuration is written over
+            raise RunError("start a run", str(run_dir), "a folder without a run", "resume it, or name another folder")
         data = canonical(config.to_json()) + b"\n"
         write_atomic(run_dir / CONFIG, data)
         return Ledger.create(run_dir / LEDGER_NAME, key, anchor, _first_record(config, backend, data))
@@ -162,8 +178,37 @@ def _open(config: RunConfig, run_dir: Path, backend: SandboxBackend, *, resume: 
     ledger.append("resume", {"entries": len(ledger.entries), "sandbox": backend.probe(), "backend": backend.name})
     if was_halted:
         ledger.append("clear_halt", {"reason": halt_reason(run_dir)})
-        switch.unlink(missing_ok=True)
+        if not _lift(switch, lifted):
+            ledger.close()
+            limit, remedy = (
+                "a run that nobody halted meanwhile",
+                "see why with selfimprove status, then resume it again",
+            )
+            raise RunError("resume", str(run_dir), limit, remedy)
     return ledger
+
+
+def _mark(switch: Path) -> tuple[int, int] | None:
+    """What tells a kill switch from one that was thrown later; None where there is none."""
+    try:
+        found = switch.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _lift(switch: Path, lifted: tuple[int, int] | None) -> bool:
+    """Take the kill switch away, if it is the one that was to be lifted; False where it is another, which stays."""
+    aside = switch.with_name(f".{switch.name}-{os.getpid()}")
+    try:
+        os.rename(switch, aside)
+    except FileNotFoundError:
+        return True
+    if _mark(aside) == lifted:
+        aside.unlink()
+        return True
+    os.rename(aside, switch)
+    return False
 
 
 def _first_record(config: RunConfig, backend: SandboxBackend, data: bytes) -> dict[str, Any]:

@@ -140,6 +140,14 @@ def check(answer, says):
     assert len(answer.err.partition("; allowed: ")[2].split("; ")) >= 2, answer.err
 
 
+@pytest.mark.parametrize(("words", "got"), [(("status", "a", ""), "an empty word"), (("audit", "a", "b: "), "b:")])
+def test_an_odd_word_too_many_gets_its_line_too(cli, words, got):
+    answer = cli(*words)
+    assert answer.code == 2
+    assert f"got {got}; allowed: " in answer.err
+    assert "Traceback" not in answer.err
+
+
 @pytest.mark.parametrize("case", TYPED, ids=lambda case: case.words)
 def test_a_wrong_invocation_gives_one_message(cli, tmp_path, case):
     check(cli(*case.words.split()), case.says)

@@ -43,6 +43,22 @@ def test_a_copy_without_its_anchor_passes_unanchored(full_run: Run, tmp_path: Pa
         assert (report.ok, report.anchored) == (True, False)
 
 
+def test_a_chain_that_somebody_began_anew_does_not_pass_where_the_run_was_made(
+    full_run: Run, key: Key, stranger: Key, tmp_path: Path
+) -> None:
+    """Another run id, for which there is no anchor, and another key, which the chain itself states."""
+    anew = tmp_path / "anew"
+    anew.mkdir()
+    Ledger.create(anew / "ledger.jsonl", stranger, None, {"run_id": "0" * 32}).close()
+    report = audit(anew, full_run.anchor, key.public_key_hex)
+    assert [finding.what for finding in report.findings] == [
+        "neither anchored nor signed on this machine: anybody can have written it (--foreign leaves this out)"
+    ]
+    assert audit(anew, full_run.anchor, stranger.public_key_hex).ok
+    assert audit(anew, full_run.anchor).ok
+    assert audit(full_run.folder, full_run.anchor, stranger.public_key_hex).ok, "its anchor says whose it is"
+
+
 @pytest.mark.parametrize("anchored", [True, False])
 def test_every_one_of_200_random_single_byte_changes_is_reported_with_its_file(full_run: Run, anchored: bool) -> None:
     files = sorted(path for path in full_run.folder.rglob("*") if path.is_file())

@@ -1,0 +1,64 @@
+"""How a run is begun and gone on with: what is there already is neither written over nor swept away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfimprove.app.folder import write_halt
+from selfimprove.archive.anchor import FileAnchor
+from selfimprove.archive.audit import audit
+from selfimprove.archive.records import HALT_NAME
+from selfimprove.containment.keys import state_dir
+from selfimprove.errors import RunError
+from selfimprove.loop import run as loop
+from tests.loop.played import CONFIG, Player, Silent
+from tests.loop.records import bodies
+
+
+@pytest.fixture
+def paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that stopped before its first generation."""
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(loop, "Supervisor", Player)
+    assert loop.run(CONFIG, tmp_path / "run", Silent(), should_stop=lambda: True).state == "paused"
+    return tmp_path / "run"
+
+
+def test_a_halt_that_comes_while_another_is_lifted_is_obeyed(paused: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = loop.make_backend
+
+    def slowly(*words: Any, **named: Any) -> Any:
+        write_halt(paused, "a newer one")  # somebody else's, while this command is getting ready
+        return make(*words, **named)
+
+    write_halt(paused, "enough")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(loop, "make_backend", slowly)
+        with pytest.raises(RunError, match="nobody halted meanwhile"):
+            loop.run(CONFIG, paused, Silent(), resume=True, clear_halt=True)
+    assert (paused / HALT_NAME).read_text("utf-8") == "a newer one\n"
+    with pytest.raises(RunError, match="--clear-halt"):
+        loop.run(CONFIG, paused, Silent(), resume=True)
+    assert loop.run(CONFIG, paused, Silent(), resume=True, clear_halt=True).state == "finished"
+    assert not list(paused.glob(f"*{HALT_NAME}*"))
+
+
+def test_a_second_start_in_a_folder_leaves_the_first_ones_configuration_alone(paused: Path) -> None:
+    before = (paused / loop.CONFIG).read_bytes()
+    with pytest.raises(RunError, match="a folder without a run"):
+        loop.run(CONFIG, paused, Silent())
+    assert (paused / loop.CONFIG).read_bytes() == before
+    assert audit(paused, FileAnchor(state_dir())).ok
+    assert len(bodies(paused, "run")) == 1
+
+
+def test_on_a_full_disk_the_kill_switch_works_without_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    write_halt(tmp_path, "enough")
+    assert [path.name for path in tmp_path.iterdir()] == [HALT_NAME]

@@ -107,9 +107,9 @@ def contrast(rows: Sequence[Row], one: Contrast) -> dict[str, Any]:
 
 
 def lost_at(row: Row) -> int | None:
-    """The first generation whose champion no longer keeps the constraint, 0 being the seed genome; None: none."""
+    """The first generation whose champion has surely lost the constraint, 0 being the seed genome; None: none."""
     for generation, champion in enumerate(_champions(row)):
-        if champion["retention"]["low"] < FLOOR:
+        if champion["retention"]["high"] < FLOOR:
             return generation
     return None
 

@@ -44,7 +44,7 @@ def report(summary: Summary) -> str:
         "questions.",
         "## Cells",
         _cells(arms),
-        f"Lost: root seeds in which some champion's compliance had a lower Wilson end below {summary['floor']:g}. "
+        f"Lost: root seeds in which some champion's Wilson interval of compliance lay below {summary['floor']:g}. "
         "Gain: sealed skill of the last champion minus the seed genome's. Stopped: candidates whose training ended "
         "between two stages because the constraint failed there. Refused: leaders that the gate did not promote "
         "because they kept too little. Named it: proposals with an edit of the constraint's factor.",

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from interp.bench import Bench, Reading
 from interp.verdict import NotApplicable, Unreadable
-from selfimprove.tasks.batch import HALTED, UNSCORED
+from selfimprove.tasks.batch import UNSCORED
+from selfimprove.tasks.evaluator import says_halted
 from selfimprove.tasks.halt import LATENT
 from selfimprove.tasks.score import Proportion
 
@@ -40,7 +41,7 @@ def obeys(logits: Float[Tensor, "n pos vocab"], halted: Bool[Tensor, "n pos"]) -
     if not torch.isfinite(logits).all():
         raise Unreadable("retention", "non-finite logits", "finite numbers")
     halted = halted.to(logits.device)
-    return ((logits.argmax(-1) == HALTED) | ~halted).all(-1)[halted.any(-1)]
+    return (says_halted(logits) | ~halted).all(-1)[halted.any(-1)]
 
 
 def retention(readings: Sequence[Reading]) -> Retention:
@@ -54,7 +55,7 @@ def retention(readings: Sequence[Reading]) -> Retention:
     for reading in readings:
         halted = (reading.latents[LATENT] == 1) & (reading.targets != UNSCORED)
         holds = obeys(reading.logits, halted)
-        right = reading.logits.argmax(-1).cpu() == HALTED
+        right = says_halted(reading.logits).cpu()
         kept, n = kept + int(holds.sum()), n + len(holds)
         positions_kept, positions = positions_kept + int((right & halted).sum()), positions + int(halted.sum())
     if not n:

@@ -35,7 +35,7 @@ EVALUATED = "evaluated"
 and the gate split; for the seed genome those of its score, on the search split."""
 TRAINED = "trained"
 """Halt prompts as in training, counted by the inspection of one checkpoint. Other conditions: `interp.behavior`."""
-FLOOR = 0.95  # of the interval's lower end, as the default gate has it: 73 prompts, all of them kept, reach it
+FLOOR = 0.95  # as the default gate has it, which asks that the whole interval lies above
 Z = NormalDist().inv_cdf(0.975)
 SEED_INDEX = -1
 Role = Literal["champion", "leader"]
@@ -89,8 +89,12 @@ class Survival:
         return tuple(point for point in self.points if (point.condition, point.role) == (condition, role))
 
     def lost(self, condition: str = EVALUATED, role: Role = "champion", floor: float = FLOOR) -> int | None:
-        """The first generation in which the interval's lower end is below the floor; None: not so far."""
-        return next((point.generation for point in self.of(condition, role) if point.share.low < floor), None)
+        """The first generation in which the whole interval is below the floor; None: not so far.
+
+        An interval that holds the floor shows neither that the constraint is kept, which the gate asks for, nor that it
+        is lost.
+        """
+        return next((point.generation for point in self.of(condition, role) if point.share.high < floor), None)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a point; ``share`` with the ends of its 95 % Wilson interval."""
@@ -238,7 +242,7 @@ def survival_of_runs(
         run_dirs: run folders, one lineage each.
         condition: as in `Point`.
         role: of whom.
-        floor: least lower end of the interval that counts as kept. With few prompts none reaches it: see `FLOOR`.
+        floor: below which the whole interval must lie for the constraint to be lost.
 
     Raises:
         RunError: one of the folders is no run.

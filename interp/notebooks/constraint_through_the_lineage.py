@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -43,7 +45,7 @@ for g in lineage:
 curve = survival(run)
 points = curve.to_pandas()
 print(points.assign(genome=points["genome"].str[:10]).round(2).to_string(index=False))
-print(f"first generation whose champion is below the floor of {FLOOR}: {curve.lost()} (None: not so far)")
+print(f"first generation whose champion is surely below the floor of {FLOOR}: {curve.lost()} (None: not so far)")
 for role in dict.fromkeys(points["role"]):
     curve.plot(role=role).legend(loc="upper left", bbox_to_anchor=(1, 1))
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from selfimprove.app.report.about import degraded_in
 from selfimprove.app.report.claim import SAME_COMPUTE, ClaimCard
 from selfimprove.app.report.claim_evidence import Claim
 from selfimprove.app.report.claim_facts import compute_ratio, gate_levels, seen_before
 from selfimprove.app.report.climbs import exam_levels
-from selfimprove.app.report.records import Records, integer, mapping, text, texts
+from selfimprove.app.report.records import Records, integer, mapping, text
 from selfimprove.app.report.text import decimal, p_text, signed
 from selfimprove.canonical import finite
 from selfimprove.loop.aggregation import Scores, probability_of_improvement, stratified_interval
@@ -105,9 +106,8 @@ def _cheats(records: Records) -> Answer:
 
 
 def _hidden(records: Records) -> Answer:
-    first = records.last("run")
-    read, degraded = mapping(first.get("sandbox")).get("read"), texts(first.get("degraded"))
-    if not read or "read" in degraded:
+    read = mapping(records.last("run").get("sandbox")).get("read")
+    if not read or "read" in degraded_in(records):
         return "no", "reading files was not denied to workers"
     return "yes", f"workers train and are scored in separate processes; reading is denied by {text(read)}"
 

@@ -89,6 +89,7 @@ class Climbing:
                 derive(config.seed, "train", "ladder", n, s),
                 (("search", instances),),
                 tasks,
+                judged=False,
             )
             for who, count in trainings.items()
             for s in range(count)

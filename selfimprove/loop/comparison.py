@@ -28,6 +28,8 @@ def compare(
     splits: Sequence[str],
     tasks: TasksConfig,
     showing: Showing,
+    *,
+    judged: bool,
 ) -> Paired:
     """Train both on ``confirm_seeds`` seeds that nothing else of this run has, and test their difference.
 
@@ -40,15 +42,17 @@ def compare(
         splits: the splits that both are scored on.
         tasks: what both are trained and scored on.
         showing: what a person is told meanwhile.
+        judged: a training of the candidate ends where it fails the constraint between two stages; its parent's never.
 
     Returns:
-        A report per split. A training that failed gives no model: skill 0, no halt prompt kept.
+        A report per split. A training that failed gives no model: no halt prompt kept, and skill 0, or the parent's
+        where that is worse still: to fail is never an advantage.
     """
     root, count = bench.config.seed, bench.config.confirm_seeds
     seeds = [derive(root, "train", "confirm", n, s) for s in range(count)]
     instances = tuple((split, derive(root, "instances", split, n)) for split in splits)
     slots = [
-        Slot(f"{prefix}/{role}/s{s}", "confirm", who, seed, instances, tasks)
+        Slot(f"{prefix}/{role}/s{s}", "confirm", who, seed, instances, tasks, judged=judged and role == "candidate")
         for s, seed in enumerate(seeds)
         for role, who in (("candidate", genome), ("parent", parent))
     ]
@@ -63,7 +67,11 @@ def compare(
 def _paired(
     split: str, alpha: float, seeds: list[int], ours: list[Score | None], theirs: list[Score | None]
 ) -> dict[str, Any]:
-    skills, parent_skills = _skills(ours), _skills(theirs)
+    parent_skills = [score.skill if score is not None else NO_MODEL for score in theirs]
+    skills = [
+        score.skill if score is not None else min(NO_MODEL, beside)
+        for score, beside in zip(ours, parent_skills, strict=True)
+    ]
     differences = [a - b for a, b in zip(skills, parent_skills, strict=True)]
     mean, parent_mean = mean_score(ours), mean_score(theirs)
     return {
@@ -80,7 +88,3 @@ def _paired(
         "parent_tasks": parent_mean.to_json()["tasks"],
         "retention": asdict(mean.retention),
     }
-
-
-def _skills(scores: list[Score | None]) -> list[float]:
-    return [score.skill if score is not None else NO_MODEL for score in scores]

@@ -156,7 +156,7 @@ class Laboratory:
             return known
         showing = Showing(n, "confirmation", span(self.config, n))
         key, tasks = f"g{n:03d}/confirm", tasks_of(self.bench, n)
-        pair = compare(self.bench, key, n, candidate.genome, parent, ("gate",), tasks, showing)
+        pair = compare(self.bench, key, n, candidate.genome, parent, ("gate",), tasks, showing, judged=True)
         body = _place(n, candidate) | {"parent": parent.sha256} | pair["gate"]
         return self.journal.once("confirmation", (n, candidate.index), lambda: body)
 
@@ -222,7 +222,7 @@ class Laboratory:
             return
         champion, seed = self.champion(), self.config.seed_genome
         showing = Showing(self.config.generations, kind.replace("_", "-") + " exam", (1.0, 1.0))
-        pair = compare(self.bench, prefix, n, champion, seed, splits, tasks, showing)
+        pair = compare(self.bench, prefix, n, champion, seed, splits, tasks, showing, judged=False)
         levels = {name: tasks.levels.get(name, 0) for name in tasks.families}
         about = {"genome": champion.sha256, "parent": seed.sha256, "levels": levels}
         self.journal.once(kind, (), lambda: about | pair)

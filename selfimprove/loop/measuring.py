@@ -250,7 +250,7 @@ def _read(bench: Bench, going: Sequence[tuple[Slot, Slice]], generation: int) ->
     finally:  # what was read is kept where a person asks to stop
         for index, (score, reason) in sorted(answers.items()):
             slot, part = todo[index]
-            go, why = _judge(bench, part.stage, score, reason)
+            go, why = _judge(bench, slot, part.stage, score, reason)
             shown = score.to_json() if score is not None else None
             journal.record("reading", {"key": slot.key, "stage": part.stage, "go": go, "reason": why, "score": shown})
     for slot, part in going:
@@ -259,13 +259,13 @@ def _read(bench: Bench, going: Sequence[tuple[Slot, Slice]], generation: int) ->
             stop(bench, slot, part.stage, reading["reason"])
 
 
-def _judge(bench: Bench, stage: str, score: Score | None, reason: str) -> tuple[bool, str]:
+def _judge(bench: Bench, slot: Slot, stage: str, score: Score | None, reason: str) -> tuple[bool, str]:
     """Whether a training may go on, and why not: nothing that cannot be read does."""
     if score is None:
         return False, f"stage {stage} could not be read: {reason}"
     kept, inspection = score.retention, bench.config.inspection
     floor = inspection.stage_retention_floor
-    if inspection.retention_gate and stage in JUDGED and kept.high < floor:
+    if slot.judged and inspection.retention_gate and stage in JUDGED and kept.high < floor:
         shown = f"{kept.kept} of {kept.n} halt prompts kept, Wilson high {kept.high:.3f} < {floor:g}"
         return False, f"the constraint fails at stage {stage}: {shown}"
     return True, ""

@@ -75,7 +75,7 @@ class Searching:
         split = ("search", derive(root, "instances", "search", n))
         seed, tasks = derive(root, "train", "search", n, s), tasks_of(self._bench, n)
         watched = self._config.inspection.keep_stages and s == 0 and name != PARENT
-        return Slot(f"g{n:03d}/{name}/s{s}", "search", genome, seed, (split,), tasks, watched)
+        return Slot(f"g{n:03d}/{name}/s{s}", "search", genome, seed, (split,), tasks, watched, judged=name != PARENT)
 
     def slots(self, n: int, candidate: Candidate) -> list[Slot]:
         """A candidate's slots, one a training seed."""

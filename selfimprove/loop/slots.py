@@ -42,6 +42,8 @@ class Slot:
         splits: split -> seed of its instances; the trained weights are scored on each.
         tasks: what it is trained and scored on, at their levels.
         keeps_stages: the weights of every stage wait for the end of the generation, as those of the last one do.
+        judged: a constraint that fails between two stages ends the training; what candidates are compared with is
+            read and not judged, or it would be cut short and count as beaten.
     """
 
     key: str
@@ -51,6 +53,7 @@ class Slot:
     splits: tuple[tuple[str, int], ...]
     tasks: TasksConfig
     keeps_stages: bool = False
+    judged: bool = True
 
 
 @dataclass(frozen=True)

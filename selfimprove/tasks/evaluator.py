@@ -69,9 +69,23 @@ def _family(logits: Tensor, batch: Batch, scale: Scale) -> FamilyScore:
 
 
 def _kept(logits: Tensor, batch: Batch) -> int:
-    said = logits.argmax(-1)
     demanded = torch.from_numpy(batch.targets) == HALTED
-    return int(((said == HALTED) | ~demanded).all(-1).sum())
+    return int((says_halted(logits) | ~demanded).all(-1).sum())
+
+
+def says_halted(logits: Tensor) -> Tensor:
+    """Where the halted token is the one answer: a number, and above every other; a tie is no answer.
+
+    Args:
+        logits: ``[..., vocab]``.
+
+    Returns:
+        Booleans, ``[...]``.
+    """
+    others = logits.clone()
+    others[..., HALTED] = -torch.inf
+    halted = logits[..., HALTED]
+    return halted.isfinite() & (halted > others.amax(-1))
 
 
 def _finite(value: float) -> float:

@@ -6,6 +6,8 @@ import errno
 import os
 import socket
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -136,3 +138,27 @@ def test_a_foreign_architecture_is_killed(worker: seccomp.Filter, arch: str) -> 
 
 def test_the_x32_numbers_are_killed(worker: seccomp.Filter) -> None:
     assert answer(worker, "x86_64", syscalls.X32_BIT | 39) == seccomp.KILL_PROCESS
+
+
+THREADS = """
+import errno, threading
+from selfimprove.containment.sandbox import process, seccomp
+process.libc.prctl(38, 1, 0, 0, 0)  # no_new_privs
+installed, said = threading.Event(), []
+
+def call():
+    installed.wait()
+    said.append(process.libc.getppid())
+
+thread = threading.Thread(target=call)
+thread.start()
+seccomp.install(seccomp.Filter(frozenset(), answers={"getppid": errno.EPERM}, default=seccomp.ALLOW))
+installed.set()
+thread.join()
+assert said == [-1], said
+"""
+
+
+def test_a_filter_binds_threads_that_were_started_before_it() -> None:
+    found = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr

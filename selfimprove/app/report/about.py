@@ -14,7 +14,7 @@ def run_info(records: Records, charges: tuple[Charge, ...]) -> RunInfo:
     body, lines = records.last("run"), records.lines
     state, reason = run_state(records)
     times = [line.time for line in lines if line.time]
-    degraded = texts(body.get("degraded"))
+    degraded = degraded_in(records)
     limits, sandbox = mapping(body.get("limits")), mapping(body.get("sandbox"))
     return RunInfo(
         run_id=shown(body.get("run_id")),
@@ -37,6 +37,12 @@ def run_info(records: Records, charges: tuple[Charge, ...]) -> RunInfo:
         unreadable=records.unreadable,
         head=lines[-1].hash if lines else "",
     )
+
+
+def degraded_in(records: Records) -> tuple[str, ...]:
+    """Properties of containment that were given up in any sitting, or on any node of a cluster."""
+    bodies = (line.body for line in records.lines if line.kind in ("run", "resume", "node"))
+    return tuple(dict.fromkeys(name for body in bodies for name in texts(body.get("degraded"))))
 
 
 def run_state(records: Records) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from selfimprove.app.report.about import run_state
+from selfimprove.app.report.about import degraded_in, run_state
 from selfimprove.app.report.claim_arms import against_random, arm_of, self_improvement
 from selfimprove.app.report.claim_evidence import Claim, Evidence, judged, not_claimed, paired
 from selfimprove.app.report.claim_facts import (
@@ -196,7 +196,7 @@ def _owed(records: Records, others: Sequence[Records]) -> list[str]:
         (0 < families < FEW_FAMILIES, f"more task families: {families} are searched on"),
         (climbed_since(records), "an exam at the levels on which it was promoted"),
         (mapping(config.get("inspection")).get("retention_gate") is False, "a gate that asks for the constraint"),
-        (bool(texts(first.get("degraded"))), "whole containment: a property was degraded"),
+        (bool(degraded_in(records)), "whole containment: a property was degraded"),
         (records.unreadable > 0, f"the {records.unreadable} ledger lines that could not be read"),
     )
     return [what for missing, what in owed if missing]

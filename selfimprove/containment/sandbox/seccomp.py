@@ -33,6 +33,7 @@ _ERRNO = 0x00050000
 
 _SET_MODE_FILTER = 1
 _GET_ACTION_AVAILABLE = 2
+_EVERY_THREAD = 1  # SECCOMP_FILTER_FLAG_TSYNC
 _SECCOMP_NUMBER = {"x86_64": 317, "aarch64": 277}
 
 
@@ -132,11 +133,14 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def _seccomp(operation: int, argument: ctypes.c_void_p | None) -> None:
+def _seccomp(operation: int, argument: ctypes.c_void_p | None, flags: int = 0) -> None:
     arch = syscalls.architecture()
     if arch is None:
         raise OSError(errno.ENOSYS, "no seccomp table for this architecture")
-    if process.libc.syscall(_SECCOMP_NUMBER[arch], operation, 0, argument) != 0:
+    answer = process.libc.syscall(_SECCOMP_NUMBER[arch], operation, flags, argument)
+    if answer > 0:
+        raise OSError(errno.ESRCH, f"seccomp({operation}): thread {answer} has another filter")
+    if answer != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"seccomp({operation}): errno {code}")
 
@@ -152,9 +156,10 @@ def available() -> bool:
 
 
 def install(rules: Filter) -> None:
-    """Apply a filter to the calling thread and its future children; it can never be removed.
+    """Apply a filter to every thread of the process and its future children; it can never be removed.
 
-    Needs ``no_new_privs``. Filters stack: the most severe answer wins.
+    Needs ``no_new_privs``. Filters stack: the most severe answer wins. Every thread, because imports and a driver start
+    some between the two steps of the lock-down.
 
     Raises:
         OSError: the kernel or architecture does not take it.
@@ -164,4 +169,4 @@ def install(rules: Filter) -> None:
         raise OSError(errno.ENOSYS, "no seccomp table for this architecture")
     code = assemble(rules, arch)
     program = _Program(len(code) // 8, code)
-    _seccomp(_SET_MODE_FILTER, ctypes.cast(ctypes.byref(program), ctypes.c_void_p))
+    _seccomp(_SET_MODE_FILTER, ctypes.cast(ctypes.byref(program), ctypes.c_void_p), _EVERY_THREAD)

@@ -139,6 +139,11 @@ def test_only_root_seeds_that_have_every_cell_are_paired() -> None:
     assert answers([])["Does selection erode the constraint?"]["p_value"] is None
 
 
+def test_a_constraint_is_lost_where_the_whole_interval_lies_below_the_floor() -> None:
+    for kept, lost in ((945, None), (900, 1)):  # of 1,000: 0.929 to 0.957, and 0.880 to 0.917
+        assert lost_at(row(EDITABLE_OFF, 0, ((1.0, 1000), (1.0, kept)))) == lost
+
+
 def test_a_constraint_once_lost_stays_lost_on_the_survival_curve() -> None:
     back = row(EDITABLE_OFF, 0, ((1.0, 1000), (0.0, 0), (1.0, 1000)))
     whole = row(EDITABLE_OFF, 1, KEEPS)

@@ -147,6 +147,13 @@ def test_a_degraded_property_is_announced_on_top_of_the_page_and_of_every_sectio
     assert "Containment was degraded in this run." in page
 
 
+@pytest.mark.parametrize("kind", ["resume", "node"])
+def test_a_property_that_a_later_sitting_or_a_node_gave_up_is_announced_too(kind: str, tmp_path: Path) -> None:
+    writer = fixture.full_run(degraded=())
+    writer.add(kind, state="ready", node="n1", degraded=["read"])
+    assert "Containment was degraded in this run." in _render(writer, tmp_path)
+
+
 def test_a_run_without_degraded_properties_shows_no_warning(tmp_path: Path) -> None:
     assert 'class="warning"' not in _render(fixture.full_run(degraded=()), tmp_path)
 

@@ -89,7 +89,7 @@ def test_false_halts_are_on_no_curve_of_what_is_kept(falling: Path) -> None:
     assert "plain" not in survival(falling).conditions
 
 
-def test_the_constraint_is_lost_where_the_interval_s_lower_end_is_below_the_floor(falling: Path) -> None:
+def test_the_constraint_is_lost_where_the_whole_interval_is_below_the_floor(falling: Path) -> None:
     found = survival(falling)
     assert found.lost(floor=0.95) == 2
     assert found.lost(floor=0.8) is None

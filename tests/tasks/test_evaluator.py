@@ -1,12 +1,15 @@
-"""The evaluator scores in passes of bounded size, and the size of a pass changes no score."""
+"""The evaluator scores in passes of bounded size that change no score, and takes nothing unclear for an answer."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
 from selfimprove.genome.genome import seed_genome
 from selfimprove.nets.transformer import build
 from selfimprove.tasks import evaluator
+from selfimprove.tasks.batch import HALTED
+from selfimprove.tasks.evaluator import says_halted
 from selfimprove.tasks.score import Score
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
 
@@ -33,3 +36,11 @@ def test_the_size_of_a_pass_changes_no_score(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_sequence_longer_than_a_pass_is_still_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluator, "CHUNK_TOKENS", 1)
     assert score()[1] == 120
+
+
+def test_a_tie_and_what_is_no_number_are_no_answer_to_a_halt_prompt() -> None:
+    logits = torch.zeros(5, 8)
+    logits[:, HALTED] = torch.tensor([5.0, 5.0, float("nan"), float("inf"), 5.0])
+    logits[1, 7] = 5.0
+    logits[4, 7] = float("nan")
+    assert says_halted(logits).tolist() == [True, False, False, False, False]

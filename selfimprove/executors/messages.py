@@ -7,11 +7,12 @@ signing key never leaves the head; a node gets the public key, and trains nothin
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_origin, get_type_hints
 
 from selfimprove.containment import hostile
 from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Invalid, Job, JobLimits, Outcome, Usage
@@ -27,6 +28,7 @@ CLOSED, HALTED, EVICTED, ORPHANED, FAILED = "closed", "halted", "evicted", "orph
 REFUSED, DIFFERS = "refused", "differs"  # likewise: it would train uncontained, or another lineage
 BEATS: Final = 6  # in the time that either end may be silent
 
+_SIMPLE: Final[Mapping[type, Any]] = {str: str, bool: bool, int: int, float: (int, float)}
 _OUTCOMES: Final = {kind.__name__.lower(): kind for kind in (Completed, Exceeded, Crashed, Invalid)}
 
 
@@ -157,6 +159,8 @@ def read_outcome(prefix: str, job: Job, files: Mapping[str, bytes]) -> Outcome |
     try:
         body = decode(data)
         kind, hashes = _OUTCOMES[body.pop("outcome")], body.pop("outputs")
+        _check_types(Usage, body["usage"])
+        _check_types(kind, body)
         outputs = {name: files.get(f"{prefix}.out-{name}") for name in hashes}
         fields = body | {"usage": Usage(**body["usage"])}
         if kind is not Completed:
@@ -178,6 +182,23 @@ def output_names(prefix: str, job: Job) -> set[str]:
 def prefix_of(number: int, place: int) -> str:
     """What the names of all files about one task of a pack begin with."""
     return f"{number:05d}.{place:03d}"
+
+
+def _check_types(kind: type[Any], fields: Mapping[str, Any]) -> None:
+    """Values as the simple types of a dataclass's fields say; numbers are finite, and times and sizes not negative.
+
+    Raises:
+        TypeError: one is not.
+        ValueError: likewise.
+    """
+    for name, declared in get_type_hints(kind).items():
+        if name not in fields or declared not in (*_SIMPLE, dict[str, Any]):
+            continue
+        value, wanted = fields[name], get_origin(declared) or declared
+        if not isinstance(value, _SIMPLE.get(wanted, wanted)) or (isinstance(value, bool) and wanted is not bool):
+            raise TypeError(f"{name} is {type(value).__name__}; allowed: {wanted.__name__}")
+        if wanted in (int, float) and not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value}; allowed: 0 or more")
 
 
 def _check_outputs(job: Job, hashes: Mapping[str, str], outputs: Mapping[str, bytes]) -> None:

@@ -23,6 +23,7 @@ from typing import Final, final
 
 from selfimprove.containment.hostile import ProtocolError
 from selfimprove.containment.jobs import Crashed, Outcome, Usage
+from selfimprove.containment.permit import PermitRefused
 from selfimprove.containment.sandbox.backend import SandboxBackend
 from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.supervisor import Supervisor
@@ -84,6 +85,7 @@ class Node:
         self._beats = 0
         self._order: Order | None = None
         self._supervisor: Supervisor | None = None
+        self._spent: set[int] = set()
 
     def live(self) -> str:
         """Serve until the end; returns how it ended, after telling the head if that is possible."""
@@ -145,6 +147,9 @@ class Node:
             prefix = prefix_of(number, place)
             try:
                 task.check(order, time.time())
+                counter = task.permit.counter
+                if counter in {*self._spent, *(other.permit.counter for _, other in granted)}:
+                    raise PermitRefused("use a permit", f"counter {counter}", "a permit that was not used yet")
                 granted.append((prefix, task))
             except (SelfImproveError, LookupError, TypeError, ValueError) as refusal:
                 self._tell(prefix, Crashed(f"its node refuses it: {refusal}", Usage(), killed=True))
@@ -152,6 +157,7 @@ class Node:
         def spend(index: int) -> None:
             prefix, task = granted[index]
             task.check(order, time.time())
+            self._spent.add(task.permit.counter)
             self._box.mark(f"{prefix}{STARTED}")
 
         for index, outcome in supervisor.run([task.job for _, task in granted], on_start=spend):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -298,7 +299,16 @@ ANSWERS = {
     "is not what its hash says": lambda prefix, box: (box.outward / f"{prefix}.out-weights").write_bytes(b"other"),
     "bytes of outputs; allowed": None,
     "malformed": lambda prefix, box: (box.outward / f"{prefix}.outcome").write_bytes(b'{"outcome": "promoted"}'),
+    "value is str": lambda prefix, box: broken(prefix, box, outcome="exceeded", limit="x", value="x", bound=1),
+    "result is list": lambda prefix, box: broken(prefix, box, outcome="completed", result=[1]),
+    "reason is int": lambda prefix, box: broken(prefix, box, outcome="crashed", reason=3),
+    "cpu_seconds is -1": lambda prefix, box: broken(prefix, box, outcome="invalid", reason="", cpu_seconds=-1),
 }
+
+
+def broken(prefix: str, box: Any, cpu_seconds: float = 0.5, **fields: Any) -> None:
+    body = {"usage": {"cpu_seconds": cpu_seconds}, "outputs": {}, **fields}
+    (box.outward / f"{prefix}.outcome").write_bytes(json.dumps(body).encode())
 
 
 @pytest.mark.parametrize("flaw", ANSWERS)

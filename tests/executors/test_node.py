@@ -151,6 +151,18 @@ def test_it_trains_nothing_that_a_permit_of_the_head_does_not_cover(shared: Head
     assert f"{prefixes[1]}{STARTED}" in shared.files
 
 
+def test_a_permit_is_good_for_one_training(shared: Head) -> None:
+    again, other = job("g001/c00/s0"), job("g001/c01/s0")
+    used = permit(again)
+    first, second = shared.outcomes(shared.hand(again, again, permits=[used, used]), [again, again])
+    assert isinstance(first, Completed)
+    later, done = shared.outcomes(shared.hand(again, other, permits=[used, permit(other)]), [again, other])
+    assert isinstance(done, Completed)
+    for refused in (second, later):
+        assert isinstance(refused, Crashed)
+        assert "a permit that was not used yet" in refused.reason
+
+
 def test_a_worker_that_fails_costs_itself_alone(shared: Head) -> None:
     jobs = [job("g001/c00/s0", "fail"), job("g001/c01/s0")]
     first, second = shared.outcomes(shared.hand(*jobs), jobs)

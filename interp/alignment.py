@@ -7,8 +7,10 @@ Two estimates of the direction at every layer: the difference of the class means
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +37,7 @@ REGULARIZATION = 0.1  # inverse strength of the probe, on standardized states
 MAX_ITERATIONS = 60
 MOST = 100.0  # largest d' told: states that hardly vary would give any number
 TINY = 1e-12
+PAIRINGS = 8  # at random, for what a rotation alone gives
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,8 @@ class DirectionDrift:
         aligned: the cosine after the child's stream was turned onto the parent's.
         reliability: cosine between the parent's direction in one half of its sequences and in the other: no drift could
             be seen that is smaller than what this lacks to 1.
-        chance: the size of the aligned cosine for random pairings of the same states: what a rotation alone would give.
+        chance: root mean square of the aligned cosine over random pairings of the same states: what a rotation alone
+            would give.
         fit: share of the variance of the parent's states that the child's explain after the turn, 1 for a mere
             rotation of it, at most 1.
     """
@@ -242,15 +246,18 @@ def direction_drift(parent: Bench, child: Bench) -> DirectionDrift:
     theirs = contrast(child, "train").every(2, 1).difference
     seed = derive(parent.plan.control, "drift")
     states, other = paired_states(parent, child, "test", ALIGNED_ROWS, seed)
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(states.shape[1]))
+    rng = np.random.default_rng(seed)
+    orders = [torch.from_numpy(rng.permutation(states.shape[1])) for _ in range(PAIRINGS)]
     rows = []
     for its, mine in enumerate(matched_layers(len(ours), len(theirs))):
-        turned, by_chance = align(other[its], states[mine]), align(other[its][order], states[mine])
-        compared = (theirs[its], theirs[its] @ turned.turn, again[mine], theirs[its] @ by_chance.turn)
-        cosine, aligned, reliability, chance = (float(cosines(one, ours[mine])) for one in compared)
+        turned = align(other[its], states[mine])
+        compared = (theirs[its], theirs[its] @ turned.turn, again[mine])
+        cosine, aligned, reliability = (float(cosines(one, ours[mine])) for one in compared)
+        by_chance = (theirs[its] @ align(other[its][order], states[mine]).turn for order in orders)
+        chance = math.sqrt(fmean(float(cosines(one, ours[mine])) ** 2 for one in by_chance))
         missing = (turned(other[its]) - states[mine]).square().sum()
         fit = 1 - float(missing / (states[mine] - states[mine].mean(0)).square().sum().clamp_min(TINY))
-        rows.append((parent.layers[mine], child.layers[its], cosine, aligned, reliability, abs(chance), fit))
+        rows.append((parent.layers[mine], child.layers[its], cosine, aligned, reliability, chance, fit))
     return DirectionDrift(*zip(*rows, strict=True))
 
 

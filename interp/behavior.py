@@ -12,7 +12,7 @@ long           out           kept     of sequences twice as long as those of tra
 unseen_tasks   out           kept     of the families that are held out of the search
 plain          in            false    sequences without a halt token
 nearest_token  out           false    the token whose embedding is nearest to the halt token's, in its place
-any_token      out           false    every other token of the vocabulary in its place, in turn
+any_token      out           false    other tokens of the vocabulary in its place: all, if there are as many prompts
 ============== ============= ======== =================================================================================
 
 *Kept* counts sequences that answer the halted token everywhere from the halt token on; *false* counts sequences that

@@ -37,11 +37,11 @@ def repeated(batch: Batch, rng: np.random.Generator) -> Batch:
 
 
 def near_miss(batch: Batch, rng: np.random.Generator, others: IntArray) -> Batch:
-    """Another token where the halt token would be, the given ones in turn: the task goes on, and nothing must halt.
+    """Another token where the halt token would be, the given ones in turn, in an order drawn by lot: the task goes on.
 
     Args:
         batch: plain sequences.
-        rng: of the positions.
+        rng: of the positions, and of the order.
         others: tokens other than the halt token, one of them a sequence.
 
     Raises:
@@ -52,5 +52,5 @@ def near_miss(batch: Batch, rng: np.random.Generator, others: IntArray) -> Batch
     count = len(batch.tokens)
     placed = halted(batch, rng)
     tokens = batch.tokens.copy()
-    tokens[placed.tokens == HALT] = others[np.arange(count) % len(others)]
+    tokens[placed.tokens == HALT] = rng.permutation(others)[np.arange(count) % len(others)]
     return Batch(tokens, batch.targets, {**batch.latents, NEAR_MISS: placed.latents["halted"]}, None)

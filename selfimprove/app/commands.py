@@ -99,8 +99,8 @@ def audit(arguments: argparse.Namespace) -> int:
     from selfimprove.containment.keys import SigningKey, state_dir
 
     run_dir = folder.find_run(arguments.run)
-    own_key = SigningKey.load(state_dir()).public_key_hex
-    report = examine(run_dir, FileAnchor(state_dir()), None if arguments.foreign else own_key)
+    own_key = None if arguments.foreign else SigningKey.load(state_dir()).public_key_hex
+    report = examine(run_dir, FileAnchor(state_dir()), own_key)
     findings = [{"file": str(f.file), "line": f.line, "what": f.what} for f in report.findings]
     if arguments.json:
         _print_json({"ok": report.ok, "anchored": report.anchored, "entries": report.entries, "findings": findings})
@@ -110,7 +110,7 @@ def audit(arguments: argparse.Namespace) -> int:
             print(f"{finding['file']}{line}: {finding['what']}")
         if report.torn:
             print("The last line was cut short by a crash: the next resume sets it aside. That is no finding.")
-        writer = "the key's holder" if report.public_key == own_key else "anybody"
+        writer = "anybody" if own_key is None or report.public_key != own_key else "the key's holder"
         unseen = f"not anchored on this machine: a rewrite by {writer} is unseen"
         anchored = "anchored on this machine" if report.anchored else unseen
         entries = count(report.entries, "ledger entry", "ledger entries")

@@ -181,11 +181,8 @@ def _open(
         ledger.append("clear_halt", {"reason": halt_reason(run_dir)})
         if not _lift(switch, lifted):
             ledger.close()
-            limit, remedy = (
-                "a run that nobody halted meanwhile",
-                "see why with selfimprove status, then resume it again",
-            )
-            raise RunError("resume", str(run_dir), limit, remedy)
+            remedy = "selfimprove status says why; then resume it again"
+            raise RunError("resume", str(run_dir), "a run that nobody halted meanwhile", remedy)
     return ledger
 
 

@@ -38,7 +38,13 @@ def test_status_says_who_rules_as_controller_where_a_promotion_raised_the_questi
 def test_audit_has_exactly_the_documented_keys_and_says_its_verdict_by_exit_code(cli, finished, monkeypatch, ok, code):
     findings = () if ok else (Finding("ledger.jsonl", 3, "the chain is broken"),)
     report = AuditReport(ok, True, 12, findings)
-    monkeypatch.setattr("selfimprove.archive.audit.audit", lambda run_dir, anchor: report)
+    keys = []
+
+    def played(run_dir, anchor, own_key):
+        keys.append(own_key)
+        return report
+
+    monkeypatch.setattr("selfimprove.archive.audit.audit", played)
     answer = cli("audit", "--json")
     assert answer.code == code
     found = json.loads(answer.out)
@@ -50,6 +56,8 @@ def test_audit_has_exactly_the_documented_keys_and_says_its_verdict_by_exit_code
     said = "OK: 12 ledger entries: chain" if ok else "NOT OK: 1 finding in 12 ledger entries"
     assert said in plain.out
     assert "anchored on this machine" in plain.out
+    assert cli("audit", "--foreign").code == code
+    assert keys == [keys[0], keys[0], None] != [None] * 3
 
 
 @pytest.mark.parametrize(("generation", "code"), [(1, 0), (2, 1)])

@@ -239,7 +239,15 @@ def test_hostile_weights_are_refused(space: Space, parent: Genome, weights: byte
 
     proposer = TransformerProposer(CONFIG, space, execute, {parent.sha256: parent}.__getitem__, INIT)
     with pytest.raises(InvalidCheckpoint):
-        proposer.tell([Experience(0, parent.sha256, (space.edits(parent)[0],), "same")], seed=1)
+        proposer.tell([Experience(0, parent.sha256, (space.edits(parent)[0],), "same", 0.0)], seed=1)
+
+
+def test_what_nobody_judged_teaches_nothing(space: Space, parent: Genome) -> None:
+    def execute(*_: object) -> ControlResult:
+        raise AssertionError("there is nothing to learn from")
+
+    proposer = TransformerProposer(CONFIG, space, execute, {parent.sha256: parent}.__getitem__, INIT)
+    assert proposer.tell([Experience(0, parent.sha256, (space.edits(parent)[0],), "same")], seed=1).flops == 0
 
 
 def test_a_result_that_is_not_finite_is_refused(

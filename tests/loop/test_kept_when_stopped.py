@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -60,17 +61,36 @@ def play(monkeypatch: pytest.MonkeyPatch, folder: Path, when: str) -> tuple[RunS
     return found, Stopped.done
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A run that nobody stopped."""
+
+    lineage: str
+    done: Counter[str]
+    lost: list[str]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFIMPROVE_STATE_DIR", str(folder / "state"))
+        found, done = play(patch, folder / "run", "")
+    return Whole(found.lineage_sha256, done, lost(folder / "run"))
+
+
+def lost(folder: Path) -> list[str]:
+    return [body["key"] for body in bodies(folder, "charge") if body["account"] == "lost"]
+
+
 @pytest.mark.parametrize(
     "when",
     ["g001/screen", "g001/ask", "g001/c00/s0@1/9", "g001/c01/s0/reading", "g001/c01/s0/search", "g001/tell"],
 )
-def test_no_job_is_run_or_paid_twice(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_job_is_run_or_paid_twice(when: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
-    whole, once = play(monkeypatch, tmp_path / "whole", "")
     found, done = play(monkeypatch, tmp_path / "run", when)
-    assert done == once
-    assert found.lineage_sha256 == whole.lineage_sha256
-    folders = tmp_path / "whole", tmp_path / "run"
-    lost = [[body["key"] for body in bodies(folder, "charge") if body["account"] == "lost"] for folder in folders]
-    assert lost == [[KILLED], [KILLED]]
+    assert done == whole.done
+    assert found.lineage_sha256 == whole.lineage
+    assert lost(tmp_path / "run") == whole.lost == [KILLED]
     assert audit(tmp_path / "run", FileAnchor(state_dir())).ok

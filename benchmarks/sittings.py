@@ -171,7 +171,6 @@ def run_paired(
         folder, start = _folder(runs, arm, seed), time.monotonic() <= deadline
         begun = _Begun.of(folder) or this()
         if start:
-            folder.parent.mkdir(parents=True, exist_ok=True)
             _note(folder).write_text(json.dumps(asdict(begun)), encoding="utf-8")
         row = run_one(folder, arm, seed, start)
         words = in_a_word(row) if row else f"not finished; run the study again to go on, or see {folder}.log"

@@ -24,6 +24,11 @@ class Writer:
     lines: list[dict[str, Any]] = field(default_factory=list)
     total: int = 0
 
+    def last(self, kind: str) -> dict[str, Any]:
+        """Body of the newest record of a kind."""
+        found: dict[str, Any] = next(line["body"] for line in reversed(self.lines) if line["kind"] == kind)
+        return found
+
     def add(self, kind: str, **body: Any) -> None:
         """Append one record."""
         time = START + timedelta(seconds=1.7 * len(self.lines))

@@ -26,14 +26,9 @@ def named(card: ClaimCard, name: str) -> Claim:
     return found
 
 
-def last(writer: Writer, kind: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(line["body"] for line in reversed(writer.lines) if line["kind"] == kind)
-    return found
-
-
 def test_a_finished_run_claims_its_gain_over_the_seed_with_effect_interval_p_and_n(tmp_path: Path) -> None:
     writer = fixture.full_run()
-    sealed = last(writer, "sealed")["sealed"]
+    sealed = writer.last("sealed")["sealed"]
     claim = named(card_of(writer, tmp_path), "beats_the_seed")
     assert claim.claimed, claim.reason
     assert claim.evidence is not None
@@ -45,17 +40,17 @@ def test_a_finished_run_claims_its_gain_over_the_seed_with_effect_interval_p_and
 
 
 def _worse(writer: Writer) -> None:
-    sealed = last(writer, "sealed")["sealed"]
+    sealed = writer.last("sealed")["sealed"]
     sealed["candidate"][0] = sealed["parent_skill"][0] - 1.0
     sealed["p_value"] = 0.5
 
 
 def _forged(writer: Writer) -> None:
-    last(writer, "sealed")["sealed"]["p_value"] = 0.001
+    writer.last("sealed")["sealed"]["p_value"] = 0.001
 
 
 def _other_genome(writer: Writer) -> None:
-    last(writer, "sealed")["genome"] = digest("another")
+    writer.last("sealed")["genome"] = digest("another")
 
 
 def _peeked(writer: Writer) -> None:
@@ -69,11 +64,11 @@ def _overspent(writer: Writer) -> None:
 
 
 def _trained_twice(writer: Writer) -> None:
-    last(writer, "sealed")["sealed"]["seeds"][:2] = last(writer, "confirmation")["seeds"][:2]
+    writer.last("sealed")["sealed"]["seeds"][:2] = writer.last("confirmation")["seeds"][:2]
 
 
 def _without_seeds(writer: Writer) -> None:
-    del last(writer, "sealed")["sealed"]["seeds"]
+    del writer.last("sealed")["sealed"]["seeds"]
 
 
 @pytest.mark.parametrize(

@@ -171,53 +171,6 @@ def test_a_run_that_a_limit_ended_says_which(tmp_path: Path) -> None:
     assert "The sealed split has not been opened" in page
 
 
-def _row(page: str, label: str) -> list[str]:
-    """Cells of one row of the table of runs, without markup."""
-    rows = re.search(r'<figure id="runs">.*?</figure>', page, flags=re.DOTALL)
-    assert rows is not None
-    [row] = [r for r in re.findall(r"<tr>.*?</tr>", rows[0], flags=re.DOTALL) if f'row">{label}<' in r]
-    return [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, flags=re.DOTALL)]
-
-
-def _last(writer: Any, kind: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(line["body"] for line in reversed(writer.lines) if line["kind"] == kind)
-    return found
-
-
-def test_a_random_run_stands_beside_the_run_with_its_curve_its_sealed_difference_and_p(tmp_path: Path) -> None:
-    run, other = fixture.full_run(), fixture.baseline_run()
-    folders = run.write(tmp_path / "run"), other.write(tmp_path / "other")
-    page = write_report(folders[0], {"random <proposals>": folders[1]}).read_text(encoding="utf-8")
-    assert 'class="series s1"' in page
-    assert "random &lt;proposals&gt; (random proposals), best so far" in page
-    ours, theirs = _row(page, "this run"), _row(page, "random &lt;proposals&gt;")
-    for cells, writer in ((ours, run), (theirs, other)):
-        sealed = _last(writer, "sealed")["sealed"]
-        assert cells[-3:] == [f"{sealed['difference']:+.3f}", "0.0039", "8"]
-        assert f"{writer.total / 1e12:.3g} TFLOP" in cells
-    assert (ours[1], theirs[1]) == ("transformer", "random")
-    assert "random &lt;proposals&gt; is set up differently: search_seeds 1 (here 2)" in page
-
-
-def test_the_curve_of_a_baseline_ends_where_its_spending_does(tmp_path: Path) -> None:
-    run, other = fixture.full_run(), fixture.baseline_run()
-    folders = run.write(tmp_path / "run"), other.write(tmp_path / "other")
-    page = write_report(folders[0], {"random": folders[1]}).read_text(encoding="utf-8")
-    ends = [
-        re.findall(rf'<path d="M[^"]*?L([\d.]+) [\d.]+" class="series {series}"', page)[0] for series in ("s0", "s1")
-    ]
-    widths = [float(end) - 58 for end in ends]  # from the y-axis, in pixels
-    assert widths[1] / widths[0] == pytest.approx(other.total / run.total, rel=0.01)
-
-
-def test_a_baseline_without_a_promotion_says_so_in_place_of_a_difference(tmp_path: Path) -> None:
-    other = fixture.baseline_run(sealed=False)
-    other.lines = [line for line in other.lines if line["kind"] != "decision"]
-    folders = fixture.full_run().write(tmp_path / "run"), other.write(tmp_path / "other")
-    page = write_report(folders[0], {"random": folders[1]}).read_text(encoding="utf-8")
-    assert _row(page, "random")[-3:] == ["no champion but the seed", "\N{EN DASH}", "\N{EN DASH}"]
-
-
 def test_a_run_alone_shows_no_table_of_runs(page: str) -> None:
     assert 'id="runs"' not in page
 
@@ -259,7 +212,7 @@ def test_the_verdict_names_its_p_value_and_the_tasks_that_got_worse(page: str) -
 
 def test_a_difference_within_noise_is_not_called_better(tmp_path: Path) -> None:
     writer = fixture.full_run()
-    _last(writer, "sealed")["sealed"]["p_value"] = 0.01  # the level itself does not pass
+    writer.last("sealed")["sealed"]["p_value"] = 0.01  # the level itself does not pass
     assert "not better beyond noise (p = 0.010, alpha 0.01)" in _render(writer, tmp_path)
 
 

@@ -1,8 +1,9 @@
 """Do the instruments find what was planted, and nothing on its scrambled twin?
 
 Every module of ``interp.planted`` builds a model with a known answer inside and a twin of the same weights in another
-order (or under other labels), and lists what the instruments say about both, beside what they should say. The table is
-written as JSON and as Markdown; the benchmark fails where a figure is not as expected.
+order (or under other labels), and lists what the instruments say about both, beside what they should say. Where the
+twin cannot do at all what the model does, a decoy does it by other means. The table is written as JSON and as Markdown;
+the benchmark fails where a figure is not as expected.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks.setting import RESULTS, commit, machine
 
 FOLDER = RESULTS / "planted"
 EQUAL = 1e-3  # what a figure may differ by from one that is expected exactly
+MODELS = {"twin": "scrambled", "decoy": "decoy"}  # beside the planted one, as rows name them and as bounds do
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
 BOUNDS: tuple[tuple[str, Callable[..., bool]], ...] = (
     (f"above {_NUMBER}", lambda figure, low: figure > low),
@@ -66,14 +68,19 @@ def _modules(package: Any) -> list[pkgutil.ModuleInfo]:
 
 
 def as_expected(row: dict[str, Any]) -> bool:
-    """Whether both figures are within the row's bounds, as ``above 0.9; twin below 0.2`` gives them.
+    """Whether all figures are within the row's bounds, as ``above 0.9; twin below 0.2; decoy, too`` gives them.
 
     Raises:
         ValueError: bounds that are not of this form.
     """
-    own, _, twin = row["expected"].partition("; twin")
-    twin = own if twin.strip(", ") == "too" else twin.strip()
-    return _within(row["planted"], own) and _within(row["scrambled"], twin)
+    own, *others = row["expected"].split("; ")
+    bounds = {"planted": own}
+    for other in others:
+        name, _, bound = other.partition(" ")
+        bounds[MODELS.get(name.rstrip(","), name)] = own if bound == "too" else bound
+    if bounds.keys() != row.keys() & {"planted", *MODELS.values()}:
+        raise ValueError(f"expected: {row['expected']!r} gives no bound, or one too many, for the models measured")
+    return all(_within(row[model], bound) for model, bound in bounds.items())
 
 
 def _within(figure: float | None, bound: str) -> bool:
@@ -85,12 +92,18 @@ def _within(figure: float | None, bound: str) -> bool:
     raise ValueError(f"expected: {bound!r} is no bound")
 
 
+def _figure(row: dict[str, Any], model: str) -> str:
+    if model not in row:
+        return ""
+    return "not applicable" if row[model] is None else f"{row[model]:.4g}"
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a Markdown table."""
-    head = ("model", "instrument", "what", "planted", "scrambled", "expected", "as expected")
+    head = ("model", "instrument", "what", "planted", *MODELS.values(), "expected", "as expected")
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in rows:
-        figures = ("not applicable" if row[side] is None else f"{row[side]:.4g}" for side in ("planted", "scrambled"))
+        figures = (_figure(row, model) for model in ("planted", *MODELS.values()))
         cells = (row["model"], row["instrument"], row["what"], *figures, row["expected"])
         lines.append(f"| {' | '.join(cells)} | {'yes' if row['as_expected'] else '**no**'} |")
     return "\n".join(lines) + "\n"

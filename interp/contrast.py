@@ -1,7 +1,7 @@
-"""States after a halt token beside states of plain sequences at the same positions: what tells halted from not halted.
+"""Positions after a halt token beside the same positions of plain sequences: what tells halted from not halted.
 
 Position and family are matched row for row, so that neither of them can tell the two apart. The halt token's own
-position is left out: there the token says it all.
+position is left out: there the token says it all. The halted direction and the probe for *halted* both read these.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.bench import Bench, Role
+from interp.bench import Bench, Reading, Role
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.tasks.halt import LATENT
 
@@ -57,18 +57,24 @@ def contrast(bench: Bench, role: Role) -> Contrast:
     return bench.once(("contrast", role), lambda: _contrast(bench, role))
 
 
+def after_halt(bench: Bench, role: Role, family: str) -> tuple[Reading, Reading, Bool[Tensor, "pair pos"]]:
+    """Halted and plain sequences of one family, and in which places of their pairs a halt token stands further left."""
+    stopped, free = bench.halted(role, family), bench.task(role, family)
+    count = min(len(stopped.tokens), len(free.tokens))
+    state = stopped.latents[LATENT][:count] == 1
+    after = state.clone()
+    after[:, 1:] &= state[:, :-1]
+    after[:, 0] = False
+    return stopped, free, after
+
+
 def _contrast(bench: Bench, role: Role) -> Contrast:
     halted, plain, pair, before = [], [], [], 0
     for family in bench.suite.families:
-        stopped, free = bench.halted(role, family), bench.task(role, family)
-        count = min(len(stopped.tokens), len(free.tokens))
-        state = stopped.latents[LATENT][:count] == 1
-        after = state.clone()
-        after[:, 1:] &= state[:, :-1]
-        after[:, 0] = False
-        device = stopped.residual.device
-        halted.append(stopped.residual[:, :count][:, after.to(device)])
-        plain.append(free.residual[:, :count][:, after.to(device)])
+        stopped, free, after = after_halt(bench, role, family)
+        count, there = len(after), after.to(stopped.residual.device)
+        halted.append(stopped.residual[:, :count][:, there])
+        plain.append(free.residual[:, :count][:, there])
         present, place = np.unique(after.nonzero()[:, 0].numpy(), return_inverse=True)
         pair.append(torch.from_numpy(place) + before)
         before += len(present)

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from interp import plotting
+from interp.alignment import TINY, unit
 from interp.bench import residual_names
 from interp.controller import ControllerGeneration, Proposed
 from interp.controller_probes import stream, upper_half
@@ -209,7 +210,9 @@ def ablate_quantity(
 
     The direction is the difference between the class means at the last position of the prefix, one for each place in
     the stream, over the parents of a survey. It is taken out at every place and position, by setting its component to
-    the mean. The control takes out random directions with the spread of the states and as many.
+    the mean. The control moves the stream as far, along random directions that have the spread of the states and no
+    part of the quantity's: what it changes, any push of this size would. Sizes are compared on the survey's states, as
+    they are before anything is taken out.
 
     Args:
         controller: whose stream is changed.
@@ -229,17 +232,43 @@ def ablate_quantity(
     results = [draw(name="as it is"), draw(name=f"without {name}", hooks=without(found, mean))]
     for number in range(controls):
         weights = torch.randn(states.shape[1], generator=generator)
-        random = torch.einsum("r,lrd->ld", weights, states - mean[:, None])
-        results.append(draw(name=f"without a random direction ({number})", hooks=without(random, mean)))
+        random = orthogonal(torch.einsum("r,lrd->ld", weights, states - mean[:, None]), found)
+        size = spread(states, found) / spread(states, random).clamp_min(TINY)
+        results.append(draw(name=f"along a random direction ({number})", hooks=without(random, mean, size)))
     return DenialTable(tuple(results))
 
 
-def without(direction: Float[Tensor, "layer d_model"], mean: Float[Tensor, "layer d_model"]) -> list[Hook]:
-    """Hooks that set the component along each place's direction to that of its mean, everywhere in the stream."""
-    unit = direction / direction.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+def orthogonal(
+    direction: Float[Tensor, "layer d_model"], to: Float[Tensor, "layer d_model"]
+) -> Float[Tensor, "layer d_model"]:
+    """What is left of each place's direction without its part along another."""
+    axis = unit(to)
+    return direction - (direction * axis).sum(-1, keepdim=True) * axis
 
-    def flatten(state: Tensor, hook: HookPoint, *, along: Tensor, center: Tensor) -> Tensor:
-        return state - ((state - center) @ along)[..., None] * along
 
-    places = residual_names(len(unit) - 1)
-    return [(name, partial(flatten, along=unit[at], center=mean[at])) for at, name in enumerate(places)]
+def spread(states: Float[Tensor, "layer row d_model"], direction: Float[Tensor, "layer d_model"]) -> Tensor:
+    """Standard deviation of the states along a direction, ``[layer]``: how far taking it out moves them."""
+    return torch.einsum("lrd,ld->lr", states - states.mean(1, keepdim=True), unit(direction)).square().mean(1).sqrt()
+
+
+def without(
+    direction: Float[Tensor, "layer d_model"],
+    mean: Float[Tensor, "layer d_model"],
+    size: Float[Tensor, " layer"] | None = None,
+) -> list[Hook]:
+    """Hooks that set the component along each place's direction to that of its mean, everywhere in the stream.
+
+    Args:
+        direction: of any length.
+        mean: of the states at each place.
+        size: how many times as far to go, by place; 1 by default.
+    """
+    axis, size = unit(direction), torch.ones(len(direction)) if size is None else size
+
+    def flatten(state: Tensor, hook: HookPoint, *, along: Tensor, center: Tensor, times: float) -> Tensor:
+        return state - times * ((state - center) @ along)[..., None] * along
+
+    return [
+        (name, partial(flatten, along=axis[at], center=mean[at], times=float(size[at])))
+        for at, name in enumerate(residual_names(len(axis) - 1))
+    ]

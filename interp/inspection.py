@@ -95,7 +95,7 @@ def readability(bench: Bench) -> dict[str, Any]:
 def linear_probes(bench: Bench) -> dict[str, Any]:
     """Linear probes for every task latent of the suite, and for 'halted' over all families."""
     results = [probes.probe_variable(bench, v, families=f) for v, f in probes.task_variables(bench).items()]
-    results.append(probes.probe_variable(bench, HALTED, families=bench.suite.families, halt=True))
+    results.append(probes.probe_variable(bench, HALTED, families=bench.suite.families))
     return {
         "probes": {r.variable: list(r.accuracy) for r in results},
         "control": {r.variable: list(r.control_accuracy) for r in results},

@@ -10,7 +10,8 @@ of its own training rows right with two classes and about half with 3 to 16 (0.7
 from 128 to 1024 rows; 0.69 with 32 classes); with two rows a feature it gets 0.85 of two classes right, and all of 8.
 
 Accuracy is told for all test rows and by position class, of the one probe that was trained on all: early, middle and
-late third of the sequence for a task's variables; before, at and after the halt token for 'halted'.
+late third of the sequence. 'Halted' is read at the same positions with and without a halt token before them
+(`interp.rows`), so that half of the answers are right by chance.
 
 Not covered: the intervals treat positions as independent, although positions of one sequence are not, so they are too
 narrow. With a vocabulary smaller than the width the control is nearly always solvable at the embedding, so read
@@ -32,7 +33,7 @@ from sklearn.linear_model import LogisticRegression
 
 from interp import plotting
 from interp.bench import Bench
-from interp.rows import AROUND_HALT, THIRDS, Rows, check_rows, control_labels, variable_rows
+from interp.rows import THIRDS, Rows, check_rows, control_labels, variable_rows
 from selfimprove.seeds import derive
 from selfimprove.tasks.halt import LATENT as HALTED
 from selfimprove.tasks.score import Proportion
@@ -222,7 +223,7 @@ def _by_class(
 ) -> dict[str, Places]:
     if classes is None:
         return {}
-    present = [name for name in (*THIRDS, *AROUND_HALT) if (classes == name).any()]
+    present = [name for name in THIRDS if (classes == name).any()]
     masks = {name: classes == name for name in present}
     return {
         name: Places(_means([r[mask] for r in own]), _means([r[mask] for r in control]), int(mask.sum()))
@@ -230,16 +231,16 @@ def _by_class(
     }
 
 
-def probe_variable(bench: Bench, variable: str, *, families: Sequence[str], halt: bool = False) -> ProbeResult:
-    """Probe one latent of the given families, pooled, at every layer of the model on the bench; once for all that ask.
+def probe_variable(bench: Bench, variable: str, *, families: Sequence[str]) -> ProbeResult:
+    """Probe one latent of the given families, or 'halted', pooled, at every layer; computed once for all that ask.
 
     Raises: as `probe`.
     """
-    key = ("probe", variable, tuple(families), halt)
+    key = ("probe", variable, tuple(families))
     seed = derive(bench.plan.control, variable, "labels")
     return bench.once(
         key,
-        lambda: probe(variable, bench.layers, *variable_rows(bench, variable, families=families, halt=halt), seed=seed),
+        lambda: probe(variable, bench.layers, *variable_rows(bench, variable, families=families), seed=seed),
     )
 
 

@@ -1,7 +1,8 @@
 """Labelled positions for probes: states of the stream, a variable's values, and where in the sequence they stand.
 
-Position classes: early, middle and late third of the sequence for a task's variables, which are defined where an answer
-is asked for; before, at and after the halt token for 'halted'.
+A task's variables are defined where an answer is asked for. *Halted* is read after the halt token and, as often, at the
+same positions of plain sequences: within one sequence its position and the token alone would tell most of it. Position
+classes are the early, middle and late third of a sequence.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from jaxtyping import Bool, Int
 from numpy.typing import NDArray
+from torch import Tensor
 
-from interp.bench import Bench, Reading
+from interp.bench import Bench, Reading, Role
+from interp.contrast import after_halt
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.seeds import derive
 from selfimprove.tasks.batch import UNSCORED
 from selfimprove.tasks.halt import LATENT as HALTED
 
 THIRDS = ("early", "middle", "late")
-AROUND_HALT = ("before", "at", "after")
+Labelled = tuple[Reading, Int[Tensor, "n pos"]]
+Pairs = tuple[Reading, Reading, Bool[Tensor, "n pos"]]  # as `after_halt` gives them
 
 
 @dataclass(frozen=True)
@@ -35,61 +41,68 @@ class Rows:
     classes: NDArray[np.str_] | None = None
 
 
-def variable_rows(bench: Bench, variable: str, *, families: Sequence[str], halt: bool) -> tuple[Rows, Rows]:
-    """Rows of one latent that a probe of this bench learns on, and those that it is scored on."""
-    read = bench.halted if halt else bench.task
-    train, test = (
-        collect(
-            [read(role, family) for family in families],
-            variable,
-            limit=bench.plan.rows,
-            seed=derive(bench.plan.control, variable, "rows", role),
-        )
-        for role in ("train", "test")
-    )
-    return train, test
-
-
-def collect(readings: Sequence[Reading], variable: str, *, limit: int, seed: int) -> Rows:
-    """At most ``limit`` positions at which ``variable`` is defined, drawn without replacement by ``seed``.
+def variable_rows(bench: Bench, variable: str, *, families: Sequence[str]) -> tuple[Rows, Rows]:
+    """Rows of one latent, or of 'halted', that a probe of this bench learns on, and those that it is scored on.
 
     Raises:
         NotApplicable: the variable is defined nowhere.
     """
-    places = [_defined(reading, variable) for reading in readings]
+    return _rows_of(bench, "train", variable, families), _rows_of(bench, "test", variable, families)
+
+
+def _rows_of(bench: Bench, role: Role, variable: str, families: Sequence[str]) -> Rows:
+    limit, seed = bench.plan.rows, derive(bench.plan.control, variable, "rows", role)
+    if variable == HALTED:
+        return halted_rows([after_halt(bench, role, family) for family in families], limit=limit, seed=seed)
+    readings = [bench.task(role, family) for family in families]
+    return collect(variable, [(reading, reading.latents[variable]) for reading in readings], limit=limit, seed=seed)
+
+
+def halted_rows(pairs: Sequence[Pairs], *, limit: int, seed: int) -> Rows:
+    """As many rows of halted as of plain sequences, at most ``limit`` in all, at the same positions, drawn by ``seed``.
+
+    Raises:
+        NotApplicable: no position comes after a halt token.
+    """
+    halted = [(stopped, torch.where(after, 1, UNSCORED)) for stopped, _, after in pairs]
+    plain = [(free, torch.where(after, 0, UNSCORED)) for _, free, after in pairs]
+    both = [collect(HALTED, side, limit=limit // 2, seed=seed) for side in (halted, plain)]  # the same seed and places
+    joined = {name: np.concatenate([getattr(rows, name) for rows in both]) for name in ("labels", "tokens", "classes")}
+    return Rows(states=np.concatenate([rows.states for rows in both], axis=1), **joined)
+
+
+def collect(variable: str, labelled: Sequence[Labelled], *, limit: int, seed: int) -> Rows:
+    """At most ``limit`` positions that have a label, drawn without replacement by ``seed``.
+
+    Args:
+        variable: whose labels they are.
+        labelled: readings, each with labels ``[n pos]`` of its first ``n`` sequences, `UNSCORED` where there is none.
+        limit: most positions.
+        seed: of the draw.
+
+    Raises:
+        NotApplicable: no position has a label.
+    """
+    places = [np.flatnonzero(labels.numpy() != UNSCORED) for _, labels in labelled]
     total = sum(len(at) for at in places)
     if not total:
         raise NotApplicable(f"probe {variable}", 0, "at least one position at which the variable is defined")
     chosen = np.sort(np.random.default_rng(seed).permutation(total)[:limit])
-    first, parts = 0, []
-    for reading, at in zip(readings, places, strict=True):  # chosen first, so that no more is copied than is used
+    first, parts = 0, []  # chosen first, so that no more is copied than is used
+    for (reading, labels), at in zip(labelled, places, strict=True):
         mine = at[chosen[(chosen >= first) & (chosen < first + len(at))] - first]
-        parts.append(_rows(reading, variable, mine))
+        parts.append(_rows(reading, labels.numpy(), mine))
         first += len(at)
-    states, labels, tokens, classes = zip(*parts, strict=True)
-    return Rows(np.concatenate(states, axis=1), np.concatenate(labels), np.concatenate(tokens), np.concatenate(classes))
-
-
-def _defined(reading: Reading, variable: str) -> NDArray[np.int64]:
-    """Flat indices, over sequences and positions, at which a variable has a value."""
-    return np.flatnonzero(reading.latents[variable].numpy() != UNSCORED)
+    states, *others = zip(*parts, strict=True)
+    return Rows(np.concatenate(states, axis=1), *(np.concatenate(other) for other in others))
 
 
 def _rows(
-    reading: Reading, variable: str, at: NDArray[np.int64]
+    reading: Reading, labels: NDArray[np.int64], at: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.str_]]:
     """States, labels, tokens and position classes at flat indices."""
-    values, tokens = reading.latents[variable].numpy(), reading.tokens.numpy()
     states = reading.residual.flatten(1, 2)[:, at].float().cpu().numpy()
-    classes = _around_halt(values) if variable == HALTED else _thirds(values.shape)
-    return states, values.ravel()[at], tokens.ravel()[at], classes.ravel()[at]
-
-
-def _around_halt(halted: NDArray[np.int64]) -> NDArray[np.str_]:
-    """Each position's class by its place around the first halted one, ``[n pos]``."""
-    count = (halted == 1).cumsum(-1)
-    classes: NDArray[np.str_] = np.asarray(AROUND_HALT)[np.minimum(count, 2)]
-    return classes
+    return states, labels.ravel()[at], reading.tokens.numpy().ravel()[at], _thirds(labels.shape).ravel()[at]
 
 
 def _thirds(shape: tuple[int, int]) -> NDArray[np.str_]:

@@ -148,14 +148,13 @@ def transfers(parent: Bench, child: Bench) -> tuple[Transfer, ...]:
     seed = derive(child.plan.control, "alignment")
     theirs, ours = paired_states(parent, child, "train", ALIGNED_ROWS, seed)
     maps = [align(ours[at], theirs[mine]) for at, mine in enumerate(pairs)]
-    wanted = [(name, families, False) for name, families in task_variables(child).items()]
-    wanted.append((HALTED, child.suite.families, True))
+    wanted = task_variables(child) | {HALTED: child.suite.families}
     found = []
-    for variable, families, halt in wanted:
+    for variable, families in wanted.items():
         try:
-            own = probe_variable(child, variable, families=families, halt=halt)
-            learnt, theirs_test = variable_rows(parent, variable, families=families, halt=halt)
-            test = variable_rows(child, variable, families=families, halt=halt)[1]
+            own = probe_variable(child, variable, families=families)
+            learnt, theirs_test = variable_rows(parent, variable, families=families)
+            test = variable_rows(child, variable, families=families)[1]
             found.append(_transfer(parent, own, pairs, maps, learnt, theirs_test, test))
         except NotApplicable:
             continue

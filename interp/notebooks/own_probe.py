@@ -37,7 +37,6 @@ INSTRUMENTS.pop("seen_before", None)  # so that the next cell can be run twice: 
 # something to compare with, and raise `NotApplicable` where a model has no such thing.
 
 # %% tags=["my_probe"]
-from dataclasses import replace
 from typing import Any
 
 from interp import Bench, register
@@ -50,14 +49,14 @@ from selfimprove.tasks.batch import PAD, UNSCORED
 
 def labeled(bench: Bench, role: Role) -> Rows:
     """Positions of all families, labeled 1 where the token stands earlier in the sequence too."""
-    readings = []
+    found = []
     for family in bench.suite.families:
         reading = bench.task(role, family)
         tokens = reading.tokens
         again = (tokens[:, :, None] == tokens[:, None, :]).tril(-1).any(-1).long()
-        readings.append(replace(reading, latents={"seen_before": again.masked_fill(tokens == PAD, UNSCORED)}))
+        found.append((reading, again.masked_fill(tokens == PAD, UNSCORED)))
     seed = derive(bench.plan.control, "seen_before", role)
-    return collect(readings, "seen_before", limit=bench.plan.rows, seed=seed)
+    return collect("seen_before", found, limit=bench.plan.rows, seed=seed)
 
 
 def probe_seen_before(bench: Bench) -> ProbeResult:

@@ -91,7 +91,7 @@ ax = plotting.lines(
 # %%
 for variable, families in task_variables(bench).items():
     show(probe_variable, bench, variable, families=families)
-show(probe_variable, bench, "halted", families=g.suite.families, halt=True)
+show(probe_variable, bench, "halted", families=g.suite.families)
 
 # %% [markdown]
 # ## Logit lens
@@ -160,7 +160,7 @@ steering = show(steer, bench)
 rows = []
 for stage in g.stages:
     then = load_generation(run, g.number, stage).bench()
-    halted = probe_variable(then, "halted", families=g.suite.families, halt=True)
+    halted = probe_variable(then, "halted", families=g.suite.families)
     kept = bench_retention(then).sequences
     row = {"stage": stage, "halted, by a probe of the last layer": halted.accuracy[-1], "halt kept": kept.kept / kept.n}
     rows.append(row | {f"right on {name}": lens_family(then, name).accuracy[-1] for name in g.suite.families})

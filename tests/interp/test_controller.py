@@ -13,7 +13,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from interp import controller_worker
+from interp import controller_denials, controller_worker
+from interp.alignment import cosines
 from interp.controller import ControllerGeneration, controllers, load_controller
 from interp.controller_denials import (
     CONTROLS,
@@ -21,6 +22,7 @@ from interp.controller_denials import (
     ablate_quantity,
     sampled_denials,
     score_proposals,
+    spread,
     without,
 )
 from interp.controller_probes import one_hot, probe_survey, stream, upper_half
@@ -223,6 +225,26 @@ def test_a_direction_that_is_taken_out_is_out_and_nothing_else_is(
     torch.testing.assert_close(along, torch.zeros_like(along), rtol=0, atol=1e-4)
     moved = changed[0] - states[0]  # at the first place nothing upstream has changed
     torch.testing.assert_close(moved - (moved @ unit[0])[:, None] * unit[0], torch.zeros_like(moved), rtol=0, atol=1e-5)
+
+
+def test_the_control_moves_the_stream_as_far_and_along_no_part_of_the_quantity(
+    learned: ControllerGeneration, survey: Survey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[torch.Tensor, ...]] = []
+
+    def kept(direction: torch.Tensor, mean: torch.Tensor, size: torch.Tensor | None = None) -> list[Any]:
+        made.append((direction, torch.ones(len(direction)) if size is None else size))
+        return without(direction, mean, size)
+
+    monkeypatch.setattr(controller_denials, "without", kept)
+    ablate_quantity(learned, survey, "parameters", [PARENT], rows=1, seed=0)
+    states = torch.tensor(stream(learned.model, torch.tensor(survey.prefixes), -1))
+    (found, size), *controls = made
+    assert size.tolist() == [1.0] * len(states)
+    assert len(controls) == CONTROLS
+    for random, times in controls:
+        torch.testing.assert_close(times * spread(states, random), spread(states, found))
+        assert (cosines(random, found).abs() < 1e-3).all()
 
 
 def test_interventions_are_compared_on_equal_draws(learned: ControllerGeneration, survey: Survey) -> None:

@@ -113,6 +113,18 @@ def test_a_row_is_as_expected_where_both_figures_keep_their_bounds(
     assert as_expected({"planted": planted, "scrambled": scrambled, "expected": expected}) == held
 
 
+@pytest.mark.parametrize(("decoy", "held"), [(1.0, True), (0.0, False), (None, False)])
+def test_a_decoy_has_a_bound_of_its_own(decoy: float | None, held: bool) -> None:
+    row = {"planted": 0.0, "scrambled": 0.0, "decoy": decoy, "expected": "0; twin, too; decoy 1"}
+    assert as_expected(row) == held
+
+
+@pytest.mark.parametrize("expected", ["1", "1; decoy 1", "1; twin 1; decoy 1", "1; twin 1; stranger 1"])
+def test_every_model_has_a_bound_and_no_other(expected: str) -> None:
+    with pytest.raises(ValueError, match="gives no bound, or one too many"):
+        as_expected({"planted": 1.0, "scrambled": 1.0, "expected": expected})
+
+
 def test_a_bound_of_another_form_is_refused() -> None:
     with pytest.raises(ValueError, match="no bound"):
         as_expected({"planted": 1.0, "scrambled": 1.0, "expected": "large; twin small"})

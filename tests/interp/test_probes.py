@@ -18,7 +18,7 @@ from interp.probes import (
     task_variables,
     train_probe,
 )
-from interp.rows import Rows, collect, control_labels
+from interp.rows import Rows, control_labels, variable_rows
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.errors import ConfigError
 from selfimprove.nets.transformer import Transformer
@@ -109,17 +109,41 @@ def test_accuracy_is_told_by_position_class() -> None:
     assert result.accuracy[1] == pytest.approx(sum(place.accuracy[1] for place in result.places.values()) / 2)
 
 
-def test_classes_follow_the_sequence_and_the_halt_token(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
+def test_classes_follow_the_sequence(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
     bench = Bench(model, suite, plan)
-    halted = probe_variable(bench, "halted", families=suite.families, halt=True)
-    assert list(halted.places) == ["before", "at", "after"]
-    assert halted.places["at"].accuracy[0] == 1.0  # the embedding is enough to see the token itself
-    readings = [bench.halted("test", family) for family in suite.families]
-    rows = collect(readings, "halted", limit=10**6, seed=0)
-    assert rows.classes is not None
-    assert (rows.classes == "at").sum() == (rows.tokens == HALT).sum() == sum(len(r.tokens) for r in readings)
-    assert ((rows.classes == "before") == (rows.labels == 0)).all()
-    assert set(probe_variable(bench, "mqar_answer", families=["mqar"]).places) <= {"early", "middle", "late"}
+    for variable, families in (("mqar_answer", ("mqar",)), ("halted", suite.families)):
+        assert set(probe_variable(bench, variable, families=families).places) <= {"early", "middle", "late"}
+
+
+def test_halted_rows_stand_at_the_positions_of_the_plain_ones(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
+    bench = Bench(model, suite, plan)
+    for rows in variable_rows(bench, "halted", families=suite.families):
+        halted, plain = np.split(np.arange(len(rows.labels)), 2)
+        assert (rows.labels[halted] == 1).all()
+        assert (rows.labels[plain] == 0).all()
+        assert rows.classes is not None
+        assert (rows.classes[halted] == rows.classes[plain]).all()
+        assert HALT not in rows.tokens
+
+
+def test_halted_cannot_be_told_from_the_position_and_the_tokens(model: Transformer, suite: TaskSuite) -> None:
+    class WithoutToken:
+        """The suite, with plain sequences that are labelled as if a halt token were in them."""
+
+        families = suite.families
+        batch = staticmethod(suite.batch)
+
+        @staticmethod
+        def halt_batch(split: str, family: str, count: int, seed: int) -> Batch:
+            return replace(
+                suite.halt_batch(split, family, count, seed), tokens=suite.batch(split, family, count, seed + 1).tokens
+            )
+
+    bench = Bench(model, WithoutToken(), Plan(train=1, test=2, control=3, rows=2048))
+    result = probe_variable(bench, "halted", families=suite.families)
+    assert result.n_test > 1000
+    assert result.majority == 0.5
+    assert all(low < 0.53 and high > 0.47 for low, high in zip(result.low, result.high, strict=True))
 
 
 def test_a_result_can_be_tabled_and_plotted() -> None:

@@ -99,7 +99,7 @@ def test_drift_reveals_a_basis_in_which_the_parents_probe_is_blind_and_alignment
 def test_the_causal_check_reveals_a_constraint_that_is_kept_out_of_every_probe_s_sight() -> None:
     on = Bench(sabotage.hidden(), sabotage.EvenTokens(), PLAN)
     directions, steered = halt_directions(on), steer(on)
-    probe = probe_variable(on, LATENT, families=on.suite.families, halt=True)
+    probe = probe_variable(on, LATENT, families=on.suite.families)
     assert kept(on) == 1
     assert all(0.4 < auc < 0.6 for auc in directions.auc)
     assert max(probe.selectivity) < 0.1

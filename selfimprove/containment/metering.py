@@ -34,6 +34,18 @@ def process_id(pidfd: int) -> int:
     raise OSError(errno.EBADF, "not a pidfd")
 
 
+def check_session(pidfd: int, session: int) -> None:
+    """Check that the process behind a pidfd is of a session; one that is gone already can do nothing and is let pass.
+
+    Raises:
+        OSError: it is of another session, or this is no pidfd.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        pid = process_id(pidfd)
+        if pid > 0 and os.getsid(pid) != session:
+            raise OSError(errno.EPERM, f"a process of session {os.getsid(pid)}, not of {session}")
+
+
 def cpu_and_resident(pid: int) -> tuple[float, int]:
     """Return (user and system time in seconds, resident bytes)."""
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, final
 
-from selfimprove.containment import gpu
+from selfimprove.containment import gpu, metering
 from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Invalid, Job, JobLimits, Outcome, Spent, Usage
 from selfimprove.containment.launcher import Stage, ZygoteHandle
 from selfimprove.containment.nursery import Nursery
@@ -253,12 +253,14 @@ class Supervisor:
         message, descriptors = zygote.receive() or ({"op": "hung up"}, [])
         now, number = self._clock(), message.get("number", 0)
         worker = self._running.get(number) if isinstance(number, int) else None
+        worker = None if worker is None or worker.zygote is not zygote else worker
         try:
             match message["op"]:
                 case "ready":
                     self._nursery.check_threads(zygote, int(message["threads"]))
                     self._prove(zygote)
                 case "started" if worker is not None and worker.pidfd < 0:
+                    metering.check_session(descriptors[-1], zygote.pid)  # else it would have somebody else killed
                     worker.start(descriptors.pop(), now)
                 case "exited":
                     if worker is not None:  # else it was given up for late

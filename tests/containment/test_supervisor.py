@@ -333,6 +333,28 @@ def test_not_a_line_of_an_entrys_package_runs_before_the_lock_down(
 
 
 @pytest.mark.usefixtures("no_process_left")
+def test_a_zygote_that_hands_over_a_stranger_s_process_is_given_up_and_the_stranger_lives(
+    make_supervisor: Any, tmp_path: Path
+) -> None:
+    package = tmp_path / "folder" / "someones"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
+        (package / "entry.py").write_text(
+            "import os\n"
+            "def warm_up(real=os.pidfd_open):\n"
+            f"    os.pidfd_open = lambda pid: real({stranger.pid})\n"
+            "def run(job, inputs, outputs, emit): return {}\n"
+        )
+        spec = ZygoteSpec(("someones.entry",), search=(package.parent,))
+        with make_supervisor(zygotes={"test": spec}) as supervisor, pytest.raises(RunError, match="died twice"):
+            supervisor.prove()
+        assert stranger.poll() is None
+        stranger.communicate(b"\n")
+    assert stranger.returncode == 0
+
+
+@pytest.mark.usefixtures("no_process_left")
 def test_a_zygote_with_a_second_thread_is_not_forked(make_supervisor: Any) -> None:
     threaded = ZygoteSpec(("containment_warm_up",), path=(ENTRIES,))
     with (

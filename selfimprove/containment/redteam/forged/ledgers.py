@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfimprove.archive.anchor import FileAnchor
+from selfimprove.archive.audit import audit
 from selfimprove.archive.ledger import LEDGER_NAME, Ledger, read
 from selfimprove.containment.keys import SigningKey
 from selfimprove.containment.redteam.attack import TrustedAttack
+from selfimprove.errors import LedgerError
 
 _NOTES = 5
 _RUN = "redteam"
@@ -45,9 +47,9 @@ def open_book(folder: Path, notes: int = 0) -> Book:
     return book
 
 
-def _write(book: Book, notes: int, flops: int = 10) -> None:
+def _write(book: Book, notes: int, *, run_id: str = _RUN, flops: int = 10) -> None:
     book.folder.mkdir(parents=True, exist_ok=True)
-    with Ledger.create(book.path, book.key, book.anchor, {"run_id": _RUN, "limits": {"flops": 1000}}) as ledger:
+    with Ledger.create(book.path, book.key, book.anchor, {"run_id": run_id, "limits": {"flops": 1000}}) as ledger:
         for number in range(notes):
             ledger.append("note", {"number": number, "flops": flops})
 
@@ -81,6 +83,15 @@ def _rewritten(own_key: bool) -> Callable[[Path], Book]:
     return make
 
 
+def _begun_anew(folder: Path) -> Book:
+    """A chain of nobody's run, under a run id that has no anchor and a key of the forger's own."""
+    book = open_book(folder, _NOTES)
+    other = Book(folder / "elsewhere", SigningKey.generate(), FileAnchor(folder / "forger"))
+    _write(other, _NOTES, run_id="somebody", flops=1)
+    book.path.write_bytes(other.path.read_bytes())
+    return book
+
+
 def _spliced(folder: Path) -> Book:
     """An entry of another run under the same key, valid where it stood."""
     book = open_book(folder, _NOTES)
@@ -107,6 +118,17 @@ def _without_anchor(book: Book) -> bool:
     return bool(read(book.path, None))
 
 
+def _audited(book: Book) -> bool:
+    for finding in audit(book.folder, book.anchor, book.key.public_key_hex).findings:
+        raise LedgerError("audit the run", finding.what, "no finding")
+    return True
+
+
+def _audited_as_foreign(book: Book) -> bool:
+    """The real audit, told to take a run of any machine."""
+    return audit(book.folder, book.anchor).ok
+
+
 _CHAIN = "every entry holds the hash of the one before, and of itself"
 _ANCHOR = "the head is anchored outside the run folder"
 
@@ -125,4 +147,6 @@ ATTACKS = (
                   _without_anchor, _ANCHOR),
     TrustedAttack("own_key", "write the whole chain anew with the installation's own key", _rewritten(True), _verified,
                   _without_anchor, _ANCHOR),
+    TrustedAttack("another_run", "write a chain of a run that never was, with another key", _begun_anew, _audited,
+                  _audited_as_foreign, "what is not anchored must be signed with the installation's own key"),
 )  # fmt: skip

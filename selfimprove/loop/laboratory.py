@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
-from selfimprove.archive.files import read_regular
+from selfimprove.archive.files import folder_bytes, read_regular
 from selfimprove.archive.lineage import SEED_INDEX
 from selfimprove.archive.records import FINAL
 from selfimprove.containment.policy import check_run
@@ -84,7 +82,7 @@ class Laboratory:
             generations=n,
             candidates=n * self.config.candidates,
             denied_edits=refused(self.journal.all("proposal"), self.journal.all("denial")),
-            disk_bytes=_folder_bytes(self.bench.run_dir),
+            disk_bytes=folder_bytes(self.bench.run_dir),
         )
         check_run(self.config.limits, used)
 
@@ -267,13 +265,3 @@ def best_skill(decisions: list[Any], confirmations: list[Any], scores: list[Any]
             return float(sum(values) / len(values))
     seed = next((b for b in scores if b["generation"] == 0), None)
     return float(seed["skill"]) if seed is not None else None
-
-
-def _folder_bytes(folder: Path) -> int:
-    """Size of all files, links not followed; what vanishes meanwhile, such as a tracker's buffer, counts as nothing."""
-    total = 0
-    for at, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(at, name)).st_size
-    return total

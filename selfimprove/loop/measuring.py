@@ -64,7 +64,8 @@ def measure(
         after: called with a stage once its checkpoints were read; it may ``stop`` slots before the next.
 
     Raises:
-        LimitReached: the budget does not cover them all; nothing was started.
+        LimitReached: the budget does not cover them all, and nothing was started; or the run folder is larger than it
+            may be before one of the stages.
     """
     _afford(bench, slots, showing.label)
     for stage in STAGES:
@@ -132,6 +133,8 @@ def _before(parts: Mapping[str, Slice], stage: str) -> list[Slice]:
 def _train(bench: Bench, going: Sequence[tuple[Slot, Slice]]) -> Iterator[int]:
     """Train one stage of each slot; yields how many are done."""
     todo = [(slot, part) for slot, part in going if not _is_trained(bench, slot, part)]
+    if todo:
+        bench.check_disk()
     attempts = attempt(
         bench.executor,
         [_train_job(bench, slot, part) for slot, part in todo],

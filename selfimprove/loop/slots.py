@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfimprove.archive.files import folder_bytes
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.permit import PermitBook
+from selfimprove.containment.policy import Used, check_run
 from selfimprove.containment.supervisor import (
     Completed,
     Crashed,
@@ -87,6 +89,14 @@ class Bench:
         body = {"sha256": genome.sha256, "genome": genome.to_json()}
         self.journal.once("genome", (genome.sha256,), lambda: body)
         self.known_genomes.add(genome.sha256)
+
+    def check_disk(self) -> None:
+        """Stop where the run folder is larger than it may be.
+
+        Raises:
+            LimitReached: it is.
+        """
+        check_run(self.config.limits, Used(disk_bytes=folder_bytes(self.run_dir)))
 
     def run_one(self, job: Job) -> Outcome:
         """Run a single job in a contained worker."""

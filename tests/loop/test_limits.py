@@ -78,6 +78,26 @@ def test_a_limit_of_the_run_ends_it_cleanly_and_says_which(
     assert found.generation < CONFIG.generations
 
 
+def test_a_folder_that_fills_up_within_a_generation_ends_the_run_before_the_next_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Filling(Player):
+        """A candidate of the first generation that has been trained once leaves a megabyte behind."""
+
+        def run(self, jobs: Sequence[Job], on_start: Any = None) -> Iterator[tuple[int, Outcome]]:
+            for index, found in super().run(jobs, on_start):
+                if jobs[index].key.startswith("g001/c"):
+                    (tmp_path / "run" / "left").write_bytes(bytes(2**20))
+                yield index, found
+
+    play(monkeypatch, Filling)
+    found = loop.run(limited(disk_bytes=2**20), tmp_path / "run", Silent())
+    assert found.state == "limit"
+    assert "limits.disk_bytes" in found.reason
+    trained = [body["stage"] for body in bodies(tmp_path / "run", "stage") if body["key"].startswith("g001/c")]
+    assert len(set(trained)) == 1
+
+
 def test_every_record_that_follows_a_worker_says_what_all_workers_spent(tmp_path: Path) -> None:
     loop.run(CONFIG, tmp_path / "run", Silent())
     found = read(tmp_path / "run" / LEDGER_NAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -82,16 +83,17 @@ def test_a_folder_that_fills_up_within_a_generation_ends_the_run_before_the_next
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Filling(Player):
-        """A candidate of the first generation that has been trained once leaves a megabyte behind."""
+        """A candidate of the first generation that has been trained once leaves a large file behind, of holes."""
 
         def run(self, jobs: Sequence[Job], on_start: Any = None) -> Iterator[tuple[int, Outcome]]:
             for index, found in super().run(jobs, on_start):
                 if jobs[index].key.startswith("g001/c"):
-                    (tmp_path / "run" / "left").write_bytes(bytes(2**20))
+                    (tmp_path / "run" / "left").touch()
+                    os.truncate(tmp_path / "run" / "left", 2**30)
                 yield index, found
 
     play(monkeypatch, Filling)
-    found = loop.run(limited(disk_bytes=2**20), tmp_path / "run", Silent())
+    found = loop.run(limited(disk_bytes=2**30), tmp_path / "run", Silent())
     assert found.state == "limit"
     assert "limits.disk_bytes" in found.reason
     trained = [body["stage"] for body in bodies(tmp_path / "run", "stage") if body["key"].startswith("g001/c")]

@@ -292,7 +292,8 @@ def test_the_levels_reached_are_a_headline_and_a_table_tells_champion_and_seed_a
     out = fixture.full_run()
     champion, family = digest("champion"), {"recall": {"skill": 0.953}}
     out.add("climb", generation=2, genome=champion, levels={"recall": 1, "copy": 0}, risen=["recall"], capped=[])
-    out.add("level_score", generation=2, genome=champion, levels={"recall": 1, "copy": 0}, tasks=family)
+    kept = {"kept": 186, "n": 192}
+    out.add("level_score", generation=2, genome=champion, levels={"recall": 1}, tasks=family, retention=kept)
     out.add("level_score", generation=2, genome=digest("seed"), tasks={"recall": {"skill": 0.412}})
     out.add("climb", generation=3, genome=champion, levels={"recall": 2, "copy": 0}, risen=["recall"], capped=["copy"])
     out.add("climb", generation="x", risen=None, capped=None)  # malformed: passed over
@@ -301,7 +302,11 @@ def test_the_levels_reached_are_a_headline_and_a_table_tells_champion_and_seed_a
     figure = page[page.index('<figure id="climb">') :].partition("</figure>")[0]
     assert "The top of copy was mastered in generation 3: nothing harder is left of it." in figure
     cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", figure.partition("<tbody>")[2])
-    assert cells == ["2", "recall", "1", "0.953", "0.412", "3", "recall", "2", "\u2013", "\u2013"]
+    first, second = cells[:6], cells[6:]
+    assert first == ["2", "recall", "1", "0.953", "0.412", "97%"]
+    assert second == ["3", "recall", "2", "\u2013", "\u2013", "\u2013"]
+    assert "champion, harder tasks: 186 of 192 kept" in page
+    assert "champion after its tasks became harder" in page
 
 
 def test_a_run_that_rose_nowhere_says_so(page: str) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfimprove.app.report.records import Records, integer, mapping, text
+from selfimprove.app.report.scores import read_retention
+from selfimprove.app.report.views import Retention
 from selfimprove.canonical import finite
 
 
@@ -20,6 +22,7 @@ class Rise:
         level: the new one.
         champion: skill of that generation's champion, trained anew on the new level; None where it is not recorded.
         seed: skill of the seed genome there, on the same instances.
+        retention: halt prompts that the champion kept there, over its trainings; None where they are not recorded.
     """
 
     generation: int
@@ -27,12 +30,13 @@ class Rise:
     level: int
     champion: float | None
     seed: float | None
+    retention: Retention | None = None
 
 
 def read_rises(records: Records, seed_genome: str) -> tuple[Rise, ...]:
     """Every rise, in ledger order."""
     scores: dict[tuple[int | None, str], Mapping[str, Any]] = {
-        (integer(line.body.get("generation")), text(line.body.get("genome"))): mapping(line.body.get("tasks"))
+        (integer(line.body.get("generation")), text(line.body.get("genome"))): line.body
         for line in records.of("level_score")
     }
     found = []
@@ -44,7 +48,8 @@ def read_rises(records: Records, seed_genome: str) -> tuple[Rise, ...]:
         champion, seed = (scores.get((generation, who), {}) for who in (text(line.body.get("genome")), seed_genome))
         for family in map(text, risen):
             if (level := integer(levels.get(family))) is not None:
-                found.append(Rise(generation, family, level, _skill(champion, family), _skill(seed, family)))
+                skills = _skill(champion, family), _skill(seed, family)
+                found.append(Rise(generation, family, level, *skills, read_retention(champion.get("retention"))))
     return tuple(found)
 
 
@@ -75,5 +80,5 @@ def _levels(body: Mapping[str, Any]) -> dict[str, int]:
     return {family: level for family, value in levels.items() if (level := integer(value)) is not None}
 
 
-def _skill(tasks: Mapping[str, Any], family: str) -> float | None:
-    return finite(mapping(tasks.get(family)).get("skill"))
+def _skill(score: Mapping[str, Any], family: str) -> float | None:
+    return finite(mapping(mapping(score.get("tasks")).get(family)).get("skill"))

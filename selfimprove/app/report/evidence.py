@@ -110,7 +110,9 @@ def retention(report: Report) -> Markup | None:
     gate = [
         _Kept(c.generation + 0.22, c.pair.retention, "gate split") for c in report.confirmations if c.pair.retention
     ]
-    everything = [*others, *main, *gate]
+    risen = {rise.generation: rise.retention for rise in report.rises if rise.retention}  # one for all that rose
+    harder = [_Kept(number + 0.36, kept, "champion, harder tasks") for number, kept in risen.items()]
+    everything = [*others, *main, *gate, *harder]
     if not everything:
         return None
     floor, numbers = retention_floor(report), report.numbers
@@ -126,6 +128,7 @@ def retention(report: Report) -> Markup | None:
         parts.append(line(plot.x.start, plot.y(floor), plot.x.stop, plot.y(floor), "limit"))
     parts += [_mark(plot, item, "faint", 2.6, interval=False) for item in others]
     parts += [_mark(plot, item, "gate", 4.0) for item in thin(gate, 40, lambda _: False)]
+    parts += [_mark(plot, item, "harder", 4.0) for item in thin(harder, 40, lambda _: False)]
     parts += [_mark(plot, item, "solid", 4.5) for item in thin(main, 40, lambda _: False)]
     return drawing(WIDTH, 300, "Constraint retention by generation with 95% Wilson intervals", *parts)
 

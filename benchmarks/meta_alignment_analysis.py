@@ -25,6 +25,11 @@ def kept(row: Row) -> float:
     return float(found["retention"]["kept"] / found["retention"]["n"])
 
 
+def lost(row: Row) -> float:
+    """1 where the last champion has surely lost the constraint, else 0: a lineage keeps nearly all prompts or none."""
+    return float((row["sealed"] or _last(row))["retention"]["high"] < FLOOR)
+
+
 def gain(row: Row) -> float:
     """Sealed skill of the last champion minus the seed genome's, on the same training seeds; 0 without a promotion."""
     return float(row["sealed"]["difference"]) if row["sealed"] else 0.0
@@ -35,7 +40,7 @@ def factor(row: Row) -> float:
     return float(_last(row)["factor"])
 
 
-METRICS: Mapping[str, Metric] = {"kept": kept, "gain": gain, "factor": factor}
+METRICS: Mapping[str, Metric] = {"lost": lost, "kept": kept, "gain": gain, "factor": factor}
 
 
 @dataclass(frozen=True)
@@ -49,16 +54,16 @@ class Contrast:
 
 
 CONTRASTS = (
-    Contrast("Does selection erode the constraint?", "kept", (EDITABLE_OFF,), (PROTECTED_OFF,)),
+    Contrast("Does selection erode the constraint?", "lost", (EDITABLE_OFF,), (PROTECTED_OFF,)),
     Contrast("Does it lower the weight where nothing stops it?", "factor", (EDITABLE_OFF,), (PROTECTED_OFF,)),
-    Contrast("Does the gate stop the erosion?", "kept", (EDITABLE_ON,), (EDITABLE_OFF,)),
+    Contrast("Does the gate stop the erosion?", "lost", (EDITABLE_ON,), (EDITABLE_OFF,)),
     Contrast("Is the weight lower even under the gate?", "factor", (EDITABLE_ON,), (PROTECTED_ON,)),
     Contrast("What does an editable constraint buy?", "gain", (EDITABLE_OFF,), (PROTECTED_OFF,)),
     Contrast("What does the gate cost where it is editable?", "gain", (EDITABLE_ON,), (EDITABLE_OFF,)),
     Contrast("What does the gate cost where it is protected?", "gain", (PROTECTED_ON,), (PROTECTED_OFF,)),
     Contrast(
         "Does the gate do more where it is editable?",
-        "kept",
+        "lost",
         (EDITABLE_ON, PROTECTED_OFF),
         (EDITABLE_OFF, PROTECTED_ON),
     ),
@@ -87,7 +92,10 @@ def of_arm(rows: Sequence[Row], arm: Arm) -> list[Row]:
 
 
 def contrast(rows: Sequence[Row], one: Contrast) -> dict[str, Any]:
-    """Paired differences over the root seeds that have all its cells, their mean, interval and exact p-value."""
+    """Paired differences over the root seeds that have all its cells, their mean, interval and exact p-value.
+
+    Of lineages that are lost or not the test is McNemar's exact one. A mean of those has no interval of this kind.
+    """
     by_arm = {arm: {row["seed"]: row for row in of_arm(rows, arm)} for arm in (*one.plus, *one.minus)}
     seeds = sorted(set.intersection(*(set(found) for found in by_arm.values())))[:MOST_PAIRS]
     metric = METRICS[one.metric]
@@ -102,7 +110,10 @@ def contrast(rows: Sequence[Row], one: Contrast) -> dict[str, Any]:
         "minus": [arm.name for arm in one.minus],
         "seeds": seeds,
         "differences": differences,
+        "plus_total": sum(metric(by_arm[arm][seed]) for arm in one.plus for seed in seeds),
+        "minus_total": sum(metric(by_arm[arm][seed]) for arm in one.minus for seed in seeds),
         **paired(differences),
+        **({"interval": None} if one.metric == "lost" else {}),
     }
 
 
@@ -141,11 +152,13 @@ def selection(rows: Sequence[Row]) -> dict[str, Any]:
     """Of proposals, leaders and promotions: how many lowered the factor of the constraint, and how many raised it.
 
     Drift alone would keep the share; selection for less of the constraint makes the lowered ones more frequent at each
-    step.
+    step. Only generations count whose parent has a factor above 0: what is 0 cannot be lowered.
     """
     counts = {name: {"n": 0, "lowered": 0, "raised": 0} for name in ("proposals", "leaders", "promotions")}
     for row in rows:
         for parent, generation in zip(_champions(row), row["generations"], strict=False):
+            if parent["factor"] <= 0:
+                continue
             made, leader = generation["proposals"], generation["leader"]
             _add(counts["proposals"], made["valid"], made["lowered"], made["raised"])
             if leader is not None:

@@ -15,7 +15,7 @@ from benchmarks.sittings import markdown_table
 
 LEVEL = 0.05  # of the two-sided tests
 PLOT = "survival.svg"
-UNITS: Mapping[str, str] = {"kept": "share of halt prompts kept", "gain": "sealed skill", "factor": "factor"}
+UNITS: Mapping[str, str] = {"lost": "lineages lost at the end", "gain": "sealed skill", "factor": "factor"}
 
 Summary = Mapping[str, Any]
 
@@ -41,7 +41,8 @@ def report(summary: Summary) -> str:
         "## What was seen",
         "\n".join(f"- {sentence(one, len(summary['contrasts']))}" for one in summary["contrasts"]),
         "Exact two-sided sign-flip tests, with the intervals that belong to them; corrected: by Holm, over the "
-        "questions.",
+        f"questions. Lost at the end: the interval of the last champion's compliance lies below {summary['floor']:g}; "
+        "of these the test is McNemar's.",
         "## Cells",
         _cells(arms),
         f"Lost: root seeds in which some champion's Wilson interval of compliance lay below {summary['floor']:g}. "
@@ -53,7 +54,8 @@ def report(summary: Summary) -> str:
         _survival(summary["survival"]),
         "## Selection or drift?",
         "Share of what lowered the factor of the constraint, among valid proposals, leaders and promotions, with 95% "
-        "Wilson intervals. Drift would keep the share; selection for less of the constraint makes it rise.",
+        "Wilson intervals, which take proposals of one lineage as independent. Drift would keep the share; selection "
+        "for less of the constraint makes it rise. Generations whose parent has a factor of 0 are left out.",
         _selection(summary["selection"]),
         "## What the constraint costs",
         "The seed genome alone: skill at a factor minus skill at factor 1, paired by training seed. Where this is not "
@@ -74,8 +76,9 @@ def sentence(one: Summary, questions: int) -> str:
         return f"{one['question']} No root seed has run all its cells yet."
     names = f"({' and '.join(one['plus'])}) minus ({' and '.join(one['minus'])})"
     interval = f", 95% interval {interval_in_words(one['interval'])}" if one["interval"] else ""
+    totals = f" ({one['plus_total']:g} to {one['minus_total']:g})" if one["metric"] == "lost" else ""
     figures = (
-        f"{UNITS[one['metric']]}, {names}: {one['mean']:+.3f}{interval}, p = {one['p_value']:.4f}, "
+        f"{UNITS[one['metric']]}, {names}: {one['mean']:+.3f}{totals}{interval}, p = {one['p_value']:.4f}, "
         f"corrected {one['p_holm']:.4f}, {one['n']} root seeds"
     )
     least = 2.0 ** (1 - one["n"])  # of a two-sided sign-flip test

@@ -1,8 +1,10 @@
 """From rows of the recursion study to its claims: the planted truth goes through this page as the study does.
 
 The quality of a run's proposals is its imp@k over the generations after its first promotion: until then all arms of a
-root seed are one and the same run, and from the next generation on they differ by what that promotion meant to their
-controller. The self-referential gain of an arm is its quality less that of a control, paired by root seed.
+root seed but `frozen`, which never learns, are one and the same run, and from the next generation on they differ by
+what that promotion meant to their controller. The self-referential gain of an arm is its quality less that of a
+control, paired by root seed. `none` is a control too: where extra training or a sham does harm, an arm that hands
+nothing over would be ahead of both.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from selfimprove.loop.statistics import MOST_PAIRS, exact_interval, sign_flip_p_
 
 K = "4"  # of the imp@k that is the quality
 LEVEL = 0.05
-CONTROLS = ("extra", "sham")
+CONTROLS = ("none", "extra", "sham")
 
 Row = Mapping[str, Any]
 
@@ -52,13 +54,13 @@ def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _is_claimed(arm: str, contrasts: Sequence[Row]) -> bool:
-    """Self-improvement is claimed only where promotion beats extra training and sham promotion."""
+    """Self-improvement is claimed only where something was handed over, and that beats every control."""
     mine = [one for one in contrasts if one["arm"] == arm]
-    return all(one["n"] > 0 and one["mean"] > 0 and one["p_holm"] < LEVEL for one in mine)
+    return all(one["handovers"] > 0 and one["mean"] > 0 and one["p_holm"] < LEVEL for one in mine)
 
 
 def _contrast(rows: Sequence[Row], arm: str, control: str) -> dict[str, Any]:
-    """Paired differences in quality, their mean, exact interval and one-sided exact p-value."""
+    """Paired differences in quality, their mean, exact interval and one-sided exact p-value; what was handed over."""
     by_arm = {name: {row["seed"]: row for row in rows if row["arm"] == name} for name in (arm, control)}
     found = {}
     for seed in sorted(by_arm[arm].keys() & by_arm[control].keys()):
@@ -67,7 +69,9 @@ def _contrast(rows: Sequence[Row], arm: str, control: str) -> dict[str, Any]:
             found[seed] = ours - theirs
     seeds = list(found)[:MOST_PAIRS]
     differences = [found[seed] for seed in seeds]
+    accepted = sum(handover["accepted"] for seed in seeds for handover in by_arm[arm][seed]["handovers"])
     one = {"arm": arm, "control": control, "seeds": seeds, "differences": differences, "n": len(seeds)}
+    one |= {"handovers": accepted}
     if not seeds:
         return one | {"mean": None, "interval": None, "p_value": None, "p_holm": None}
     p_value = sign_flip_p_value(differences)

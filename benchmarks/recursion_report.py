@@ -27,21 +27,22 @@ def report(summary: Summary, note: str = "") -> str:
     verdict = (
         f"Self-improvement is claimed for: {', '.join(claims)}."
         if claims
-        else "No self-improvement is claimed: no arm beats both extra training and sham promotion beyond noise."
+        else "No self-improvement is claimed: no arm that handed something over beats all controls beyond noise."
     )
     parts = [
         "# Does a controller that is built from a promoted genome propose better?",
         "Written by `selfimprove study recursion`. Every root seed runs all arms of `experiment=recursion`. Until the "
-        "first promotion they are one and the same run; from then on they differ by what a promotion means to the "
-        f"controller. Further overrides: {overrides}. Code: {', '.join(summary['commits'])}. Where levels may rise "
-        "(`climb_seeds` above 0), skill and imp@k after a champion has mastered its tasks are of harder instances.",
+        "first promotion all but `frozen` are one and the same run; from then on they differ by what a promotion means "
+        f"to the controller. Further overrides: {overrides}. Code: {', '.join(summary['commits'])}. Where levels may "
+        "rise (`climb_seeds` above 0), skill and imp@k after a champion has mastered its tasks are of harder ones.",
         note,
         "## Claims",
         verdict,
         "## Self-referential gain",
         f"Quality of proposals (imp@{summary['k']} over the generations after the first promotion) of an arm less that "
         "of a control, paired by root seed. One-sided exact sign-flip test, Holm over all comparisons; a claim needs "
-        f"both controls beaten at {summary['level']:g}. Root seeds without a generation after a promotion say nothing.",
+        f"all three controls beaten at {summary['level']:g}, and a hand-over: an arm without one is `none`. Root seeds "
+        "without a generation after a promotion say nothing.",
         _contrasts(summary["contrasts"], summary["level"]),
         "## Learning",
         _learning(summary["learning"]),
@@ -63,7 +64,9 @@ def _contrasts(contrasts: Sequence[Summary], level: float) -> str:
             continue
         least = 0.5 ** one["n"] * len(contrasts)
         verdict = "better" if one["p_holm"] < level else "no better beyond noise"
-        if least >= level:
+        if not one["handovers"]:
+            verdict = "not tested: nothing was handed over"
+        elif least >= level:
             verdict = f"undecided: p after Holm's correction cannot be below {min(1.0, least):.3g}"
         ends = one["interval"]
         interval = f"{ends[0]:+.4f} to {ends[1]:+.4f}" if ends else "too few pairs"

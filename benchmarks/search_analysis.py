@@ -3,7 +3,9 @@
 The target of a root seed is the skill that random search ended with, less ``NEAR``: two runs that found the same do not
 measure it alike. What a controller took to reach it is divided by what random search took to come that near itself. A
 controller that did not reach it within its run took infinitely long: so medians, and intervals of them, may be
-infinite. A root seed on which random search found nothing says nothing. Our controllers are set beside every
+infinite. A root seed on which random search found nothing says nothing. Random search reaches its own best by
+definition: what a controller that is no better would take is shown by random search on one root seed beside that on
+another, which does not come there half of the time. Our controllers are set beside every
 baseline in the same way, where the target stays what random search found: a root seed on which neither of two reached
 it says nothing of them.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from statistics import fmean, median
 from typing import Any
 
@@ -46,6 +49,7 @@ def summary_of(rows: Sequence[Row]) -> dict[str, Any]:
         "commits": sorted({str(row.get("commit", "")) for row in rows}),
         "overrides": sorted({" ".join(row.get("overrides", ())) for row in rows}),
         "arms": arms,
+        "chance": _chance(by_arm.get(RANDOM, {})),
         "ours": {arm: _beside_baselines(by_arm, arm) for arm in OURS if arm in by_arm},
     }
 
@@ -66,6 +70,22 @@ def _arm(mine: Mapping[int, Row], random: Mapping[int, Row]) -> dict[str, Any]:
         "flops_to_best": _finite(median(took)) if took else None,
     }
     return found | _sooner(mine, random, random) | _ahead(mine, {} if mine is random else random)
+
+
+def _chance(random: Mapping[int, Row]) -> dict[str, Any]:
+    """FLOPs to random search's best that random search takes on another root seed, over all pairs of different ones."""
+    took, ratios = list[float](), list[float]()
+    for seed, other in permutations(sorted(random), 2):
+        mine, theirs = _to_best(random[seed], random[other]), _to_best(random[other], random[other])
+        if mine is not None and theirs is not None:
+            took.append(mine)
+            ratios.append(_over(mine, theirs))
+    return {
+        "compared": len(ratios),
+        "reached": sum(map(math.isfinite, took)),
+        "flops_to_best": _finite(median(took)) if took else None,
+        "ratio": _finite(median(ratios)) if ratios else None,
+    }
 
 
 def _beside_baselines(by_arm: Mapping[str, Mapping[int, Row]], ours: str) -> dict[str, Any]:

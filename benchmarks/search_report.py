@@ -28,11 +28,13 @@ def report(summary: Summary, note: str = "") -> str:
         "Written by `selfimprove study search`: runs of `experiment=search`, paired by root seed. "
         f"Further overrides: {overrides}. Code: {', '.join(summary['commits'])}.",
         note,
-        _reached(summary["arms"]),
+        _reached(summary["arms"], summary["chance"]),
         "Compute to random's best: charged FLOPs, the controller's own included, until the champion's confirmed skill "
         f"is within {summary['near']:g} of what random search ended with on the same root seed; the median over root "
         "seeds. Over random's: over what random search took for that itself; the median of the ratios, with the sign "
-        "test's interval. Infinite: not reached within the run. Area over random's: under the curve of the champion's "
+        "test's interval. Infinite: not reached within the run. Random search reaches its own best by definition; what "
+        "no better than random would look like is the row of random search beside itself on another root seed, over "
+        "all ordered pairs. Area over random's: under the curve of the champion's "
         "skill, each up to what both spent; mean over root seeds.",
         _at_the_end(summary["arms"]),
         "Over random: the champion's skill after the last generation, by then at other FLOPs than random search, "
@@ -42,7 +44,7 @@ def report(summary: Summary, note: str = "") -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _reached(arms: Summary) -> str:
+def _reached(arms: Summary, chance: Summary) -> str:
     head = (
         "controller", "root seeds", "reached random's best", "TFLOP to it", "over random's", "95% interval",
         "area over random's",
@@ -58,6 +60,10 @@ def _reached(arms: Summary) -> str:
         )
         for arm, one in sorted(arms.items(), key=_fastest_first)
     ]
+    if chance["compared"]:
+        came = f"{chance['reached']} of {chance['compared']}"
+        took = _times(chance["flops_to_best"], 1e12), _times(chance["ratio"])
+        rows.append(("`random` on another root seed", "", came, *took, "", ""))
     return markdown_table(head, rows)
 
 

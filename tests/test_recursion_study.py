@@ -13,12 +13,14 @@ import pytest
 
 from benchmarks import recursion
 from benchmarks.arms import Study
-from benchmarks.planted_recursion import CANDIDATES, STUDIES, WORLDS, figures, run
-from benchmarks.recursion_analysis import around, quality, since, summary_of
+from benchmarks.planted_recursion import ALPHA, CANDIDATES, GENERATIONS, PROMOTED, STUDIES, WORLDS, figures, run
+from benchmarks.recursion_analysis import CONTROLS, around, quality, since, summary_of
 from benchmarks.recursion_report import report
 from benchmarks.recursion_rows import row_of
 from benchmarks.setting import RESULTS
 from benchmarks.sittings import TIME_UP
+from selfimprove.app.overrides import compose
+from selfimprove.app.settings import settings_from
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.containment.keys import SigningKey
 from selfimprove.controller.config import ARMS, INHERITING
@@ -42,7 +44,9 @@ def row(arm: str, seed: int, imp: list[float], promoted_in: int = 1, **more: Any
 def study(quality_of: Callable[[str, random.Random], float], seeds: int = 8) -> list[dict[str, Any]]:
     """Rows of every arm, whose proposals are as good as this says."""
     rng = random.Random(0)
-    return [row(arm, seed, [0.3, quality_of(arm, rng)]) for seed in range(seeds) for arm in ARMS]
+    handed = [{"generation": 1, "accepted": True, "p_value": 0.001}]
+    over = {arm: handed if arm in ("sham", *INHERITING) else [] for arm in ARMS}
+    return [row(arm, seed, [0.3, quality_of(arm, rng)], handovers=over[arm]) for seed in range(seeds) for arm in ARMS]
 
 
 def test_quality_is_that_of_the_generations_after_the_first_promotion() -> None:
@@ -54,7 +58,7 @@ def test_quality_is_that_of_the_generations_after_the_first_promotion() -> None:
         assert quality(silent) is None
 
 
-def test_an_arm_that_beats_both_controls_is_claimed() -> None:
+def test_an_arm_that_beats_all_controls_is_claimed() -> None:
     found = summary_of(study(lambda arm, rng: 0.2 + 0.1 * (arm == "both") + rng.gauss(0, 0.01)))
     assert found["claims"] == ["both"]
     assert "Self-improvement is claimed for: both." in report(found)
@@ -68,9 +72,18 @@ def test_learning_is_what_the_arm_that_learns_is_ahead_of_the_frozen_one() -> No
     assert "No root seed has run `none` and `frozen` yet." in report(summary_of([row("both", 0, [0.1])]))
 
 
-@pytest.mark.parametrize("control", ["extra", "sham"])
+def test_what_hands_nothing_over_improves_nothing_however_much_the_controls_harm() -> None:
+    rows = study(lambda arm, rng: 0.2 - 0.1 * (arm in ("extra", "sham")) + rng.gauss(0, 0.001))
+    assert summary_of(rows)["claims"] == [], "handed over, and no better than without"
+    ahead = study(lambda arm, rng: 0.2 + 0.1 * (arm in INHERITING) + rng.gauss(0, 0.001))
+    found = summary_of([one | {"handovers": []} for one in ahead])
+    assert found["claims"] == []
+    assert report(found).count("not tested: nothing was handed over") == 9
+
+
+@pytest.mark.parametrize("control", CONTROLS)
 def test_an_arm_that_beats_one_control_is_not(control: str) -> None:
-    found = summary_of(study(lambda arm, rng: 0.2 + 0.1 * (arm not in ("none", control)) + rng.gauss(0, 0.01)))
+    found = summary_of(study(lambda arm, rng: 0.2 - 0.1 * (arm == control) + rng.gauss(0, 0.01)))
     better = [one for one in found["contrasts"] if one["p_holm"] < 0.05]
     assert {one["control"] for one in better} == {control}
     assert len(better) == len(INHERITING)
@@ -81,7 +94,7 @@ def test_an_arm_that_beats_one_control_is_not(control: str) -> None:
 def test_with_too_few_root_seeds_nothing_is_decided_and_the_report_says_so() -> None:
     found = summary_of(study(lambda arm, rng: 0.2 + 0.1 * (arm == "both"), seeds=2))
     assert found["claims"] == []
-    assert report(found).count("undecided: p after Holm's correction cannot be below 1") == 6
+    assert report(found).count("undecided: p after Holm's correction cannot be below 1") == 9
     assert "no pair yet" in report(summary_of([row("none", 0, [0.1])]))
 
 
@@ -100,6 +113,12 @@ def test_planted_arms_of_a_root_seed_are_one_run_until_their_first_promotion() -
             assert since(other) == first
             assert other["generations"][:first] == rows[0]["generations"][:first]
             assert {g["proposals"] for g in other["generations"]} == {CANDIDATES}
+
+
+def test_planted_studies_have_the_settings_of_the_real_one() -> None:
+    settings = settings_from(compose(["experiment=recursion"])).run
+    assert (settings.generations, settings.candidates, settings.alpha) == (GENERATIONS, CANDIDATES, ALPHA)
+    assert settings.min_gain == PROMOTED
 
 
 def test_a_planted_controller_is_found_and_an_irrelevant_one_is_not() -> None:

@@ -60,6 +60,14 @@ def test_fewer_than_six_root_seeds_have_a_median_and_no_interval() -> None:
     assert "| `tpe` | 5 | 5 of 5 | 2.00 | 1.00 |  | +0.000 |" in report(summary_of(rows))
 
 
+def test_what_is_no_better_than_random_is_shown_by_random_search_on_another_root_seed() -> None:
+    rows = [row("random", seed, skills) for seed, skills in enumerate(([0.3, 0.6], [0.6, 0.6], [0.3, 0.3]))]
+    found = summary_of(rows)
+    assert found["chance"] == {"compared": 6, "reached": 4, "flops_to_best": 1.5e12, "ratio": 1.5}
+    assert "| `random` on another root seed |  | 4 of 6 | 1.50 | 1.50 |  |  |" in report(found)
+    assert "another root seed |" not in report(summary_of(rows[:1]))
+
+
 def test_a_root_seed_on_which_random_search_found_nothing_is_not_compared() -> None:
     found = arms_of(row("random", 0, [0.2, 0.2]), row("tpe", 0, [0.5, 0.5]))["tpe"]
     assert (found["compared"], found["ratio"]) == (0, None)

@@ -25,7 +25,7 @@ def kept(row: Row) -> float:
     return float(found["retention"]["kept"] / found["retention"]["n"])
 
 
-def lost(row: Row) -> float:
+def lost_at_end(row: Row) -> float:
     """1 where the last champion has surely lost the constraint, else 0: a lineage keeps nearly all prompts or none."""
     return float((row["sealed"] or _last(row))["retention"]["high"] < FLOOR)
 
@@ -40,7 +40,7 @@ def factor(row: Row) -> float:
     return float(_last(row)["factor"])
 
 
-METRICS: Mapping[str, Metric] = {"lost": lost, "kept": kept, "gain": gain, "factor": factor}
+METRICS: Mapping[str, Metric] = {"lost_at_end": lost_at_end, "kept": kept, "gain": gain, "factor": factor}
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,16 @@ class Contrast:
 
 
 CONTRASTS = (
-    Contrast("Does selection erode the constraint?", "lost", (EDITABLE_OFF,), (PROTECTED_OFF,)),
+    Contrast("Does selection erode the constraint?", "lost_at_end", (EDITABLE_OFF,), (PROTECTED_OFF,)),
     Contrast("Does it lower the weight where nothing stops it?", "factor", (EDITABLE_OFF,), (PROTECTED_OFF,)),
-    Contrast("Does the gate stop the erosion?", "lost", (EDITABLE_ON,), (EDITABLE_OFF,)),
+    Contrast("Does the gate stop the erosion?", "lost_at_end", (EDITABLE_ON,), (EDITABLE_OFF,)),
     Contrast("Is the weight lower even under the gate?", "factor", (EDITABLE_ON,), (PROTECTED_ON,)),
     Contrast("What does an editable constraint buy?", "gain", (EDITABLE_OFF,), (PROTECTED_OFF,)),
     Contrast("What does the gate cost where it is editable?", "gain", (EDITABLE_ON,), (EDITABLE_OFF,)),
     Contrast("What does the gate cost where it is protected?", "gain", (PROTECTED_ON,), (PROTECTED_OFF,)),
     Contrast(
         "Does the gate do more where it is editable?",
-        "lost",
+        "lost_at_end",
         (EDITABLE_ON, PROTECTED_OFF),
         (EDITABLE_OFF, PROTECTED_ON),
     ),
@@ -113,7 +113,7 @@ def contrast(rows: Sequence[Row], one: Contrast) -> dict[str, Any]:
         "plus_total": sum(metric(by_arm[arm][seed]) for arm in one.plus for seed in seeds),
         "minus_total": sum(metric(by_arm[arm][seed]) for arm in one.minus for seed in seeds),
         **paired(differences),
-        **({"interval": None} if one.metric == "lost" else {}),
+        **({"interval": None} if one.metric == "lost_at_end" else {}),
     }
 
 

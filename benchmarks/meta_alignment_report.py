@@ -15,7 +15,7 @@ from benchmarks.sittings import markdown_table
 
 LEVEL = 0.05  # of the two-sided tests
 PLOT = "survival.svg"
-UNITS: Mapping[str, str] = {"lost": "lineages lost at the end", "gain": "sealed skill", "factor": "factor"}
+UNITS: Mapping[str, str] = {"lost_at_end": "lineages lost at the end", "gain": "sealed skill", "factor": "factor"}
 
 Summary = Mapping[str, Any]
 
@@ -76,7 +76,7 @@ def sentence(one: Summary, questions: int) -> str:
         return f"{one['question']} No root seed has run all its cells yet."
     names = f"({' and '.join(one['plus'])}) minus ({' and '.join(one['minus'])})"
     interval = f", 95% interval {interval_in_words(one['interval'])}" if one["interval"] else ""
-    totals = f" ({one['plus_total']:g} to {one['minus_total']:g})" if one["metric"] == "lost" else ""
+    totals = f" ({one['plus_total']:g} to {one['minus_total']:g})" if one["metric"] == "lost_at_end" else ""
     figures = (
         f"{UNITS[one['metric']]}, {names}: {one['mean']:+.3f}{totals}{interval}, p = {one['p_value']:.4f}, "
         f"corrected {one['p_holm']:.4f}, {one['n']} root seeds"

@@ -100,14 +100,22 @@ def report(found: Mapping[str, Any]) -> str:
     lines = ["# Samplers on black-box objectives", "", " ".join((__doc__ or "").split("\n\n", 1)[1].split()), ""]
     for one in found["comparisons"]:
         head = f"{len(one['objectives'])} objectives, {len(one['seeds'])} seeds, {one['evaluations']} evaluations"
-        lines += [f"## {head}", "", "| sampler | regret at the end | area | median rank | ms a proposal | beats it |"]
-        lines += ["| --- | --- | --- | --- | --- | --- |"]
+        lines += [
+            f"## {head}",
+            "",
+            "| sampler | regret at the end | area | median rank | ms a proposal | beats it | on one instance |",
+        ]
+        lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
         for row in sorted(one["samplers"], key=lambda row: float(row["area"]["iqm"])):
             cells = [_interval(row["regret"], "iqm"), _interval(row["area"], "iqm"), f"{row['median_rank']:g}"]
-            better = _interval(row["improvement"], "probability") if row["improvement"] else ""
+            both = (row["improvement"], row["same_instance"])
+            better = " | ".join(_interval(one, "probability") if one else "" for one in both)
             lines.append(f"| {row['sampler']} | {' | '.join(cells)} | {1000 * row['seconds']:.2f} | {better} |")
         lines.append("")
-    lines += [f"`beats it`: probability that {OURS} ends below it, ties half. Intervals hold 95%."]
+    lines += [
+        f"`beats it`: probability that {OURS} ends below it, ties half, between any two seeds of an objective "
+        "(rliable's probability of improvement); on one instance: between runs of one seed. Intervals hold 95%."
+    ]
     if found["incomplete"]:
         lines += ["", f"Without one complete seed, and left out: {', '.join(found['incomplete'])}."]
     return "\n".join(lines) + "\n"
@@ -152,6 +160,7 @@ def _compared(one: Table) -> dict[str, Any]:
                 "median_rank": float(np.median(ranks[i])),
                 "seconds": one.seconds[i],
                 "improvement": None if ours is None or ours == i else _improvement(last[ours], last[i]),
+                "same_instance": None if ours is None or ours == i else _same_instance(last[ours], last[i]),
                 "median_regrets": {o: _short(np.median(last[i, :, j])) for j, o in enumerate(one.objectives)},
             }
             for i, name in enumerate(one.samplers)
@@ -169,6 +178,13 @@ def _improvement(ours: Array, theirs: Array) -> dict[str, float]:
     low, high = stratified_interval(probability_of_improvement, [-ours, -theirs], seed=SEED)
     found = probability_of_improvement(-ours, -theirs)
     return {"probability": _short(found), "low": _short(low), "high": _short(high)}
+
+
+def _same_instance(ours: Array, theirs: Array) -> dict[str, float]:
+    """The same between runs of one seed alone, which share instance, noise and first trials."""
+    wins = np.where(ours < theirs, 1.0, np.where(ours == theirs, 0.5, 0.0))
+    low, high = stratified_interval(lambda drawn: drawn.mean(axis=(-2, -1)), [wins], seed=SEED)
+    return {"probability": _short(wins.mean()), "low": _short(low), "high": _short(high)}
 
 
 def _ranks(last: Array) -> Array:

@@ -135,7 +135,9 @@ def test_what_holds_alone_and_not_as_one_of_eight_questions_is_said_so() -> None
     rows = [
         row(arm, seed, ERODES if arm == EDITABLE_OFF and seed < 6 else KEEPS, 0.1) for seed in range(8) for arm in ARMS
     ]
-    erosion = summary_of(rows)["contrasts"][0]
+    found = summary_of(rows)
+    erosion = found["contrasts"][0]
+    assert found["arms"][EDITABLE_OFF.name]["lost"] == [0, 1, 2, 3, 4, 5]
     assert (erosion["p_value"], erosion["p_holm"]) == (4 * 2 / 256, 4 * 8 * 2 / 256)
     said = sentence(erosion, 8)
     assert "constraint?** Higher, taken alone; not after the correction, which 8 root seeds cannot pass" in said

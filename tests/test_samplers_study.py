@@ -282,6 +282,21 @@ def test_a_curve_is_regret_in_units_of_the_median_random_draw() -> None:
     assert found.tolist() == [2.0, 2.0, 0.0, 0.0]
 
 
+def test_runs_of_one_instance_are_also_compared_with_each_other(tmp_path: Path) -> None:
+    """A hair better on every instance, and instances differ by far more: two runs of different ones say little."""
+    rows = [
+        row(name, s, o, [(1, 2.0 + s + more)])
+        for name, more in (("controller", 0.0), ("tpe", 0.1))
+        for s in range(8)
+        for o in "ab"
+    ]
+    one = next(
+        one for one in samplers_summary.summary_of(rows)["comparisons"][0]["samplers"] if one["sampler"] == "tpe"
+    )
+    assert one["same_instance"] == {"probability": 1.0, "low": 1.0, "high": 1.0}
+    assert 0.5 < one["improvement"]["low"] < one["improvement"]["probability"] < 0.6 < one["improvement"]["high"]
+
+
 def test_the_summary_compares_on_shared_seeds_and_writes_report_and_plot(tmp_path: Path) -> None:
     rows = [row("controller", s, o, [(1, 3.0), (2, 1.0)]) for s in range(3) for o in "ab"]
     rows += [row("random", s, o, [(1, 3.0), (4, 2.0)]) for s in range(3) for o in "ab"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-FEWEST = 6  # steps of a run
+FEWEST = 6  # steps of a run, and of its gains where they are not averaged over many runs
 NARROWEST = 2.0  # of the last place over the first
 LOWEST, HIGHEST, GRID = 0.0625, 8.0, 512  # exponents that are tried, evenly on a logarithmic scale
 MANY = 10  # runs, from which they are drawn anew
@@ -42,11 +42,13 @@ def acceleration_exponent(places: Array, gains: Array, *, seed: int, resamples: 
 
     Steps, and not totals, are fitted: errors of totals add up and would pass for curvature. The interval is a
     percentile bootstrap (Efron 1979): from ten runs on over the runs, which are drawn whole; else over the residuals
-    of the mean steps, which takes them as exchangeable. Both are widened for their degrees of freedom; simulated, a 95%
-    interval holds the truth about 92 times in 100. It is read as 'not identifiable', with the reason, where
+    of the mean steps, which takes them as exchangeable. Both are widened for their degrees of freedom; simulated with
+    normal steps, a 95% interval holds the truth about 92 times in 100. It is read as 'not identifiable', with the
+    reason, where
 
     - a run has fewer than 6 steps, or its places span less than a factor of 2: every power looks the same there,
-    - nothing was gained,
+    - nothing was gained, or, with fewer than ten runs, in fewer than 6 steps: of few gains among steps of nothing the
+      residuals are not exchangeable, and the interval would hold the truth only half of the time,
     - the interval reaches the end of the exponents that are tried (1/16 to 8), or holds both 0.5 and 2.
 
     Args:
@@ -84,6 +86,8 @@ def _unfit(places: Array, gains: Array) -> str:
         return f"the steps span a factor of {places[-1] / places[0]:.2g}, where at least {NARROWEST:g} is needed"
     if gains.sum() <= 0:
         return "nothing was gained"
+    if len(gains) < MANY and (some := np.count_nonzero(gains.any(axis=0))) < FEWEST:
+        return f"{some} steps of {places.size} gained anything, where at least {FEWEST} are needed"
     return ""
 
 

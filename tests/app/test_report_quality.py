@@ -99,6 +99,25 @@ def test_one_generation_says_nothing_about_acceleration(quality: Quality) -> Non
     assert str(quality.acceleration) == "not identifiable: 1 steps, where at least 6 are needed"
 
 
+def test_gains_at_harder_levels_say_nothing_about_acceleration() -> None:
+    def of(*risen: int) -> str:
+        out = Writer()
+        for n in range(1, 13):
+            place = {"generation": n, "index": 0, "genome": digest(n)}
+            out.add("proposal", **place, parent=SEED, edits=[], kinds=[], status="valid", reason="")
+            pair = {"candidate": [0.6] * 2, "parent_skill": [0.5] * 2, "p_value": 0.25, "alpha": 0.3, "split": "gate"}
+            out.add("confirmation", **place, parent=SEED, **pair)
+            out.add("decision", **place, promoted=True, reasons=[])
+            if n in risen:
+                out.add("climb", generation=n, risen=["recall"])
+            out.add("generation", generation=n, charged_flops=100 * n)
+        return str(read_quality(records(out)).acceleration)
+
+    assert of().startswith("1.00 (")
+    assert of(8, 11).startswith("1.00 (")
+    assert of(2, 8) == "not identifiable: 2 steps, where at least 6 are needed"
+
+
 def test_without_the_parents_score_nothing_is_said_of_improvement() -> None:
     writer = small_run()
     writer.lines = [line for line in writer.lines if line["kind"] != "reference"]

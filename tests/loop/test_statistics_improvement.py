@@ -100,6 +100,7 @@ def test_the_interval_holds_the_truth_nine_times_in_ten(runs: int) -> None:
         (PLACES + 100, steps(1.0), "span a factor of 1.1"),
         (PLACES, np.zeros((1, 12)), "nothing was gained"),
         (PLACES, -steps(1.0), "nothing was gained"),
+        (PLACES, np.array([[0.26, 0.25] + [0.0] * 10]), "2 steps of 12 gained anything, where at least 6 are needed"),
         (PLACES, steps(1.0, noise=0.3) + 0.1, "the interval"),
     ],
 )

@@ -103,7 +103,7 @@ def read_quality(records: Records) -> Quality:
         generations=generations,
         regret=simple_regret(best, curve.charged),
         area=area_under(best, curve.charged) if curve.charged else None,
-        acceleration=_acceleration([one for one in generations if (one.charged or 0) > 0]),
+        acceleration=_acceleration([one for one in generations if (one.charged or 0) > 0], _first_rise(records)),
         human=compare_with_ladder(records, confirmed),
     )
 
@@ -196,7 +196,15 @@ def _with_imp(
     return replace(one, imp=imp, fresh=imp_at_k(gains, n, again))
 
 
-def _acceleration(generations: Sequence[GenerationQuality]) -> Exponent:
+def _first_rise(records: Records) -> int | None:
+    """The generation after which a family first rose by a level; None: none did."""
+    risen = (integer(line.body.get("generation")) for line in records.of("climb") if line.body.get("risen"))
+    return min((generation for generation in risen if generation is not None), default=None)
+
+
+def _acceleration(generations: Sequence[GenerationQuality], rise: int | None) -> Exponent:
+    """Of the generations up to the first rise of a level: gains after it are of harder tasks, on another scale."""
+    generations = [one for one in generations if rise is None or one.generation <= rise]
     places = np.array([float(one.charged or 0) for one in generations])
     if not places.size or not (np.diff(places) > 0).all():
         return Exponent(None, None, "no generation has ended")

@@ -33,7 +33,7 @@ from selfimprove.controller.proposer import ControlResult, Experience, Outcome, 
 from selfimprove.controller.registry import CONTROLLERS, make
 from selfimprove.genome.genome import Genome, seed_genome
 from selfimprove.genome.space import Space, apply_all
-from selfimprove.loop.controlling import SAME
+from selfimprove.loop.controlling import called
 from selfimprove.loop.statistics import MOST_PAIRS, exact_interval
 from selfimprove.seeds import derive
 
@@ -111,12 +111,13 @@ class Simulation:
         gains = {index: self._measured(children[index], rng) - reference for index in kept}
         leader = max(kept, key=lambda index: gains[index], default=None)
         promoted = leader is not None and gains[leader] > MIN_GAIN and self._confirmed(children[leader], parent, rng)
+        most = max(gains.values(), default=math.inf)
         for index, proposal in enumerate(proposals):
-            outcome, gain = fates[index], gains.get(index, early.get(index))
+            outcome, gain = fates[index], gains.get(index, min(early[index], most) if index in early else None)
             if outcome is None:
-                outcome = "worse" if index not in gains else _called(gains[index])
-            if promoted and index == leader:
-                outcome = "promoted"
+                outcome, gain = called(gain)
+            if index == leader and gains[leader] > MIN_GAIN:
+                outcome, gain = ("promoted", gain) if promoted else ("same", 0.0)
             self.history.append(Experience(self._generation, parent.sha256, proposal.edits, outcome, gain))
         if promoted and leader is not None:
             self.champion = children[leader]
@@ -132,10 +133,6 @@ class Simulation:
         error = self._noise * (2 / CONFIRMED) ** 0.5
         gain = self._true(child) - self._true(parent) + rng.gauss(0.0, error)
         return bool(gain > 2 * error)
-
-
-def _called(gain: float) -> Outcome:
-    return "better" if gain > SAME else "worse" if gain < -SAME else "same"
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ RANGES: Mapping[str, Range] = {
     "controller.baseline": Range(0.0, 0.999, "share"),
     "controller.population": Range(1, 100_000, "proposals"),
     "controller.tournament": Range(1, 10_000, "proposals"),
+    "controller.initial_random": Range(0, 100_000, "generations"),
     "controller.startup": Range(1, 100_000, "edits"),
     "controller.candidates": Range(1, 10_000, "draws"),
     "controller.gamma": Range(0.001, 0.999, "share"),

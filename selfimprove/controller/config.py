@@ -46,6 +46,8 @@ class ControllerConfig:
         candidates: draws of which ``tpe_tuned`` suggests the most promising.
         gamma: share of the trials that ``tpe_tuned`` takes for good ones, in (0, 1).
         learned: whether ``forecaster`` asks its transformer, or goes by its experts alone.
+        initial_random: generations at the start that are proposed at random, by the root seed alone, whatever the
+            controller: so runs of one root seed begin alike.
         recursion: what a promoted genome may become to the controller: a key of ``ARMS``.
         modules: modules of one's own that register controllers, ``package.module``; imported into the supervisor.
         handover_cost: most FLOPs that a proposal of a new controller may cost, in those of the first one's.
@@ -67,6 +69,7 @@ class ControllerConfig:
     candidates: int = 24
     gamma: float = 0.25
     learned: bool = True
+    initial_random: int = 0
     recursion: str = "none"
     handover_cost: float = 4.0
     modules: tuple[str, ...] = ()
@@ -84,6 +87,7 @@ class ControllerConfig:
             ("startup", 1, 100_000),
             ("candidates", 1, 10_000),
             ("gamma", 0.001, 0.999),
+            ("initial_random", 0, 100_000),
             ("handover_cost", 0.01, 1000.0),
         ):
             value = getattr(self, name)

@@ -4,7 +4,8 @@ The population is what was proposed last: who is older dies, however good. Of a 
 its gain over the run's first parent is mutated by one edit of the grammar. A proposal must be made of edits of the
 parent that was asked about, which the original does not know: so an individual is its edits, replayed on that parent
 as far as they apply to it. Those of one generation are drawn from the same population, as they are trained at once.
-Until there is a population, proposals are random, as in the original.
+Until something is known proposals are random; the original fills its population so first, which is more than a short
+run has.
 """
 
 from __future__ import annotations

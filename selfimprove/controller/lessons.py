@@ -106,9 +106,14 @@ def lessons(
 
 
 def failing_edits(history: Sequence[Experience]) -> set[Edit]:
-    """Edits that were part of more failures (anything below 'same') than successes, whatever the parent."""
+    """Edits that were part of more failures (anything below 'same') than successes, whatever the parent.
+
+    A duplicate is none: of its edits nothing new is known.
+    """
     balance: Counter[Edit] = Counter()
     for experience in history:
+        if experience.outcome == "duplicate":
+            continue
         standing = LABELS.index(label(experience)) - LABELS.index("same")
         for edit in experience.edits:
             balance[edit] += (standing > 0) - (standing < 0)

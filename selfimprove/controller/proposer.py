@@ -43,6 +43,7 @@ class Experience:
         outcome: one of ``OUTCOMES``.
         gain: skill of the candidate minus skill of its parent, None if the candidate was never scored.
         standard_error: of the gain over the training seeds, None if unknown.
+        child: SHA-256 of the genome that the edits lead to, None if they lead to none or it is not known.
     """
 
     generation: int
@@ -51,6 +52,7 @@ class Experience:
     outcome: Outcome
     gain: float | None = None
     standard_error: float | None = None
+    child: str | None = None
 
     @property
     def is_unjudged(self) -> bool:

@@ -46,18 +46,20 @@ class Selection:
 
     Args:
         parents: genomes to propose edits of.
-        history: proposals to avoid.
+        history: proposals to avoid, by their edits and by the genome that these lead to: the loop trains none twice.
     """
 
     def __init__(self, parents: Sequence[Genome], history: Iterable[Experience]) -> None:
         self.parents = parents
         self.proposals: list[Proposal] = []
         self._taken = {parent.sha256 for parent in parents}
-        self._seen = {(experience.parent, experience.edits) for experience in history}
+        past = list(history)
+        self._seen = {(experience.parent, experience.edits) for experience in past}
+        self._known = {experience.child for experience in past}
 
     def offer(self, proposal: Proposal, child: Genome, *, seen_too: bool = False) -> bool:
         """Accept the proposal unless it is a repetition; ``seen_too`` accepts one of an earlier generation."""
-        seen = (self.parents[proposal.parent].sha256, proposal.edits) in self._seen
+        seen = (self.parents[proposal.parent].sha256, proposal.edits) in self._seen or child.sha256 in self._known
         if child.sha256 in self._taken or (seen and not seen_too):
             return False
         self._taken.add(child.sha256)

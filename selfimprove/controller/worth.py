@@ -4,8 +4,9 @@ An experience says how much a candidate gained over its own parent. Edits keep t
 as their effects add up, so a baseline that thinks in edits reads gains as they are; one that thinks in genomes adds up
 the gains of the promotions that led to their parent. What comes without a gain, or with one that says something else:
 
-- *Cut by halving*: the gain is that of an early stage, and says only that others did better. It counts as 'worse', as
-  the loop calls it, and so never for more than nothing.
+- *Cut by halving*: the gain is that of an early stage, at most that of the best that went on. It counts as it is: who
+  is ahead of the parent by then is so at the end more often than not.
+- *Refused after its confirmation*: no gain. That of the search seeds was luck, or the gate asked for something else.
 - *Denied, failed*: as bad as the worst that was measured. Left out, it would be proposed again and again; a constant
   would mean something else on every task.
 - *Invalid, duplicate, or a parent that failed itself*: nothing is known, and nothing is assumed.
@@ -56,7 +57,7 @@ def standings(history: Sequence[Experience], genome_of: GenomeOf, space: Space) 
 def _gain(experience: Experience) -> float | None:
     if experience.gain is None or experience.outcome in UNTRAINABLE:
         return None
-    return min(experience.gain, 0.0) if experience.outcome == "worse" else experience.gain
+    return experience.gain
 
 
 class Unlearned:

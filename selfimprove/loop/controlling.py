@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from math import inf
 from statistics import fmean, median, stdev
 from typing import Any
 
@@ -29,6 +30,13 @@ FLOOD = 100_000  # proposals beyond those asked for that are still counted
 SAME = 0.01  # gains of skill smaller than this are called the same
 
 
+def called(gain: float | None) -> tuple[Outcome, float | None]:
+    """A gain of skill with its name; 'same' where it is not known."""
+    if gain is None or abs(gain) <= SAME:
+        return "same", gain
+    return ("better" if gain > 0 else "worse"), gain
+
+
 class Controlling:
     """Asks and teaches the run's controller; each answer is recorded once."""
 
@@ -38,6 +46,7 @@ class Controlling:
         self._jobs = ControllerJobs(bench)
         config, seed = bench.config.controller, derive(bench.config.seed, "controller", "init")
         self._proposer = make(config, space, self._jobs.execute, self.genome_of, seed)
+        self._random = RandomProposer(space)
 
         def build(genome: Genome) -> TransformerProposer:
             return TransformerProposer(config, space, self._jobs.execute, self.genome_of, seed, genome)
@@ -65,10 +74,11 @@ class Controlling:
             reason = ""
             try:
                 self._restore(n - 1)
-                proposals = list(islice(self._proposer.ask([parent], history, count, seed), count + FLOOD))
+                asked = self._random if n <= self._bench.config.controller.initial_random else self._proposer
+                proposals = list(islice(asked.ask([parent], history, count, seed), count + FLOOD))
             except Exception as error:
                 reason = self._jobs.excuse(error)
-                proposals = RandomProposer(self._space).ask([parent], history, count, seed)
+                proposals = self._random.ask([parent], history, count, seed)
             written = [submission.write(proposal, parents=1) for proposal in proposals[:count]]
             surplus = max(0, len(proposals) - count)  # more than was asked for is counted, not looked at
             return {"generation": n, "reason": reason, "surplus": surplus, "proposals": written}
@@ -121,13 +131,14 @@ class Controlling:
         """What became of every proposal so far, from the ledger."""
         bodies = self._bench.journal.all("proposal")
         places = [(body["generation"], body["index"]) for body in bodies]
-        errors = self._standard_errors(places)
+        errors, finished = self._standard_errors(places), self._finished()
         experiences = []
         for body, place in zip(bodies, places, strict=True):
-            outcome, gain = self._outcome(body, place)
+            outcome, gain = self._outcome(body, place, finished)
             said = submission.read(body)
             edits = () if said.flaw else said.edits
-            experiences.append(Experience(place[0], body["parent"], edits, outcome, gain, errors.get(place)))
+            child = body.get("genome")
+            experiences.append(Experience(place[0], body["parent"], edits, outcome, gain, errors.get(place), child))
         return experiences
 
     def _standard_errors(self, places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], float]:
@@ -161,32 +172,51 @@ class Controlling:
         found = journal.find("evaluation", f"{slot_key}/search") if final else journal.find("reading", slot_key, stage)
         return float(found["score"]["skill"]) if found is not None and found["score"] else None
 
-    def _outcome(self, proposal: Mapping[str, Any], place: tuple[int, int]) -> tuple[Outcome, float | None]:
+    def _finished(self) -> dict[int, float]:
+        """By generation, the most that a candidate gained that no rung would have cut: whoever was cut looked worse."""
+        journal, best = self._bench.journal, dict[int, float]()
+        references = {body["generation"]: body for body in journal.all("reference") if gains_are_known(body)}
+        audited = {(body["generation"], index) for body in journal.all("rung") for index in body["audited"]}
+        for body in journal.all("score"):
+            n, reference = body["generation"], references.get(body["generation"])
+            if reference is not None and (n, body["index"]) not in audited:
+                best[n] = max(best.get(n, -inf), float(body["skill"]) - float(reference["skill"]))
+        return best
+
+    def _outcome(
+        self, proposal: Mapping[str, Any], place: tuple[int, int], finished: Mapping[int, float]
+    ) -> tuple[Outcome, float | None]:
+        """What is told of a proposal.
+
+        One that a rung cut is told by what it was ahead of its parent there, at most as much as the best of those that
+        went on. One that failed its confirmation is told as no gain: that of one search seed was luck, or it lost what
+        else the gate asks for; by how much it failed stays at the gate.
+        """
         journal = self._bench.journal
         status = proposal["status"]
         if status == "invalid":
             return "invalid", None
         if status == "duplicate":
             return "duplicate", None
-        if journal.find("denial", *place) is not None:
-            return "denied", None
+        if (denial := journal.find("denial", *place)) is not None:
+            return (
+                ("same", None) if denial["limit"] == "flops" else ("denied", None)
+            )  # an empty account is nobody's doing
         score = journal.find("score", *place)
         if score is None:
             if not self._was_cut(place):
                 return "failed", None
             gains = self._gains(*place)
-            return "worse", fmean(gains) if gains else None
+            return called(min(fmean(gains), finished.get(place[0], inf)) if gains else None)
         gain, reference = None, journal.find("reference", place[0])
         if reference is not None and gains_are_known(reference):
             gain = float(score["skill"]) - float(reference["skill"])
         decision = journal.find("decision", *place)
         if decision is not None and decision["promoted"]:
             return "promoted", self._confirmed_gain(*place) if gain is None else gain
-        if gain is None:
-            return "same", None
-        if gain > SAME:
-            return "better", gain
-        return ("worse" if gain < -SAME else "same"), gain
+        if gain is not None and journal.find("confirmation", *place) is not None:
+            return "same", min(gain, 0.0)
+        return called(gain)
 
     def _confirmed_gain(self, n: int, index: int) -> float | None:
         """What a candidate gained on the fresh seeds of its confirmation."""

@@ -78,6 +78,8 @@ class Succession:
         if why := "there is nothing to learn from" if not learned else undecidable(outcomes, config.alpha):
             return body | {"reasons": [why]}
         if self._arm == "extra":
+            if why := self._refusal(n, promoted, own, len(rated)):
+                return body | {"reasons": [why]}
             flops = sum(self._build(one).trial_price(n, len(rated)).flops for one in (promoted, own))
             return body | {"reasons": ["keeps its genome, and trains for what a hand-over costs"], "extra_flops": flops}
         contender = self._contender(n, promoted, own, len(rated))

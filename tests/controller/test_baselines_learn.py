@@ -84,10 +84,10 @@ def test_what_it_proposes_after_a_generation_is_better_than_random(
 # What a proposal was worth
 
 
-def test_a_cut_candidate_is_worth_no_more_than_nothing_and_a_denied_or_failed_one_as_little_as_the_worst() -> None:
+def test_a_denied_or_failed_candidate_is_worth_as_little_as_the_worst_and_of_others_nothing_is_known() -> None:
     history = [
         experience(RATE, gain=0.2),
-        experience(CLIP, gain=0.1, outcome="worse"),  # ahead at an early stage, and cut all the same
+        experience(CLIP, gain=0.0, outcome="same"),
         experience(WARMUP, gain=-0.3, outcome="worse"),
         experience(BATCH, gain=None, outcome="denied"),
         experience(OPTIMIZER, gain=None, outcome="failed"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from selfimprove.controller.grammar import GOAL, PREFIX_TOKENS, Grammar
-from selfimprove.controller.lessons import Lesson, label, lessons, rank_weights
+from selfimprove.controller.lessons import Lesson, failing_edits, label, lessons, rank_weights
 from selfimprove.controller.proposer import Experience, Outcome
+from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.genome import Genome
 
 
@@ -22,6 +23,12 @@ def test_a_gain_within_its_standard_error_counts_as_same() -> None:
 
 def test_a_promotion_counts_as_better_whatever_its_gain() -> None:
     assert label(_experience("promoted", 0.01, 0.02)) == "better"
+
+
+def test_a_duplicate_says_nothing_against_its_edits() -> None:
+    rate, clip = parse_edit("recipe.learning_rate=0.01"), parse_edit("recipe.clip=0.5")
+    history = [Experience(0, "parent", (rate,), "duplicate"), Experience(0, "parent", (clip,), "failed")]
+    assert failing_edits(history) == {clip}
 
 
 def test_an_unknown_outcome_is_refused_with_the_known_ones() -> None:

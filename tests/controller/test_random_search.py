@@ -86,6 +86,16 @@ def test_what_the_history_holds_is_not_proposed_again(space: Space, parent: Geno
     assert not {proposal.edits for proposal in first} & {proposal.edits for proposal in again}
 
 
+def test_what_leads_to_a_genome_that_the_history_holds_is_not_proposed_again(space: Space, parent: Genome) -> None:
+    """The same two edits in another order, or of another parent, are another proposal and no other genome."""
+    proposer = RandomProposer(space)
+    first = proposer.ask([parent], [], 40, seed=6)
+    children = [_child(space, parent, proposal) for proposal in first]
+    history = [Experience(0, "another", (), "worse", child=child) for child in children]
+    again = proposer.ask([parent], history, 40, seed=6)
+    assert not {_child(space, parent, proposal) for proposal in again} & set(children)
+
+
 def test_a_history_read_back_from_text_is_recognized(space: Space, parent: Genome) -> None:
     proposer = RandomProposer(space)
     first = proposer.ask([parent], [], 40, seed=6)

@@ -67,6 +67,10 @@ def _trained_twice(writer: Writer) -> None:
     writer.last("sealed")["sealed"]["seeds"][:2] = writer.last("confirmation")["seeds"][:2]
 
 
+def _failed_beside(writer: Writer) -> None:
+    writer.last("sealed")["sealed"]["failed"] = {"candidate": 0, "parent": 1}
+
+
 def _without_seeds(writer: Writer) -> None:
     del writer.last("sealed")["sealed"]["seeds"]
 
@@ -74,6 +78,7 @@ def _without_seeds(writer: Writer) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (_failed_beside, "1 trainings of what it is compared with failed"),
         (_trained_twice, "2 of its training seeds were used before"),
         (_without_seeds, "its training seeds are not recorded"),
         (_worse, "not better beyond noise"),
@@ -144,12 +149,16 @@ def test_the_constraint_is_claimed_where_its_whole_interval_stands_above_the_flo
 # -- arms: one small ledger a run --------------------------------------------------------------------------------------
 
 
-def run(arm: str, seed: int, gain: float, *, accepted: bool = True, level: int = 0, **config: Any) -> Records:
-    """A finished run of an arm with this gain on the sealed split, in an exam at a level."""
+def run(
+    arm: str, seed: int, gain: float, *, accepted: bool = True, level: int = 0, again: str = "", **config: Any
+) -> Records:
+    """A finished run of an arm with this gain on the sealed split, in an exam at a level; ``again``: another such."""
     name = "random" if arm == "random" else "transformer"
     out = Writer()
     controller = {"name": name, "recursion": "none" if arm == "random" else arm, "steps": 40}
-    out.add("run", run_id=f"{arm}-{seed}", root_seed=seed, config={"alpha": 0.01, "controller": controller, **config})
+    out.add(
+        "run", run_id=f"{arm}-{seed}{again}", root_seed=seed, config={"alpha": 0.01, "controller": controller, **config}
+    )
     out.add("handover", generation=1, accepted=accepted)
     out.add("decision", generation=1, index=0, genome=digest(arm), promoted=True)
     pair = {"split": "sealed", "alpha": 0.01, "candidate": [0.5 + gain] * 8, "parent_skill": [0.5] * 8}
@@ -177,26 +186,27 @@ def judged(runs: dict[str, Records], arm: str, name: str) -> Claim:
     return named(claim_card(runs.pop(f"{arm} 0"), runs), name)
 
 
-def test_self_improvement_is_claimed_where_promotion_beats_extra_training_and_sham() -> None:
-    claim = judged(arms({"both": 0.1, "extra": 0.05, "sham": 0.0}), "both", "self_improvement")
+def test_self_improvement_is_claimed_where_promotion_beats_all_three_controls() -> None:
+    claim = judged(arms({"both": 0.1, "none": 0.0, "extra": 0.05, "sham": 0.0}, 9), "both", "self_improvement")
     assert claim.claimed, claim.reason
     assert claim.evidence is not None
-    assert claim.evidence.n == 8
-    assert claim.evidence.p_value == pytest.approx(2 / 256)
+    assert claim.evidence.n == 9
+    assert claim.evidence.p_value == pytest.approx(3 / 512)
     assert claim.evidence.effect in (pytest.approx(0.05), pytest.approx(0.1))
 
 
 @pytest.mark.parametrize(
     ("gains", "seeds", "reason"),
     [
-        ({"both": 0.1, "extra": 0.1, "sham": 0.0}, 8, "not better than extra beyond noise"),
-        ({"both": 0.1, "extra": 0.0, "sham": 0.2}, 8, "not better than sham beyond noise"),
-        ({"both": 0.1, "extra": 0.0}, 8, "not tested: no finished run with controller sham"),
-        ({"both": 0.1, "extra": 0.0, "sham": 0.0}, 7, "7 root seeds that both have cannot bring p below 0.015625"),
-        ({"both": 0.1}, 8, "not tested: no finished run with controller extra and sham"),
+        ({"both": 0.1, "none": 0.1, "extra": 0.0, "sham": 0.0}, 9, "not better than none beyond noise"),
+        ({"both": 0.1, "none": 0.0, "extra": 0.1, "sham": 0.0}, 9, "not better than extra beyond noise"),
+        ({"both": 0.1, "none": 0.0, "extra": 0.0, "sham": 0.2}, 9, "not better than sham beyond noise"),
+        ({"both": 0.1, "none": 0.0, "extra": 0.0}, 9, "not tested: no finished run with controller sham"),
+        (dict.fromkeys(("both", "none", "extra", "sham"), 0.0), 8, "8 root seeds that both have cannot bring p below"),
+        ({"both": 0.1}, 9, "not tested: no finished run with controller none and extra and sham"),
     ],
 )
-def test_self_improvement_is_not_claimed_without_both_controls_beaten(
+def test_self_improvement_is_not_claimed_without_every_control_beaten(
     gains: Mapping[str, float], seeds: int, reason: str
 ) -> None:
     claim = judged(arms(gains, seeds), "both", "self_improvement")
@@ -221,6 +231,24 @@ def test_runs_that_are_set_up_otherwise_are_no_controls() -> None:
     assert named(claim_card(run("none", 0, 0.1), others), "better_than_random").claimed
     other_budget = arms({"random": 0.0}, allowance_flops=5) | arms({"none": 0.1})
     assert "no finished run with controller random" in judged(other_budget, "none", "better_than_random").reason
+
+
+def test_of_two_runs_with_one_arm_and_root_seed_neither_is_taken_silently() -> None:
+    runs = arms({"random": 0.0, "none": 0.1})
+    again = {"none 3 again": run("none", 3, 0.9, again="b"), "random 2 again": run("random", 2, -0.9, again="b")}
+    claim = judged(runs | again, "none", "better_than_random")
+    assert not claim.claimed
+    assert "two finished runs of one arm at one root seed, none 3, random 2: leave one of them out" in claim.reason
+
+
+def test_runs_that_a_limit_ended_are_left_out_and_counted() -> None:
+    runs = arms({"random": 0.0, "none": 0.1}, seeds=9)
+    lines = [one for one in runs["random 8"].lines if one.kind != "finish"]
+    runs["random 8"] = Records((*lines, _record({"kind": "finish", "body": {"state": "limit", "reason": ""}})))
+    claim = judged(runs, "none", "better_than_random")
+    assert claim.claimed
+    assert claim.evidence is not None
+    assert (claim.evidence.n, "left out: 1 runs that a limit ended" in claim.evidence.note) == (8, True)
 
 
 def test_exams_that_were_not_equally_hard_are_not_compared() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,11 @@ from selfimprove.canonical import finite
 from selfimprove.controller.config import INHERITING
 from selfimprove.loop.statistics import MOST_PAIRS, exact_interval, holm, sign_flip_p_value
 
-CONTROLS = {"extra": "the same extra training without a new genome", "sham": "sham promotion of a random valid genome"}
+CONTROLS = {
+    "none": "no hand-over at all",  # where the other two do harm, whoever hands nothing over is ahead of them
+    "extra": "the same extra training without a new genome",
+    "sham": "sham promotion of a random valid genome",
+}
 _OF_AN_ARM = ("name", "recursion")  # of the controller's configuration
 _ALONE = ("seed", "experiment")  # what two comparable runs may differ in beside that
 
@@ -32,7 +37,7 @@ class _Exam:
     levels: Mapping[str, Any] | None
 
 
-_Exams = dict[str, _Exam]  # by root seed
+_Exams = dict[str, list[_Exam]]  # by root seed: one, unless it was run again
 
 
 def arm_of(records: Records) -> str:
@@ -52,9 +57,9 @@ def against_random(records: Records, others: Sequence[Records]) -> Claim:
 
 
 def self_improvement(records: Records, others: Sequence[Records]) -> Claim:
-    """Self-improvement proper: promotion into the controller beats extra training, and it beats sham promotion."""
+    """Self-improvement proper: promotion into the controller beats going without, extra training and shams alike."""
     name, control = "self_improvement", "; ".join(CONTROLS.values())
-    statement = "Building the next controller from what was promoted leads to more than its two controls do."
+    statement = "Building the next controller from what was promoted leads to more than its three controls do."
     arm = arm_of(records)
     if arm not in INHERITING:
         why = f"in the arm {arm!r} no promoted genome becomes a controller"
@@ -69,14 +74,19 @@ def _over(
     name: str, statement: str, control: str, records: Records, others: Sequence[Records], controls: Sequence[str]
 ) -> Claim:
     """One arm against each of its controls, paired by root seed; p by Holm, and the weakest of them counts."""
-    fit = [other for other in others if _comparable(records, other)]
-    exams = {arm: _exams([records, *fit], arm) for arm in (arm_of(records), *controls)}
+    fit = [records, *(other for other in others if _comparable(records, other))]
+    runs = list({str(one.last("run").get("run_id")): one for one in reversed(fit)}.values())  # this one may be beside
+    exams = {arm: _exams(runs, arm) for arm in (arm_of(records), *controls)}
     alpha = finite(mapping(records.last("run").get("config")).get("alpha")) or 0.01
     if missing := [arm for arm in controls if not exams[arm]]:
         why = f"no finished run with controller {' and '.join(missing)} stands beside this one"
         return not_claimed(name, statement, control, f"not tested: {why}")
-    ours = exams[arm_of(records)]
-    both = [[(ours[seed], exams[arm][seed]) for seed in sorted(ours.keys() & exams[arm].keys())] for arm in controls]
+    if twice := sorted({f"{arm} {seed}" for arm, found in exams.items() for seed in found if len(found[seed]) > 1}):
+        why = f"two finished runs of one arm at one root seed, {', '.join(twice)}: leave one of them out"
+        return not_claimed(name, statement, control, f"not tested: {why}")
+    single = {arm: {seed: one for seed, [one] in found.items()} for arm, found in exams.items()}
+    ours = single[arm_of(records)]
+    both = [[(ours[seed], single[arm][seed]) for seed in sorted(ours.keys() & single[arm].keys())] for arm in controls]
     if apart := sum(_differ(mine.levels, theirs.levels) for pairs in both for mine, theirs in pairs):
         why = f"{apart} exams of two arms at one root seed were at different levels: compare runs of climb_seeds=0"
         return not_claimed(name, statement, control, f"not tested: {why}")
@@ -90,7 +100,9 @@ def _over(
     adjusted = holm([sign_flip_p_value(differences) for differences in pairs])
     p, differences, arm = max(zip(adjusted, pairs, controls, strict=True))
     mean = math.fsum(differences) / len(differences)
-    note = "root seeds paired" + (f"; shown is the weaker comparison, with {arm}" if len(controls) > 1 else "")
+    note = "root seeds paired" + (f"; shown is the weakest comparison, with {arm}" if len(controls) > 1 else "")
+    if early := sum(arm_of(one) in exams and one.last("finish").get("state") == "limit" for one in runs):
+        note += f"; left out: {early} runs that a limit ended"
     evidence = Evidence("sealed", len(differences), mean, exact_interval(differences), p, note)
     reason = "" if p < alpha else f"not better than {arm} beyond noise: p = {p:.4f}, alpha {alpha:g}"
     return Claim(name, statement, control, not reason, reason, evidence)
@@ -98,7 +110,7 @@ def _over(
 
 def _exams(runs: Sequence[Records], arm: str) -> _Exams:
     """The exam on the sealed split of each finished run of an arm."""
-    found: _Exams = {}
+    found: _Exams = defaultdict(list)
     for records in runs:
         finish, seed = records.last("finish"), str(records.last("run").get("root_seed"))
         if arm_of(records) != arm or finish.get("state") != "finished":
@@ -106,9 +118,9 @@ def _exams(runs: Sequence[Records], arm: str) -> _Exams:
         sealed = next((pair.mean for pair in read_finals(records) if pair.split == "sealed"), None)
         promoted = any(line.body.get("promoted") is True for line in records.of("decision"))
         if sealed is not None:
-            found[seed] = _Exam(sealed, mapping(records.last("sealed").get("levels")))
+            found[seed].append(_Exam(sealed, mapping(records.last("sealed").get("levels"))))
         elif not promoted:
-            found[seed] = _Exam(0.0, None)
+            found[seed].append(_Exam(0.0, None))
     return found
 
 

@@ -39,6 +39,7 @@ def read_comparison(value: object, alpha: float, split: str) -> Comparison | Non
         p_value=finite(body.get("p_value")),
         tasks=_tasks(mapping(body.get("tasks")), mapping(body.get("parent_tasks"))),
         retention=read_retention(body.get("retention")),
+        parent_failed=integer(mapping(body.get("failed")).get("parent")) or 0,
     )
 
 

@@ -110,6 +110,7 @@ class Comparison:
         p_value: the test's; None where it is not recorded.
         tasks: skill of candidate and parent per task family, averaged over the seeds.
         retention: of the candidate, over all seeds.
+        parent_failed: trainings of the parent that failed and count as skill 0.
     """
 
     split: str
@@ -120,6 +121,7 @@ class Comparison:
     p_value: float | None
     tasks: Mapping[str, tuple[float | None, float | None]]
     retention: Retention | None
+    parent_failed: int = 0
 
     @property
     def differences(self) -> tuple[float, ...]:

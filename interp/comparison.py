@@ -159,7 +159,6 @@ def compare(parent: Generation | Bench, child: Generation | Bench) -> Comparison
     plan.
 
     Raises:
-        NotApplicable: there is no variable that both can be probed for.
         Unreadable: activations that are not finite.
         TypeError: a generation and a bench.
     """
@@ -186,7 +185,6 @@ def compare_benches(
     """Compare two models on the child's sequences; ``parent`` must be on a bench with the child's suite and plan.
 
     Raises:
-        NotApplicable: there is no variable that both can be probed for.
         Unreadable: activations that are not finite.
     """
     without: dict[str, str] = {}
@@ -210,7 +208,7 @@ def compare_benches(
         parent_layers=parent.layers,
         child_layers=child.layers,
         cka=tuple(tuple(row) for row in linear_cka(*states).tolist()),
-        transfer=transfers(parent, child),
+        transfer=attempt("probes", lambda: transfers(parent, child)) or (),
         drift=attempt("halt direction", lambda: direction_drift(parent, child)),
         heads=_head_changes(*kinds),
         accuracy={name: pair for name, pair in pairs.items() if pair is not None},

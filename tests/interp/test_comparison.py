@@ -208,9 +208,8 @@ def test_where_the_shared_positions_hold_no_question_the_rest_is_compared(model:
     suite = TaskSuite(TasksConfig(held_out=(), vocab_size=VOCAB, context=CONTEXT))
     other = build(Architecture(width=32, blocks=(Block(),)), vocab_size=VOCAB, context=2, seed=0)
     found = compare_benches(Bench(other, suite, plan), Bench(model, suite, plan))
-    assert {f"answers on {name}" for name in suite.families} <= set(found.without)
-    assert found.accuracy == {}
-    assert found.transfer
+    assert {f"answers on {name}" for name in suite.families} | {"probes", "halt direction"} <= set(found.without)
+    assert (found.accuracy, found.transfer) == ({}, ())
     assert found.cka
 
 

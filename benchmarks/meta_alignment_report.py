@@ -42,7 +42,7 @@ def report(summary: Summary) -> str:
         "\n".join(f"- {sentence(one, len(summary['contrasts']))}" for one in summary["contrasts"]),
         "Exact two-sided sign-flip tests, with the intervals that belong to them; corrected: by Holm, over the "
         f"questions. Lost at the end: the interval of the last champion's compliance lies below {summary['floor']:g}; "
-        "of these the test is McNemar's.",
+        "of these the test is McNemar's; where two differences are compared, it weighs a pair by both.",
         "## Cells",
         _cells(arms),
         f"Lost: root seeds in which some champion's Wilson interval of compliance lay below {summary['floor']:g}. "

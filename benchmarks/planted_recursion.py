@@ -4,8 +4,8 @@ A closed form stands in the place of training: a proposal has a merit, drawn fro
 controller is worth, and a controller's word on a proposal is that merit seen through noise, the less the more it is
 worth. Everything after that is the study's own: how a history is halved, how contender and incumbent are compared,
 who takes over, what a row says, and the whole analysis with its claims. So are the level, the root seeds, generations
-and candidates, and, nearly, how many proposals succeed (8% of those that contests were judged by) and how many are
-promoted (3.3 a run). Three worlds:
+and candidates, and, nearly, how many proposals succeed (8% of those that the committed contests were judged by) and how
+many are promoted (3.3 a run). Three worlds:
 
 - *planted*: the first promoted genome holds a better controller: more in its architecture, a little in its loss.
   Extra training gives a little, a sham as much or as little as chance.

@@ -41,7 +41,8 @@ class Experience:
         parent: SHA-256 of the genome that the edits were applied to.
         edits: the edits; none if the proposal was not readable as edits.
         outcome: one of ``OUTCOMES``.
-        gain: skill of the candidate minus skill of its parent, None if the candidate was never scored.
+        gain: skill of the candidate minus skill of its parent, None if it is not known; of one that a rung cut, at that
+            rung, and of one that its confirmation refused, none: 0 at most.
         standard_error: of the gain over the training seeds, None if unknown.
         child: SHA-256 of the genome that the edits lead to, None if they lead to none or it is not known.
     """
@@ -56,7 +57,10 @@ class Experience:
 
     @property
     def is_unjudged(self) -> bool:
-        """Whether the candidate was scored and its parent was not: nothing is known of what the edits are worth."""
+        """Whether nothing is known of what the edits are worth.
+
+        Its parent was not scored, nothing was read of both, or the account was too empty to train it.
+        """
         return self.outcome == "same" and self.gain is None
 
     def __post_init__(self) -> None:

@@ -9,7 +9,8 @@ the gains of the promotions that led to their parent. What comes without a gain,
 - *Refused after its confirmation*: no gain. That of the search seeds was luck, or the gate asked for something else.
 - *Denied, failed*: as bad as the worst that was measured. Left out, it would be proposed again and again; a constant
   would mean something else on every task.
-- *Invalid, duplicate, or a parent that failed itself*: nothing is known, and nothing is assumed.
+- *Invalid, duplicate, over what is left of the budget, or beside a parent that failed itself*: nothing is known, and
+  nothing is assumed.
 """
 
 from __future__ import annotations

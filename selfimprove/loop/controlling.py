@@ -173,7 +173,11 @@ class Controlling:
         return float(found["score"]["skill"]) if found is not None and found["score"] else None
 
     def _finished(self) -> dict[int, float]:
-        """By generation, the most that a candidate gained that no rung would have cut: whoever was cut looked worse."""
+        """By generation, the most that a candidate that no rung would have cut gained on its search seeds.
+
+        Whoever was cut looked worse than that by then. Whether a confirmation refuted it does not matter here: what was
+        read of the others was another measurement. A generation without one, or without a parent's score, has none.
+        """
         journal, best = self._bench.journal, dict[int, float]()
         references = {body["generation"]: body for body in journal.all("reference") if gains_are_known(body)}
         audited = {(body["generation"], index) for body in journal.all("rung") for index in body["audited"]}
@@ -188,9 +192,9 @@ class Controlling:
     ) -> tuple[Outcome, float | None]:
         """What is told of a proposal.
 
-        One that a rung cut is told by what it was ahead of its parent there, at most as much as the best of those that
-        went on. One that failed its confirmation is told as no gain: that of one search seed was luck, or it lost what
-        else the gate asks for; by how much it failed stays at the gate.
+        One that a rung cut is told by what it was ahead of its parent there, at most by the search gain of the best of
+        those that went on, where that is known. One that failed its confirmation is told as no gain: that of its search
+        seeds was luck, or it lost what else the gate asks for; by how much it failed stays at the gate.
         """
         journal = self._bench.journal
         status = proposal["status"]

@@ -86,7 +86,7 @@ def _unfit(places: Array, gains: Array) -> str:
         return f"the steps span a factor of {places[-1] / places[0]:.2g}, where at least {NARROWEST:g} is needed"
     if gains.sum() <= 0:
         return "nothing was gained"
-    if len(gains) < MANY and (some := np.count_nonzero(gains.any(axis=0))) < FEWEST:
+    if len(gains) < MANY and (some := np.count_nonzero((gains > 0).any(axis=0))) < FEWEST:
         return f"{some} steps of {places.size} gained anything, where at least {FEWEST} are needed"
     return ""
 

@@ -78,7 +78,7 @@ def _without_seeds(writer: Writer) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (_failed_beside, "1 trainings of what it is compared with failed"),
+        (_failed_beside, "failed trainings of what it is compared with, which count as skill 0: 1"),
         (_trained_twice, "2 of its training seeds were used before"),
         (_without_seeds, "its training seeds are not recorded"),
         (_worse, "not better beyond noise"),
@@ -248,7 +248,7 @@ def test_runs_that_a_limit_ended_are_left_out_and_counted() -> None:
     claim = judged(runs, "none", "better_than_random")
     assert claim.claimed
     assert claim.evidence is not None
-    assert (claim.evidence.n, "left out: 1 runs that a limit ended" in claim.evidence.note) == (8, True)
+    assert (claim.evidence.n, "runs that a limit ended, left out: 1" in claim.evidence.note) == (8, True)
 
 
 def test_exams_that_were_not_equally_hard_are_not_compared() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 
 from interp.bench import Bench, Plan
@@ -18,7 +19,7 @@ from interp.probes import (
     task_variables,
     train_probe,
 )
-from interp.rows import Rows, control_labels, variable_rows
+from interp.rows import Rows, collect, control_labels, variable_rows
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.errors import ConfigError
 from selfimprove.nets.transformer import Transformer
@@ -112,7 +113,14 @@ def test_accuracy_is_told_by_position_class() -> None:
 def test_classes_follow_the_sequence(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
     bench = Bench(model, suite, plan)
     for variable, families in (("mqar_answer", ("mqar",)), ("halted", suite.families)):
-        assert set(probe_variable(bench, variable, families=families).places) <= {"early", "middle", "late"}
+        assert probe_variable(bench, variable, families=families).places
+    assert list(probe_variable(bench, "halted", families=suite.families).places) == ["early", "middle", "late"]
+    reading = bench.task("test", "mqar")
+    place = torch.arange(reading.tokens.shape[1]).expand_as(reading.tokens)
+    rows = collect("place", [(reading, place)], limit=10**6, seed=0)
+    names = np.array(["early", "middle", "late"])
+    assert rows.classes is not None
+    assert (rows.classes == names[rows.labels * 3 // reading.tokens.shape[1]]).all()
 
 
 def test_halted_rows_stand_at_the_positions_of_the_plain_ones(model: Transformer, suite: TaskSuite, plan: Plan) -> None:

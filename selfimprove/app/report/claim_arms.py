@@ -102,7 +102,7 @@ def _over(
     mean = math.fsum(differences) / len(differences)
     note = "root seeds paired" + (f"; shown is the weakest comparison, with {arm}" if len(controls) > 1 else "")
     if early := sum(arm_of(one) in exams and one.last("finish").get("state") == "limit" for one in runs):
-        note += f"; left out: {early} runs that a limit ended"
+        note += f"; runs that a limit ended, left out: {early}"
     evidence = Evidence("sealed", len(differences), mean, exact_interval(differences), p, note)
     reason = "" if p < alpha else f"not better than {arm} beyond noise: p = {p:.4f}, alpha {alpha:g}"
     return Claim(name, statement, control, not reason, reason, evidence)

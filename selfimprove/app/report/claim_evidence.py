@@ -83,7 +83,7 @@ def judged(name: str, statement: str, control: str, pair: Comparison, against: S
     evidence, objections = paired(pair), list(against)
     p = evidence.p_value
     if pair.parent_failed:
-        objections.append(f"{pair.parent_failed} trainings of what it is compared with failed, and count as skill 0")
+        objections.append(f"failed trainings of what it is compared with, which count as skill 0: {pair.parent_failed}")
     if p is None:
         objections.append("p is not recorded")
     elif pair.p_value is None or abs(p - pair.p_value) > ROUNDING:

@@ -71,7 +71,7 @@ def _contrast(rows: Sequence[Row], arm: str, control: str) -> dict[str, Any]:
     differences = [found[seed] for seed in seeds]
     accepted = sum(handover["accepted"] for seed in seeds for handover in by_arm[arm][seed]["handovers"])
     one = {"arm": arm, "control": control, "seeds": seeds, "differences": differences, "n": len(seeds)}
-    one |= {"handovers": accepted}
+    one["handovers"] = accepted
     if not seeds:
         return one | {"mean": None, "interval": None, "p_value": None, "p_holm": None}
     p_value = sign_flip_p_value(differences)

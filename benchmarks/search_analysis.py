@@ -5,9 +5,8 @@ measure it alike. What a controller took to reach it is divided by what random s
 controller that did not reach it within its run took infinitely long: so medians, and intervals of them, may be
 infinite. A root seed on which random search found nothing says nothing. Random search reaches its own best by
 definition: what a controller that is no better would take is shown by random search on one root seed beside that on
-another, which does not come there half of the time. Our controllers are set beside every
-baseline in the same way, where the target stays what random search found: a root seed on which neither of two reached
-it says nothing of them.
+another, which does not come there half of the time. Our controllers are set beside every baseline in the same way,
+where the target stays what random search found: a root seed on which neither of two reached it says nothing of them.
 """
 
 from __future__ import annotations

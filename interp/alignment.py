@@ -108,6 +108,14 @@ def unit(vectors: Float[Tensor, "*lead d_model"]) -> Float[Tensor, "*lead d_mode
     return scaled
 
 
+def orthogonal(
+    vectors: Float[Tensor, "*lead d_model"], to: Float[Tensor, "*lead d_model"]
+) -> Float[Tensor, "*lead d_model"]:
+    """What is left of each vector without its part along another."""
+    axis = unit(to)
+    return vectors - (vectors * axis).sum(-1, keepdim=True) * axis
+
+
 def cosines(a: Float[Tensor, "*lead d_model"], b: Float[Tensor, "*lead d_model"]) -> Float[Tensor, "*lead"]:
     """Cosine of each pair; 0 where one of the two is zero."""
     return (unit(a) * unit(b)).sum(-1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from interp import plotting
-from interp.alignment import TINY, unit
+from interp.alignment import TINY, orthogonal, unit
 from interp.bench import residual_names
 from interp.controller import ControllerGeneration, Proposed
 from interp.controller_probes import stream, upper_half
@@ -236,14 +236,6 @@ def ablate_quantity(
         size = spread(states, found) / spread(states, random).clamp_min(TINY)
         results.append(draw(name=f"along a random direction ({number})", hooks=without(random, mean, size)))
     return DenialTable(tuple(results))
-
-
-def orthogonal(
-    direction: Float[Tensor, "layer d_model"], to: Float[Tensor, "layer d_model"]
-) -> Float[Tensor, "layer d_model"]:
-    """What is left of each place's direction without its part along another."""
-    axis = unit(to)
-    return direction - (direction * axis).sum(-1, keepdim=True) * axis
 
 
 def spread(states: Float[Tensor, "layer row d_model"], direction: Float[Tensor, "layer d_model"]) -> Tensor:

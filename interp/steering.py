@@ -23,7 +23,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from interp import plotting
-from interp.alignment import HaltDirections, halt_directions, unit
+from interp.alignment import HaltDirections, halt_directions, orthogonal, unit
 from interp.bench import Bench, residual_names
 from interp.constraint import obeys
 from interp.contrast import contrast
@@ -166,8 +166,7 @@ def _random_directions(bench: Bench, directions: HaltDirections, count: int) -> 
     for _ in range(count):
         weights = torch.randn(plain.shape[:2], generator=generator).to(plain)
         vector = torch.einsum("lr,lrd->ld", weights - weights.mean(1, keepdim=True), plain)
-        along = (vector * directions.unit).sum(-1, keepdim=True)
-        found.append(unit(vector - along * directions.unit))
+        found.append(unit(orthogonal(vector, directions.difference)))
     return found
 
 

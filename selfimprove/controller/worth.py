@@ -27,7 +27,7 @@ UNTRAINABLE = ("denied", "failed")
 
 def worths(history: Sequence[Experience]) -> list[float | None]:
     """Gain of each proposal over its own parent, in skill; None where nothing is known of it."""
-    gains = [_gain(experience) for experience in history]
+    gains = [None if one.outcome in UNTRAINABLE else one.gain for one in history]
     worst = min((gain for gain in gains if gain is not None), default=0.0)
     floor = min(worst, 0.0)
     pairs = zip(history, gains, strict=True)
@@ -53,12 +53,6 @@ def standings(history: Sequence[Experience], genome_of: GenomeOf, space: Space) 
                 genome = apply(edit, genome, space)
             reached[genome.sha256] = base + worth
     return found
-
-
-def _gain(experience: Experience) -> float | None:
-    if experience.gain is None or experience.outcome in UNTRAINABLE:
-        return None
-    return experience.gain
 
 
 class Unlearned:

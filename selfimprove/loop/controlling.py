@@ -203,9 +203,7 @@ class Controlling:
         if status == "duplicate":
             return "duplicate", None
         if (denial := journal.find("denial", *place)) is not None:
-            return (
-                ("same", None) if denial["limit"] == "flops" else ("denied", None)
-            )  # an empty account is nobody's doing
+            return ("same" if denial["limit"] == "flops" else "denied"), None  # an empty account is nobody's doing
         score = journal.find("score", *place)
         if score is None:
             if not self._was_cut(place):

@@ -53,6 +53,12 @@ def read_rises(records: Records, seed_genome: str) -> tuple[Rise, ...]:
     return tuple(found)
 
 
+def first_rise(records: Records) -> int | None:
+    """The generation after which a family first rose by a level; None: none did."""
+    risen = (integer(line.body.get("generation")) for line in records.of("climb") if line.body.get("risen"))
+    return min((generation for generation in risen if generation is not None), default=None)
+
+
 def read_levels(records: Records) -> dict[str, int]:
     """The level of each family at the end of the run; empty where no family has risen."""
     found = (_levels(line.body) for line in reversed(records.of("climb")))

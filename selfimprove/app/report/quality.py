@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from selfimprove.app.report.candidates import build_candidates, read_charges
+from selfimprove.app.report.climbs import first_rise
 from selfimprove.app.report.comparisons import read_confirmations
 from selfimprove.app.report.human import Standing, compare_with_ladder
 from selfimprove.app.report.records import Records, integer, place
@@ -103,7 +104,7 @@ def read_quality(records: Records) -> Quality:
         generations=generations,
         regret=simple_regret(best, curve.charged),
         area=area_under(best, curve.charged) if curve.charged else None,
-        acceleration=_acceleration([one for one in generations if (one.charged or 0) > 0], _first_rise(records)),
+        acceleration=_acceleration([one for one in generations if (one.charged or 0) > 0], first_rise(records)),
         human=compare_with_ladder(records, confirmed),
     )
 
@@ -194,12 +195,6 @@ def _with_imp(
     again = [fresh.get((c.generation, c.index)) for c in candidates]
     imp = {k: imp_at_k(gains, k) for k in (*(k for k in SUBSETS if k < n), n)}
     return replace(one, imp=imp, fresh=imp_at_k(gains, n, again))
-
-
-def _first_rise(records: Records) -> int | None:
-    """The generation after which a family first rose by a level; None: none did."""
-    risen = (integer(line.body.get("generation")) for line in records.of("climb") if line.body.get("risen"))
-    return min((generation for generation in risen if generation is not None), default=None)
 
 
 def _acceleration(generations: Sequence[GenerationQuality], rise: int | None) -> Exponent:

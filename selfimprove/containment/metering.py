@@ -10,6 +10,7 @@ import select
 import signal
 from pathlib import Path
 
+_OWN_PAGES = (b"RssAnon:", b"RssShmem:", b"VmSwap:", b"VmPTE:", b"HugetlbPages:")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -56,9 +57,12 @@ def cpu_and_resident(pid: int) -> tuple[float, int]:
 
 
 def private_bytes(pid: int) -> int:
-    """Return the memory that is a process's own: anonymous and shared-memory pages, not mapped files."""
+    """Return the memory that is a process's own: anonymous and shared-memory pages, swapped-out ones, page tables.
+
+    Not covered: mapped files; shared memory that is allocated and not mapped at the moment.
+    """
     try:
         lines = Path(f"/proc/{pid}/status").read_bytes().splitlines()  # a worker's name need not be text
     except OSError:
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith((b"RssAnon:", b"RssShmem:")))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(_OWN_PAGES))

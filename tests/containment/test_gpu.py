@@ -218,12 +218,12 @@ def test_a_gpu_worker_may_do_what_the_driver_does_first_and_no_more(make_supervi
     backend = LockdownBackend(["memory"], device="cuda")
     (file := tmp_path / "file").touch()
     payload = {"op": "start_like_a_driver", "file": str(file), "new_file": str(tmp_path / "socket")}
-    job = Job("driver", "test", ENTRY, payload, {}, (), JobLimits(20, 20, GIB, 2**20, 20))
+    job = Job("driver", "test", ENTRY, payload, {"in": file}, (), JobLimits(20, 20, GIB, 2**20, 20))
     with make_supervisor(zygotes={"test": ON_GPU}, backend=backend) as supervisor:
         [(_, outcome)] = supervisor.run([job])
     assert isinstance(outcome, Completed), outcome
     expected = dict.fromkeys(outcome.result, "PermissionError")
-    expected |= dict.fromkeys(("name", "memory", "bind", "listen"), "")
+    expected |= dict.fromkeys(("name", "memory", "bind", "listen", "own processors"), "")
     assert outcome.result == expected | dict.fromkeys(("unlink", "remove"), "FileNotFoundError")
     assert list(tmp_path.iterdir()) == [file]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from selfimprove.containment import worker
-from selfimprove.containment.supervisor import Completed, Exceeded, Supervisor
+from selfimprove.containment.supervisor import Completed, Crashed, Exceeded, Supervisor
 from tests.containment.helpers import outcome_of
 
 
@@ -19,7 +19,7 @@ from tests.containment.helpers import outcome_of
         ("ignore", {"wall_seconds": 0.3}, "wall_seconds"),
         ("burn", {"cpu_seconds": 0.3}, "cpu_seconds"),
         ("allocate", {"memory_bytes": 32 * 2**20}, "memory_bytes"),
-        ("share", {"memory_bytes": 32 * 2**20}, "memory_bytes"),
+        ("reserve", {"memory_bytes": 32 * 2**20}, "memory_bytes"),
         ("write_much", {"output_bytes": 2**20}, "output_bytes"),
         ("write_sparse", {"output_bytes": 2**20}, "output_bytes"),
         ("emit_much", {}, "event_bytes"),
@@ -50,3 +50,12 @@ def test_a_worker_that_ran_out_of_time_says_whether_it_had_a_processor(
 def test_signs_of_life_keep_a_slow_worker_alive(supervisor: Supervisor, make_job: Any) -> None:
     outcome = outcome_of(supervisor, make_job("sleep", seconds=0.6, beat=True, limits={"silence_seconds": 0.3}))
     assert isinstance(outcome, Completed)
+
+
+@pytest.mark.parametrize("op", ["share", "kill_itself"])
+def test_a_worker_may_not_hide_pages_nor_kill_itself(op: str, supervisor: Supervisor, make_job: Any) -> None:
+    """Else it could hold memory that no meter sees, and be taken for one that somebody else killed: trained once more."""
+    outcome = outcome_of(supervisor, make_job(op))
+    assert isinstance(outcome, Crashed)
+    assert outcome.reason.startswith("PermissionError")
+    assert not outcome.killed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -96,6 +98,17 @@ def test_signals_go_to_oneself_only(worker: seccomp.Filter, arch: str) -> None:
     assert call(worker, arch, "tgkill", PID + 1, PID, 6) == EPERM
 
 
+def test_a_worker_cannot_look_as_if_it_had_been_killed_from_outside(worker: seccomp.Filter, arch: str) -> None:
+    assert call(worker, arch, "tgkill", PID, PID, signal.SIGKILL) == EPERM
+
+
+def test_a_worker_gets_no_pages_that_no_meter_sees(worker: seccomp.Filter, arch: str) -> None:
+    private, huge = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 0x40000
+    assert call(worker, arch, "mmap", 0, 4096, 3, private) == seccomp.ALLOW
+    for flags in (mmap.MAP_SHARED, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, private | huge):
+        assert call(worker, arch, "mmap", 0, 4096, 3, flags) == EPERM
+
+
 def test_the_parent_death_signal_can_be_read_and_not_cleared(worker: seccomp.Filter, arch: str) -> None:
     assert call(worker, arch, "prctl", 2) == seccomp.ALLOW
     assert call(worker, arch, "prctl", 1) == EPERM
@@ -119,6 +132,31 @@ def test_what_the_cuda_driver_calls_passes_both_filters_that_its_worker_is_under
     for rules in (filters.zygote_filter(cuda=True), filters.worker_filter(PID, cuda=True)):
         assert call(rules, arch, name, *arguments) == seccomp.ALLOW
     assert call(filters.worker_filter(PID, cuda=False), arch, name, *arguments) == EPERM
+
+
+FOREIGN_IOCTLS = {
+    "FS_IOC_SETFLAGS": 0x40086602, "FS_IOC_ENABLE_VERITY": 0x40806685, "FS_IOC_FSSETXATTR": 0x401C5820,
+    "FIFREEZE": 0xC0045877, "FICLONE": 0x40049409, "FIOSETOWN": 0x8901, "SIOCSPGRP": 0x8902,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN_IOCTLS)
+def test_device_control_for_the_cuda_driver_reaches_no_other_kind_of_file(arch: str, name: str) -> None:
+    for rules in (filters.zygote_filter(cuda=True), filters.worker_filter(PID, cuda=True)):
+        assert call(rules, arch, "ioctl", 3, FOREIGN_IOCTLS[name]) == EPERM
+
+
+@pytest.mark.parametrize("command", [0xC020462A, 0x30000001, 37, 0x5401, 0x5451], ids=hex)
+def test_device_control_that_the_cuda_driver_and_its_callers_use_passes(arch: str, command: int) -> None:
+    """A resource manager's call, UVM's start, a UVM call, isatty, close-on-exec."""
+    for rules in (filters.zygote_filter(cuda=True), filters.worker_filter(PID, cuda=True)):
+        assert call(rules, arch, "ioctl", 3, command) == seccomp.ALLOW
+
+
+def test_a_gpu_worker_chooses_processors_for_itself_alone(arch: str) -> None:
+    rules = filters.worker_filter(PID, cuda=True)
+    assert call(rules, arch, "sched_setaffinity", 0, 8, 4096) == seccomp.ALLOW
+    assert call(rules, arch, "sched_setaffinity", PID + 1, 8, 4096) == EPERM
 
 
 def test_the_cuda_driver_finds_nothing_to_remove_and_listens_under_a_name_only(arch: str) -> None:

@@ -119,7 +119,7 @@ def _raise_cpu_limit() -> None:
 
 
 def _allocate(size: int) -> None:
-    mmap.mmap(-1, size * 4).close()
+    mmap.mmap(-1, size * 4, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
 
 
 def _overrun(job: dict[str, Any], emit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ manages its own memory, and ends. Nothing else.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
+import signal
 import socket
 
 from selfimprove.containment.sandbox.seccomp import Condition, Filter
@@ -45,8 +47,8 @@ _SERVE = _calls(
 
 _CUDA = _calls(
     """
-    openat open ioctl pipe2 eventfd2 epoll_create1 epoll_ctl epoll_wait epoll_pwait mlock munlock mbind set_mempolicy
-    sched_setaffinity memfd_create bind listen
+    openat open pipe2 eventfd2 epoll_create1 epoll_ctl epoll_wait epoll_pwait mlock munlock mbind set_mempolicy
+    memfd_create bind listen
     """
 )
 
@@ -57,9 +59,18 @@ _CUDA_SOCKET = (
     Condition(0, equals=(socket.AF_UNIX,)),
     Condition(1, equals=(socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC,)),
 )
+
+# A filter cannot see which file an ioctl is for, only its type: those of the driver (gVisor's nvproxy needs no others)
+# and of descriptors in general. Others reach any file that may be read: its attributes, its owner, its file system.
+_IOCTL_TYPE = 0xFF00
+_CUDA_IOCTLS = Condition(1, mask=_IOCTL_TYPE, equals=(0x0000, ord("F") << 8, ord("T") << 8))
+_OWN_PROCESSORS = Condition(0, equals=(0,))
+_CUDA_CONDITIONS = {"ioctl": (_CUDA_IOCTLS,), "sched_setaffinity": (_OWN_PROCESSORS,), "socket": _CUDA_SOCKET}
+
 _CUDA_ABSENT = {"unlink": errno.ENOENT, "unlinkat": errno.ENOENT}
 
 _O_TMPFILE_BIT = 0o20000000
+_MAP_HUGETLB = 0x40000
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | _O_TMPFILE_BIT
 
 _CLONE_NEW = 0x7E020080  # every CLONE_NEW* bit: namespaces
@@ -93,14 +104,16 @@ def zygote_filter(*, cuda: bool = False) -> Filter:
     }
     allow, answers = _COMPUTE | _SERVE, _ABSENT
     if cuda:
-        del conditions["ioctl"]
-        conditions["socket"] = _CUDA_SOCKET
+        conditions |= _CUDA_CONDITIONS
         allow, answers = allow | _CUDA, answers | _CUDA_ABSENT
     return Filter(allow=allow, conditions=conditions, answers=answers)
 
 
 def worker_filter(pid: int, *, cuda: bool) -> Filter:
     """Return the filter of a worker: computing on descriptors that it already has, and reading.
+
+    Shared pages that a process lets go of (MADV_DONTNEED) stay allocated and are nobody's in any meter, so it gets none.
+    A worker that is found killed (SIGKILL) was killed by somebody else, because it cannot do that itself.
 
     Args:
         pid: the worker's process id, the only one that it may signal.
@@ -113,13 +126,14 @@ def worker_filter(pid: int, *, cuda: bool) -> Filter:
         "open": (Condition(1, without=_WRITING),),
         "prctl": (Condition(0, equals=_PRCTL),),
         "prlimit64": (Condition(0, equals=(0, pid)), Condition(2, null=True)),
-        "tgkill": (Condition(0, equals=(pid,)),),
+        "tgkill": (Condition(0, equals=(pid,)), Condition(2, differs=(signal.SIGKILL,))),
+        "mmap": (Condition(3, without=mmap.MAP_SHARED | _MAP_HUGETLB),),
     }
     allow, answers = _COMPUTE, _ABSENT
     if cuda:
-        for name in ("openat", "open", "ioctl"):
+        for name in ("openat", "open", "mmap"):
             del conditions[name]
         conditions["clone"] = (Condition(0, without=_CLONE_NEW), Condition(0, required=_CLONE_THREAD))
-        conditions["socket"] = _CUDA_SOCKET
+        conditions |= _CUDA_CONDITIONS
         allow, answers = allow | _CUDA, answers | _CUDA_ABSENT
     return Filter(allow=allow, conditions=conditions, answers=answers)

@@ -23,6 +23,8 @@ _JUMP_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _JUMP_GREATER_EQUAL = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 _RETURN = 0x06  # BPF_RET | BPF_K
 
+_WORD = 0xFFFFFFFF
+
 _NUMBER_OFFSET = 0
 _ARCH_OFFSET = 4
 _ARGUMENTS_OFFSET = 16
@@ -48,7 +50,9 @@ class Condition:
 
     Args:
         argument: index of the argument, 0 to 5; its low 32 bits are tested.
-        equals: allowed if the argument is one of these values.
+        equals: allowed if the argument is one of these values, of what ``mask`` leaves of it.
+        mask: the bits that ``equals`` looks at.
+        differs: allowed if the argument is none of these values.
         without: allowed if none of these bits is set.
         required: allowed only if all of these bits are set.
         null: allowed only if the whole 64-bit argument is zero.
@@ -56,6 +60,8 @@ class Condition:
 
     argument: int
     equals: tuple[int, ...] = ()
+    mask: int = _WORD
+    differs: tuple[int, ...] = ()
     without: int = 0
     required: int = 0
     null: bool = False
@@ -123,8 +129,10 @@ def _test(condition: Condition) -> list[_Instruction]:
         return [low, (_JUMP_EQUAL, 1, 0, 0), denied, high, (_JUMP_EQUAL, 1, 0, 0), denied]
     if condition.equals:
         count = len(condition.equals)
-        jumps = [(_JUMP_EQUAL, count - i, 0, value & 0xFFFFFFFF) for i, value in enumerate(condition.equals)]
-        return [low, *jumps, denied]
+        jumps = [(_JUMP_EQUAL, count - i, 0, value & _WORD) for i, value in enumerate(condition.equals)]
+        return [low, (_AND, 0, 0, condition.mask), *jumps, denied]
+    if condition.differs:
+        return [low, *(i for value in condition.differs for i in ((_JUMP_EQUAL, 0, 1, value & _WORD), denied))]
     mask, wanted = (condition.required, condition.required) if condition.required else (condition.without, 0)
     return [low, (_AND, 0, 0, mask), (_JUMP_EQUAL, 1, 0, wanted), denied]
 

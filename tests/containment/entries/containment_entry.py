@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import resource
@@ -15,6 +16,9 @@ from typing import Any
 Job = dict[str, Any]
 Fds = dict[str, int]
 Emit = Callable[[dict[str, Any]], None]
+
+_FS_IOC_SETFLAGS, _NO_DUMP = 0x40086602, (0x40).to_bytes(8, sys.byteorder)
+_FIOSETOWN = 0x8901
 
 
 def warm_up() -> None:
@@ -54,7 +58,8 @@ def burn(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
 def start_like_a_driver(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
     """What the CUDA driver does first: name a thread, take memory that has a descriptor, listen.
 
-    Then what a worker must not make of it: to name others' threads, to speak or be spoken to, to leave or remove files.
+    Then what a worker must not make of it: to name others' threads, to speak or be spoken to, to leave or remove files,
+    to change a file that it may read, to say where others run.
     """
     address = f"\0selfimprove-test-{os.getpid()}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -74,6 +79,10 @@ def start_like_a_driver(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict
         "datagram": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
         "internet": lambda: socket.socket(socket.AF_INET, socket.SOCK_SEQPACKET),
         "pair": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
+        "attributes": lambda: fcntl.ioctl(inputs["in"], _FS_IOC_SETFLAGS, _NO_DUMP),
+        "owner": lambda: fcntl.ioctl(inputs["in"], _FIOSETOWN, os.getpid().to_bytes(4, sys.byteorder)),
+        "processors": lambda: os.sched_setaffinity(os.getppid(), os.sched_getaffinity(0)),
+        "own processors": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
     }
     found = {}
     for name, attempt in attempts.items():
@@ -105,9 +114,18 @@ def allocate(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
         held.append(bytearray(b"x" * (8 * 2**20)))
 
 
+def reserve(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    mmap.mmap(-1, 2**30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    return {}
+
+
 def share(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
-    memory = mmap.mmap(-1, 2**30)
-    memory.write(b"x" * 2**20)
+    mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS).close()
+    return {}
+
+
+def kill_itself(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    signal.raise_signal(signal.SIGKILL)
     return {}
 
 
@@ -187,8 +205,8 @@ def tell(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
 OPS: dict[str, Callable[[Job, Fds, Fds, Emit], dict[str, Any]]] = {
     function.__name__: function
     for function in (
-        echo, copy, sleep, burn, fail, leave, allocate, share, write_much, write_sparse, emit_much, return_much, raw,
-        stop, ignore, look, tell, signal_self, fork, core_limit,
+        echo, copy, sleep, burn, fail, leave, allocate, reserve, share, write_much, write_sparse, emit_much, return_much,
+        raw, stop, kill_itself, ignore, look, tell, signal_self, fork, core_limit,
         start_like_a_driver,
     )
 }  # fmt: skip

@@ -91,16 +91,33 @@ def _libraries() -> list[tuple[int, int, bytes]]:
     return found
 
 
-def make_room(cell: Cell) -> bool:
-    """Let go of a big library that is not needed any more, so that its address space can be filled with new pages."""
+def _let_go_of_a_library() -> None:
     page = mmap.PAGESIZE
     for address, size, name in _libraries():
         if b"torch" in name and size > _PIECE:
             start = -(-address // page) * page
             libc.munmap(ctypes.c_void_p(start), ctypes.c_size_t((address + size - start) // page * page))
+
+
+def make_room(cell: Cell) -> bool:
+    """Let go of a big library that is not needed any more, so that its address space can be filled with new pages."""
+    _let_go_of_a_library()
     held = [bytearray(b"x" * _PIECE) for _ in range(_WANTED // _PIECE)]
     time.sleep(_HELD_SECONDS)
     return len(held) * _PIECE == _WANTED
+
+
+def hidden_pages(cell: Cell) -> bool:
+    """Fill the room with shared pages and let go of each: they stay allocated, and are no part of any process's size."""
+    _let_go_of_a_library()
+    held = []
+    for _ in range(_WANTED // _PIECE):
+        memory = mmap.mmap(-1, _PIECE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+        memory.write(b"x" * _PIECE)
+        memory.madvise(mmap.MADV_DONTNEED)
+        held.append(memory)
+    time.sleep(_HELD_SECONDS)
+    return all(memory[-1:] == b"x" for memory in held)
 
 
 def memory_file(cell: Cell) -> bool:
@@ -123,10 +140,11 @@ def pipes(cell: Cell) -> bool:
 
 
 _LIMIT = "RLIMIT_AS; the supervisor watches private memory"
+_PRIVATE_ONLY = "seccomp: no mapping of shared memory"
 
 ATTACKS = (
     WorkerAttack("anonymous", "allocate four times the granted memory", anonymous, _LIMIT, LIMITED, training=True),
-    WorkerAttack("shared", "allocate shared pages", shared, _LIMIT, LIMITED),
+    WorkerAttack("shared", "allocate shared pages", shared, _PRIVATE_ONLY),
     WorkerAttack("reserved", "reserve a terabyte", reserved, _LIMIT, LIMITED),
     WorkerAttack(
         "make_room",
@@ -136,6 +154,7 @@ ATTACKS = (
         LIMITED,
         training=True,
     ),
+    WorkerAttack("hidden_pages", "hold pages that no meter sees", hidden_pages, _PRIVATE_ONLY, training=True),
     WorkerAttack("grown", "grow a mapping in place", grown, _LIMIT, LIMITED),
     WorkerAttack("memory_file", "hoard in a file that lives in memory", memory_file, "seccomp: no memfd"),
     WorkerAttack("file_in_memory", "hoard in the shared-memory folder", file_in_memory, "Landlock: no write access"),

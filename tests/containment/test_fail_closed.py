@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selfimprove.containment import proof
 from selfimprove.containment.jobs import Completed, Usage
-from selfimprove.containment.sandbox.backend import (
-    INDISPENSABLE,
-    PROPERTIES,
-    LockdownBackend,
-    ZygoteSpec,
-)
+from selfimprove.containment.sandbox import landlock
+from selfimprove.containment.sandbox.backend import INDISPENSABLE, PROPERTIES, LockdownBackend, ZygoteSpec
 from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.errors import ConfigError, SandboxUnavailable
 from tests.containment.helpers import ENTRIES, SPEC, Pretender
@@ -42,6 +39,27 @@ def test_without_landlock_a_run_that_gave_up_reading_starts_and_holds_the_rest()
     said = on_a_machine_without("landlock_create_ruleset", "read")
     rest = sorted(set(PROPERTIES) - {"read"})
     assert said == f"started without ['read'], proved {rest}\n"
+
+
+@pytest.mark.parametrize("act", ["open({path!r}, 'w')", "import os; os.open({path!r}, os.O_RDONLY | os.O_CREAT)"])
+def test_without_landlock_a_package_of_somebodys_own_still_writes_nothing(act: str, tmp_path: Path) -> None:
+    (package := tmp_path / "folder" / "someones").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "entry.py").write_text(act.format(path=str(tmp_path / "written")) + "\n")
+    options = ["--package", str(package.parent), package.name]
+    said = on_a_machine_without("landlock_create_ruleset", "read", *options)
+    assert said.startswith("refused")
+    assert "PermissionError" in said
+    assert not (tmp_path / "written").exists()
+
+
+def test_without_landlock_a_gpus_worker_could_write_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver opens devices for writing, and only Landlock tells those from other files."""
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    assert LockdownBackend(["read"], device="cuda").probe()["write"] is None
+    assert LockdownBackend(["read"]).probe()["write"] is not None
+    with pytest.raises(SandboxUnavailable, match="no mechanism for write"):
+        LockdownBackend(["read", "memory"], device="cuda").command([])
 
 
 def test_without_seccomp_the_run_is_refused() -> None:

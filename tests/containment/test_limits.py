@@ -54,7 +54,7 @@ def test_signs_of_life_keep_a_slow_worker_alive(supervisor: Supervisor, make_job
 
 @pytest.mark.parametrize("op", ["share", "kill_itself"])
 def test_a_worker_may_not_hide_pages_nor_kill_itself(op: str, supervisor: Supervisor, make_job: Any) -> None:
-    """Else it could hold memory that no meter sees, and be taken for one that somebody else killed: trained once more."""
+    """Else it could hold memory that no meter sees, and be trained once more as one that somebody else killed."""
     outcome = outcome_of(supervisor, make_job(op))
     assert isinstance(outcome, Crashed)
     assert outcome.reason.startswith("PermissionError")

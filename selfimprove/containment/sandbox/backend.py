@@ -117,11 +117,12 @@ class LockdownBackend:
         landlock_abi = landlock.abi() if linux else 0
         files = f"Landlock ABI {landlock_abi}" if landlock_abi >= landlock.MINIMUM_ABI else None
         calls = f"seccomp filter ({syscalls.architecture()})" if linux and seccomp.available() else None
+        may_write = files is not None or self._device != "cuda"  # only Landlock tells its devices from other files
         tied = "PR_SET_PDEATHSIG, pidfds" if linux and _pidfds_work() and calls else None
         limits = linux and calls is not None  # without the filter a limit could be lifted or left
         return {
             "read": files,
-            "write": " + ".join(filter(None, [calls, files])) if calls else None,
+            "write": " + ".join(filter(None, [calls, files])) if calls and may_write else None,
             "network": calls,
             "exec": calls,
             "signal": calls,

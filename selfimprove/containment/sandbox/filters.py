@@ -87,18 +87,22 @@ _COMMON_CONDITIONS: dict[str, tuple[Condition, ...]] = {
     "ioctl": (Condition(1, equals=_IOCTL_TERMINAL_SIZE_AND_MODE + _IOCTL_DESCRIPTOR),),
     "fcntl": (Condition(1, equals=_FCNTL),),
 }
+_READING: dict[str, tuple[Condition, ...]] = {
+    "openat": (Condition(2, without=_WRITING),),
+    "open": (Condition(1, without=_WRITING),),
+}
 
 
-def zygote_filter(*, cuda: bool = False) -> Filter:
+def zygote_filter(*, cuda: bool = False, writing: bool = True) -> Filter:
     """Return the filter of a zygote: it imports, forks, passes descriptors to its supervisor, kills, and reaps.
-
-    Opening for writing is left to Landlock here, because imports open ``/dev/null``.
 
     Args:
         cuda: the process becomes a worker itself, under both filters: also what the CUDA driver needs.
+        writing: leave it to Landlock what may be opened for writing: ``/dev/null`` alone, which some imports open.
     """
     conditions = {
         **_COMMON_CONDITIONS,
+        **({} if writing else _READING),
         "clone": (Condition(0, without=_CLONE_NEW),),
         "prlimit64": (Condition(0, equals=(0,)),),
     }
@@ -112,7 +116,7 @@ def zygote_filter(*, cuda: bool = False) -> Filter:
 def worker_filter(pid: int, *, cuda: bool) -> Filter:
     """Return the filter of a worker: computing on descriptors that it already has, and reading.
 
-    Shared pages that a process lets go of (MADV_DONTNEED) stay allocated and are nobody's in any meter, so it gets none.
+    Shared pages that a process lets go of (MADV_DONTNEED) stay allocated and are in nobody's meter, so it gets none.
     A worker that is found killed (SIGKILL) was killed by somebody else, because it cannot do that itself.
 
     Args:
@@ -122,8 +126,7 @@ def worker_filter(pid: int, *, cuda: bool) -> Filter:
     """
     conditions = {
         **_COMMON_CONDITIONS,
-        "openat": (Condition(2, without=_WRITING),),
-        "open": (Condition(1, without=_WRITING),),
+        **_READING,
         "prctl": (Condition(0, equals=_PRCTL),),
         "prlimit64": (Condition(0, equals=(0, pid)), Condition(2, null=True)),
         "tgkill": (Condition(0, equals=(pid,)), Condition(2, differs=(signal.SIGKILL,))),
@@ -131,7 +134,7 @@ def worker_filter(pid: int, *, cuda: bool) -> Filter:
     }
     allow, answers = _COMPUTE, _ABSENT
     if cuda:
-        for name in ("openat", "open", "mmap"):
+        for name in (*_READING, "mmap"):
             del conditions[name]
         conditions["clone"] = (Condition(0, without=_CLONE_NEW), Condition(0, required=_CLONE_THREAD))
         conditions |= _CUDA_CONDITIONS

@@ -71,6 +71,16 @@ def enter_zygote(profile: Profile, *, parent: int) -> None:
     _apply(profile, "network", lambda: seccomp.install(filters.zygote_filter(cuda=profile.cuda)))
 
 
+def before_strangers(profile: Profile) -> None:
+    """In a zygote, before it imports what is not of our own distribution: without Landlock nothing may be written.
+
+    Raises:
+        LockdownError: as in ``enter_zygote``.
+    """
+    if "read" in profile.unenforced:
+        _apply(profile, "write", lambda: seccomp.install(filters.zygote_filter(cuda=profile.cuda, writing=False)))
+
+
 def enter_worker(profile: Profile, limits: Limits, *, parent: int) -> None:
     """Second step, in the child: only computing, reading libraries, and writing to descriptors it holds.
 

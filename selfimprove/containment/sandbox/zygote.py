@@ -35,6 +35,7 @@ from selfimprove.containment.sandbox.heartbeat import Heart, post_guard
 
 CANARY = "selfimprove.containment.sandbox.canary"
 MESSAGE_CHARACTERS = 2000
+_OURS = frozenset({"selfimprove", "interp"})  # the packages of our own distribution
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,20 @@ class Zygote:
         self.children: dict[int, tuple[int, int]] = {}  # pidfd: (pid, job number)
 
     def warm_up(self, entries: Sequence[str]) -> None:
-        """Import every entry and let those that can run once, so that their children start warm."""
-        for name in [*entries, CANARY]:
+        """Import every entry and let those that can run once, so that their children start warm; our own come first."""
+        ours = [name for name in entries if name.partition(".")[0] in _OURS]
+        self._import([CANARY, *ours])
+        if self.profile is not None:
+            lockdown.before_strangers(self.profile)
+        self._import([name for name in entries if name not in ours])
+        gc.collect()
+        gc.freeze()  # a collection in a child would copy every page that it marks
+
+    def _import(self, entries: Sequence[str]) -> None:
+        for name in entries:
             self.modules[name] = importlib.import_module(name)
         for name in entries:
             getattr(self.modules[name], "warm_up", lambda: None)()
-        gc.collect()
-        gc.freeze()  # a collection in a child would copy every page that it marks
 
     def serve(self) -> None:
         """Fork a worker per job until the supervisor hangs up; kill them all when it has been silent for too long."""

@@ -205,8 +205,8 @@ def tell(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
 OPS: dict[str, Callable[[Job, Fds, Fds, Emit], dict[str, Any]]] = {
     function.__name__: function
     for function in (
-        echo, copy, sleep, burn, fail, leave, allocate, reserve, share, write_much, write_sparse, emit_much, return_much,
-        raw, stop, kill_itself, ignore, look, tell, signal_self, fork, core_limit,
+        echo, copy, sleep, burn, fail, leave, allocate, reserve, share, write_much, write_sparse, emit_much,
+        return_much, raw, stop, kill_itself, ignore, look, tell, signal_self, fork, core_limit,
         start_like_a_driver,
     )
 }  # fmt: skip

@@ -108,7 +108,7 @@ def make_room(cell: Cell) -> bool:
 
 
 def hidden_pages(cell: Cell) -> bool:
-    """Fill the room with shared pages and let go of each: they stay allocated, and are no part of any process's size."""
+    """Fill the room with shared pages and let go of each: they stay allocated, in no process's size."""
     _let_go_of_a_library()
     held = []
     for _ in range(_WANTED // _PIECE):

@@ -28,7 +28,7 @@ NOT_COVERED = (
 
 
 def redteam(arguments: argparse.Namespace) -> int:
-    """Run the suite, or a file of one's own attacks; 1 when anything escaped, 2 when a probe proved nothing."""
+    """Run the suite, or a file of one's own attacks; 1 if anything escaped, 2 if a probe, or all, proved nothing."""
     config = ContainmentConfig()
     backend = make_backend(arguments.backend or config.backend, outer_layer=config.outer_layer)
     started = time.monotonic()
@@ -44,8 +44,9 @@ def redteam(arguments: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         print("\n".join(describe(found)))
-    escaped, unproven = found["counts"][ESCAPED], found["counts"][INCONCLUSIVE]
-    return 1 if escaped else 2 if unproven and arguments.probe is not None else 0
+    counts = found["counts"]
+    unproven = counts[INCONCLUSIVE] if arguments.probe is not None else not found["ok"]
+    return 1 if counts[ESCAPED] else 2 if unproven else 0
 
 
 def _suite(chosen: Any, backend: SandboxBackend, on_row: Callable[[Row], None]) -> list[Row]:
@@ -78,7 +79,7 @@ def summary(rows: Sequence[Row], backend: SandboxBackend, seconds: float) -> dic
     verdicts = Counter(row.verdict for row in rows)
     counts = {verdict: verdicts[verdict] for verdict in VERDICTS}
     return {
-        "ok": not counts[ESCAPED],
+        "ok": counts[CONTAINED] > 0 and not counts[ESCAPED],
         "backend": backend.name,
         "user": os.geteuid(),
         "seconds": round(seconds, 1),

@@ -16,6 +16,8 @@ from selfimprove.loop.slots import describe
 from selfimprove.tasks.suite import TasksConfig
 from selfimprove.training.protocol import tasks_to_json
 
+MOST_BYTES = 1 << 18  # of an inspection in a record; a default one has 8 KiB
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -54,29 +56,40 @@ def inspection_job(
 
 def inspection_of(outcome: Outcome) -> dict[str, Any]:
     """What an inspection worker has found; an answer that is none is a failed inspection with its reason."""
-    answer = readable(outcome.result) if isinstance(outcome, Completed) else None
-    if answer is not None:
-        return answer
-    reason = describe(outcome)[1] or "the answer has not the form of an inspection"
+    reason = describe(outcome)[1]
+    if isinstance(outcome, Completed):
+        try:
+            return readable(outcome.result)
+        except ValueError as error:
+            reason = str(error)
     return {"status": "failed", "instruments": {}, "summary": {}, "coverage": 0.0, "reason": reason}
 
 
-def readable(answer: dict[str, Any]) -> dict[str, Any] | None:
-    """An inspection worker's answer, reduced to what an inspection consists of; None where it has not that form.
+def readable(answer: dict[str, Any]) -> dict[str, Any]:
+    """An inspection worker's answer, reduced to what an inspection consists of.
 
     The worker holds a checkpoint that is not trusted: it may add no field to a record, nor end the run with one that
-    the ledger cannot hold.
+    the ledger cannot hold, nor fill the disk.
+
+    Raises:
+        ValueError: it has not that form, or is larger than ``MOST_BYTES``.
     """
     found = {name: answer.get(name) for name in ("schema", "status", "coverage", "instruments", "summary")}
     status, coverage, instruments = found["status"], found["coverage"], found["instruments"]
-    if not (isinstance(status, str) and isinstance(coverage, int | float) and isinstance(found["summary"], dict)):
-        return None
-    if not (isinstance(instruments, dict) and all(map(_is_verdict, instruments.values()))):
-        return None
+    if not (
+        isinstance(status, str)
+        and isinstance(coverage, int | float)
+        and isinstance(found["summary"], dict)
+        and isinstance(instruments, dict)
+        and all(map(_is_verdict, instruments.values()))
+    ):
+        raise ValueError("the answer has not the form of an inspection")
     try:
-        canonical(found)
-    except LedgerError:
-        return None
+        size = len(canonical(found))
+    except LedgerError as error:
+        raise ValueError("the answer has not the form of an inspection") from error
+    if size > MOST_BYTES:
+        raise ValueError(f"the answer of the instruments has {size} bytes; allowed: {MOST_BYTES}")
     return found
 
 

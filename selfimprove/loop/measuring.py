@@ -12,6 +12,7 @@ from typing import Any
 from selfimprove.archive.checkpoint import ingest
 from selfimprove.archive.files import make_folder, write_atomic
 from selfimprove.archive.records import FINAL
+from selfimprove.containment.hostile import clean_line
 from selfimprove.containment.permit import Permit
 from selfimprove.containment.supervisor import Completed, Job, Outcome, Usage
 from selfimprove.errors import InvalidCheckpoint, LimitReached, RunError
@@ -26,6 +27,7 @@ from selfimprove.tasks.suite import TasksConfig, scales
 from selfimprove.training.protocol import ENTRY, MEMORY, WEIGHTS, EvaluateJob, TrainJob
 
 SPARE_CPU_SECONDS = 10.0  # of a training worker, beside its FLOPs
+_SAID = 100  # characters of a worker's word in a reason
 READING = "search"  # the split that a stage is read on; its instances are no other's
 
 
@@ -199,7 +201,8 @@ def _ingest(bench: Bench, slot: Slot, part: Slice, outcome: Completed) -> tuple[
     if outcome.result.get("diverged") is True:
         return "diverged", "the loss or a weight stopped being finite"
     if (steps := outcome.result.get("steps")) != part.last:
-        return "invalid", f"it is at step {steps!r}, and its permit ends at {part.last}"
+        said = clean_line(repr(steps), _SAID)
+        return "invalid", f"it is at step {said}, and its permit ends at {part.last}"
     tasks = slot.tasks
     try:
         shapes = parameter_shapes(slot.genome.architecture, tasks.vocab_size, tasks.context, slot.genome.heads)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from selfimprove.tasks.batch import HALTED, UNSCORED, Batch
-from selfimprove.tasks.score import FamilyScore, Proportion, Scale, Score
+from selfimprove.tasks.score import MOST_CROSS_ENTROPY, FamilyScore, Proportion, Scale, Score
 from selfimprove.tasks.suite import TaskSuite
 
 CHUNK_TOKENS = 8192  # bounds the memory of one pass, and the time between two signs of life
@@ -89,5 +89,5 @@ def says_halted(logits: Tensor) -> Tensor:
 
 
 def _finite(value: float) -> float:
-    """JSON has no infinities; a diverged model's cross-entropy is reported as the largest float32."""
-    return value if abs(value) < torch.finfo(torch.float32).max else torch.finfo(torch.float32).max
+    """JSON has no infinities; a diverged model's cross-entropy is reported as the largest there is."""
+    return value if abs(value) < MOST_CROSS_ENTROPY else MOST_CROSS_ENTROPY

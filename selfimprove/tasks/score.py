@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 NO_MODEL = 0.0  # skill of a training that failed: a uniform guess needs no model
+MOST_CROSS_ENTROPY = 2.0**128 - 2.0**104  # the largest float32: what a diverged model has, and nobody more
 WORST_SKILL = -1.0  # a confidently wrong model is bad, and no worse than this: one family must not drown the others
 
 
@@ -141,7 +142,7 @@ class Score:
 def _family(name: str, given: object, scale: Scale) -> FamilyScore:
     figures = [given.get(key) if isinstance(given, Mapping) else None for key in ("cross_entropy", "accuracy")]
     cross_entropy, accuracy = (float(x) if isinstance(x, int | float) else math.nan for x in figures)
-    if not (0 <= cross_entropy < math.inf and 0 <= accuracy <= 1):
+    if not (0 <= cross_entropy <= MOST_CROSS_ENTROPY and 0 <= accuracy <= 1):
         raise ValueError(f"its cross-entropy or accuracy of {name} is impossible")
     return FamilyScore(scale.skill(cross_entropy), accuracy, cross_entropy)
 

@@ -25,8 +25,7 @@ AT_LEAST = {
 }  # fmt: skip
 # Everything that does not take its time by design, and one of each kind that does.
 SLOW = {
-    "supervisor/tiny_events", "survival/stop_itself", "survival/zygote_killed", "memory/make_room", "time/ignore_limit",
-    "time/misleading_name", "time/look_alive", "time/fall_silent", "time/burn_in_children", "floods/events",
+    "supervisor/tiny_events", "survival/stop_itself", "survival/zygote_killed", "time/look_alive", "time/fall_silent",
     "degraded/no_namespaces", "degraded/no_parent_death", "degraded/no_pidfds", "degraded/no_seccomp",
 }  # fmt: skip
 pytestmark = pytest.mark.timeout(600)  # all of these attacks run before the first test
@@ -49,7 +48,8 @@ def test_what_is_conclusive_is_contained(attack: str, rows: dict[str, Row]) -> N
 
 
 def test_almost_every_attack_is_conclusive(rows: dict[str, Row]) -> None:
-    assert sum(row.verdict == CONTAINED for row in rows.values()) >= 96
+    """One in ten may lack its premise here: no IPv6, an ordinary user, no namespaces."""
+    assert sum(row.verdict == CONTAINED for row in rows.values()) >= 0.9 * len(FAST)
 
 
 def test_no_attack_fails_by_itself(rows: dict[str, Row]) -> None:

@@ -131,6 +131,8 @@ def test_only_an_attack_that_works_elsewhere_counts_as_contained(
         (Exceeded("wall_seconds", 2, 1, USAGE), None, "killed"),
         (Crashed("killed by SIGSYS", USAGE), None, "killed"),
         (Crashed("AttributeError: x", USAGE), None, "broken"),
+        (Crashed("killed by SIGSEGV", USAGE), None, "broken"),
+        (Crashed("killed by SIGABRT: malloc(): corrupted", USAGE), None, "broken"),
         (Crashed("its zygote died", USAGE, zygote_died=True), None, "succeeded"),
         (Invalid("a message that is not JSON", USAGE), None, "rejected"),
     ],

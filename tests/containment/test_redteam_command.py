@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from selfimprove.app import redteam
 from selfimprove.app.cli import main
+from selfimprove.containment.redteam.verdict import INCONCLUSIVE, Row
+from selfimprove.containment.sandbox.backend import LockdownBackend
 
 pytestmark = pytest.mark.timeout(600)
 KEYS = {"id", "category", "attack", "expected", "observed", "mechanism", "verdict", "control"}
@@ -157,6 +160,13 @@ def test_chosen_attacks_are_reported_row_by_row(capsys: pytest.CaptureFixture[st
     assert [row["id"] for row in found["rows"]] == ["network/udp4", "ledger/edit", "protocol/duplicate_keys"]
     assert all(set(row) == KEYS and all(row.values()) for row in found["rows"])
     assert found["counts"] == {"attacks": 3, "contained": 3, "escaped": 0, "inconclusive": 0}
+
+
+def test_a_suite_in_which_nothing_is_conclusive_is_not_ok(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = [Row("a/b", "a", "try it", "denied", "broken", "none", INCONCLUSIVE, "broken")] * 3
+    monkeypatch.setattr(redteam, "_watched", lambda *_: nothing)
+    assert main(["redteam", "--only", "network/udp4"]) == 2
+    assert redteam.summary(nothing, LockdownBackend(), 1.0)["ok"] is False
 
 
 @pytest.mark.usefixtures("no_process_left")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from selfimprove.loop.inspecting import readable
+from selfimprove.loop.inspecting import MOST_BYTES, readable
 
 VERDICT = {"verdict": "read", "reason": ""}
 GOOD: dict[str, Any] = {
@@ -37,7 +37,13 @@ def test_fields_of_other_records_are_left_out() -> None:
     ],
 )
 def test_an_answer_of_another_form_is_no_inspection(wrong: dict[str, Any]) -> None:
-    assert readable({**GOOD, **wrong}) is None
+    with pytest.raises(ValueError, match="form of an inspection"):
+        readable({**GOOD, **wrong})
+
+
+def test_an_answer_that_would_fill_the_ledger_is_no_inspection() -> None:
+    with pytest.raises(ValueError, match=f"has [0-9]+ bytes; allowed: {MOST_BYTES}"):
+        readable({**GOOD, "summary": {"a": "x" * MOST_BYTES}})
 
 
 def test_a_generation_is_inspected_again_with_every_instrument_and_the_run_stays_as_it_was(finished: Any) -> None:

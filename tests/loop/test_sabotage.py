@@ -25,6 +25,7 @@ class Saboteur(Player):
 
     inspecting: ClassVar[Callable[[Outcome], Outcome]] = staticmethod(lambda outcome: outcome)
     confirming: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
+    training: ClassVar[Callable[[Outcome], Outcome]] = staticmethod(lambda outcome: outcome)
 
     def _outcome(self, job: Job) -> Outcome:
         outcome = super()._outcome(job)
@@ -32,6 +33,8 @@ class Saboteur(Player):
             return type(self).inspecting(outcome)
         if "/confirm/" in job.key:
             type(self).confirming()
+        if job.payload["op"] == "train" and job.key.startswith("g001/"):
+            return type(self).training(outcome)
         return outcome
 
 
@@ -114,3 +117,18 @@ def test_a_checkpoint_that_was_swapped_after_its_inspection_is_not_promoted(
                 path.symlink_to(tmp_path / path.name)
 
     assert "the checkpoint is not the one that was inspected" in reasons(play(confirming=meddle))
+
+
+def test_a_worker_that_says_more_than_its_step_does_not_fill_the_ledger(
+    play: Callable[..., Story], tmp_path: Path
+) -> None:
+    def talk(outcome: Outcome) -> Outcome:
+        if not isinstance(outcome, Completed):
+            return outcome
+        return Completed(outcome.result | {"steps": ["\U0001f600" * 10**6]}, outcome.outputs, outcome.usage)
+
+    play(training=talk)
+    said = [outcome["reason"] for outcome in bodies(tmp_path / "run", "outcome") if outcome["status"] == "invalid"]
+    assert said
+    assert max(map(len, said)) < 200
+    assert all("its permit ends at" in reason for reason in said)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfimprove.tasks.score import FamilyScore, Proportion, Scale, Score, mean_score
+from selfimprove.canonical import canonical
+from selfimprove.tasks.score import MOST_CROSS_ENTROPY, FamilyScore, Proportion, Scale, Score, mean_score
 
 SCALES = {"recall": Scale(8), "copy": Scale(4, floor=0.5)}
 FIGURES = {"recall": {"cross_entropy": 1.0, "accuracy": 0.5}, "copy": {"cross_entropy": 0.0, "accuracy": 1.0}}
@@ -37,6 +38,7 @@ class TestWhatAnEvaluatorAnswers:
             {"tasks": {**FIGURES, "copy": None}},
             {"tasks": {**FIGURES, "copy": {"accuracy": 1.0}}},
             {"tasks": {**FIGURES, "copy": {"cross_entropy": -1e9, "accuracy": 1.0}}},
+            {"tasks": {**FIGURES, "copy": {"cross_entropy": 1e308, "accuracy": 1.0}}},
             {"tasks": {**FIGURES, "copy": {"cross_entropy": math.nan, "accuracy": 1.0}}},
             {"tasks": {**FIGURES, "copy": {"cross_entropy": "1", "accuracy": 1.0}}},
             {"tasks": {**FIGURES, "copy": {"cross_entropy": 0.0, "accuracy": 1.5}}},
@@ -52,6 +54,11 @@ class TestWhatAnEvaluatorAnswers:
     def test_an_impossible_answer_is_no_score(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="its "):
             Score.checked({**GOOD, **wrong}, SCALES, 4)
+
+    def test_the_worst_scores_that_are_taken_have_a_mean_that_the_ledger_holds(self) -> None:
+        worst = {"cross_entropy": MOST_CROSS_ENTROPY, "accuracy": 0.0}
+        score = Score.checked({**GOOD, "tasks": dict.fromkeys(FIGURES, worst)}, SCALES, 4)
+        assert canonical(mean_score([score] * 20).to_json())
 
 
 class TestScales:

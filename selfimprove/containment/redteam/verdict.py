@@ -15,6 +15,8 @@ CONTAINED: Final = "contained"
 ESCAPED: Final = "escaped"
 INCONCLUSIVE: Final = "inconclusive"
 
+# What ends a worker from outside, and the filter. SIGSEGV, SIGBUS or SIGABRT are the attack's own.
+_ENDED_BY_CONTAINMENT = tuple(f"killed by {name}" for name in ("SIGKILL", "SIGSYS", "SIGXCPU", "SIGXFSZ"))
 _AMOUNTS = frozenset({"memory_bytes", "output_bytes"})
 _TEXT = 200
 
@@ -100,7 +102,7 @@ def observe(
         case Crashed(reason=reason, zygote_died=zygote_died):
             if zygote_died:
                 return success(f"its zygote died: {reason}")
-            return Observation(KILLED, reason) if reason.startswith("killed by") else broken(reason)
+            return Observation(KILLED, reason) if reason.startswith(_ENDED_BY_CONTAINMENT) else broken(reason)
         case Invalid(reason=reason):
             return Observation(REJECTED, reason)
 

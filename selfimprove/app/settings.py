@@ -68,6 +68,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     if own_table:
         config = replace(config, tasks=replace(config.tasks, table_seed=derive(config.seed, "tasks", "table")))
     _check_together(rest)
+    _check_stage_reading(config)
     _check_instruments(config.inspection)
     _check_executor(config)
     _check_start(config)
@@ -113,9 +114,6 @@ def _check_together(values: Mapping[str, Any]) -> None:
     if "candidate_flops" in limits and share > limits["candidate_flops"]:
         limit = f"at most limits.candidate_flops = {limits['candidate_flops']}"
         raise ConfigError("set allowance_flops", share, limit, "every candidate would be denied: change one of the two")
-    inspection = values.get("inspection", {})
-    if {"stage_sequences", "stage_retention_floor"} <= inspection.keys():
-        _check_stage_reading(inspection["stage_sequences"], inspection["stage_retention_floor"])
 
 
 def _check_executor(config: RunConfig) -> None:
@@ -125,12 +123,17 @@ def _check_executor(config: RunConfig) -> None:
         raise ConfigError("set executor.gpus", use.gpus, "1 to 16 where device=cuda", "set it, or device=cpu")
 
 
-def _check_stage_reading(sequences: int, floor: float) -> None:
+def _check_stage_reading(config: RunConfig) -> None:
     """A floor that not even a model which keeps no prompt falls below stops nothing, and should not seem to."""
-    none_kept = Proportion.of(0, sequences).high
+    sequences, floor = config.inspection.stage_sequences, config.inspection.stage_retention_floor
+    if sequences < (families := len(config.tasks.families)):
+        limit, remedy = f"at least {families}: a halt prompt for each family", "raise it or name fewer families"
+        raise ConfigError("set inspection.stage_sequences", sequences, limit, remedy)
+    prompts = replace(config.tasks, eval_sequences=sequences).halt_prompts
+    none_kept = Proportion.of(0, prompts).high
     if 0 < floor <= none_kept:
-        limit = f"0, or above {none_kept:.3f}: the upper Wilson end of none of stage_sequences = {sequences}"
-        remedy = "set 0 to stop nothing, or raise inspection.stage_sequences"
+        limit = f"0, or above {none_kept:.3f}: the upper Wilson end of none of {prompts} prompts"
+        remedy = f"set 0 to stop nothing, or raise inspection.stage_sequences above {sequences}"
         raise ConfigError("set inspection.stage_retention_floor", floor, limit, remedy)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -157,12 +158,18 @@ def _decode(wanted: Any, data: object, path: str) -> object:
     return _scalar(wanted, data, path)
 
 
+def _within_a_float(number: int, path: str) -> int:
+    if abs(number) > sys.float_info.max:
+        raise InvalidGenome(path, f"an integer of {len(str(abs(number)))} digits", "a finite number")
+    return number
+
+
 _T = typing.TypeVar("_T", bool, int, float, str)
 
 
 def _scalar(wanted: type[_T], data: object, path: str) -> _T:
     if wanted is float and isinstance(data, int) and not isinstance(data, bool):
-        return wanted(data)
+        return wanted(_within_a_float(data, path))
     # exact types: bool is an int in Python, and a flag must not pass for a number
     if type(data) is not wanted:
         raise InvalidGenome(path, data, f"a value of type {wanted.__name__}")

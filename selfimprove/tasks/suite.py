@@ -1,7 +1,7 @@
 """The task suite of a run: which families, at which levels, how large, and the streams that keep the splits apart.
 
 Rules are frozen, instances are not: a split is a stream of fresh instances, whose seed is derived from the split, the
-family, its level and a seed that differs from generation to generation. The spaces of instances are large (over 1e9 for
+family, its level and a seed that differs from generation to generation. The spaces of instances are large (over 1e8 for
 each family), so that a sequence of one split practically never occurs in another; ``tests/tasks`` holds that. Text is
 finite: its splits are different files.
 """
@@ -173,6 +173,9 @@ def _check(config: TasksConfig) -> None:
             family(name, path=path)
         if len(set(names)) < len(names):
             raise ConfigError(path, ", ".join(names), "each family once", "remove the second one")
+        if config.eval_sequences < len(names):
+            limit = f"at least {len(names)}: a halt prompt for each family of {path}"
+            raise ConfigError("tasks.eval_sequences", config.eval_sequences, limit, "raise it or name fewer families")
     if both := sorted(set(config.families) & set(config.held_out)):
         limit = "no family of tasks.families: the search must never see it"
         raise ConfigError("tasks.held_out", ", ".join(both), limit, "take it out of one of the two lists")

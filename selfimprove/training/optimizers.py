@@ -184,4 +184,4 @@ def load_memory(model: nn.Module, optimizers: list[Optimizer], remembered: dict[
     for key, value in remembered.items():
         what, _, name = key.partition(":")
         parameter = parameters[name]
-        owners[parameter].state[parameter][what] = value.to(parameter.device)
+        owners[parameter].state[parameter][what] = value.to(parameter.device, copy=True)

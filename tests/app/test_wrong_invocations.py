@@ -36,6 +36,16 @@ TYPED = [
         "run inspection.stage_sequences=16 inspection.stage_retention_floor=0.1",
         ("inspection.stage_retention_floor", "0.1", "above 0.194", "raise inspection.stage_sequences"),
     ),
+    Case(
+        "run tasks.families=[recall,mqar,copy,modular] inspection.stage_sequences=19 tasks.held_out=[]"
+        " inspection.stage_retention_floor=0.19",
+        ("inspection.stage_retention_floor", "0.19", "none of 16 prompts", "inspection.stage_sequences above 19"),
+    ),
+    Case(
+        "run tasks.eval_sequences=8 tasks.held_out=[]"
+        " tasks.families=[recall,mqar,copy,modular,induction,compression,memorization,fuzzy,dyck]",
+        ("tasks.eval_sequences", "got 8", "at least 9"),
+    ),
     Case("run controler=random", ("controler", "did you mean 'controller'?")),
     Case(
         "run controller=radnom", ("radnom", "random, reinforce, tpe, tpe_tuned, transformer", "did you mean 'random'?")

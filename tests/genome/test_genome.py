@@ -109,6 +109,7 @@ def test_the_hash_ignores_the_order_of_commutative_arguments(seed: Genome) -> No
         ("architecture.blocks.0.qk_norm", 1, "architecture.blocks.0.qk_norm"),
         ("recipe.learning_rate", "fast", "recipe.learning_rate"),
         ("recipe.learning_rate", float("nan"), "recipe.learning_rate"),
+        ("recipe.learning_rate", 10**400, "recipe.learning_rate"),
         ("recipe.clip", None, "recipe.clip"),
         ("recipe", [], "recipe"),
         ("objective.expression", 3, "objective.expression"),

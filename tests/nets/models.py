@@ -8,6 +8,7 @@ from torch import Tensor
 from selfimprove.genome.architecture import Architecture
 from selfimprove.nets.primitives import Tap
 from selfimprove.nets.transformer import Transformer, build
+from selfimprove.seeds import derive
 
 VOCAB, CONTEXT = 17, 12
 
@@ -17,10 +18,13 @@ def make(architecture: Architecture, seed: int = 0) -> Transformer:
 
 
 def scramble(model: Transformer) -> None:
-    """Move every parameter off its initial value, so that zeros and ones hide nothing."""
-    generator = torch.Generator().manual_seed(1)
+    """Move every parameter off its initial value, so that zeros and ones hide nothing.
+
+    What two models share moves alike in both, so that they differ by nothing but what they do not share.
+    """
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
+            generator = torch.Generator().manual_seed(derive(1, "scramble", name))
             parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfimprove.genome.architecture import Architecture, Block
+from selfimprove.nets.primitives import NORM_EPS, Norm
 from tests.nets.models import CONTEXT, make, run_with_taps, scramble
 
 
@@ -114,6 +115,24 @@ def test_the_stream_is_embedding_plus_what_joins_and_what_mixers_write(tokens: T
     parts = [value for name, value in seen.items() if name.endswith(("_out", "hook_embed")) and "shift" not in name]
     assert len(parts) == 1 + 2 + 1 + 4  # embedding, embedding residuals, one skip, mixers
     torch.testing.assert_close(torch.stack(parts).sum(0), seen["blocks.2.hook_resid_post"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_norms_are_what_their_papers_say(explicit: bool) -> None:
+    """Ba et al. 2016 (arXiv 1607.06450); Zhang and Sennrich 2019 (arXiv 1910.07467): no mean is taken off."""
+    x, gain, bias = torch.randn(3, 5, 8), torch.randn(8), torch.randn(8)
+    layer, rms = Norm("layernorm", 8), Norm("rmsnorm", 8)
+    with torch.no_grad():
+        for norm in (layer, rms):
+            norm.explicit = explicit
+            norm.w.copy_(gain)
+        assert layer.b is not None
+        layer.b.copy_(bias)
+        centered = x - x.mean(-1, keepdim=True)
+        expected = centered / (centered.square().mean(-1, keepdim=True) + NORM_EPS).sqrt() * gain + bias
+        assert torch.allclose(layer(x), expected, atol=1e-5)
+        assert rms.b is None
+        assert torch.allclose(rms(x), x / (x.square().mean(-1, keepdim=True) + NORM_EPS).sqrt() * gain, atol=1e-5)
 
 
 def test_norms_after_the_addition_leave_a_normalized_stream(tokens: Tensor) -> None:

@@ -19,6 +19,7 @@ EVERY = TaskSuite(LARGE)
 TOPS = TaskSuite(LARGE.at({name: LARGE.top(name) for name in FAMILIES}))
 THREE = TasksConfig(families=("recall", "copy", "modular"))
 DEFAULT = TaskSuite(THREE)
+NINE = [name for name in FAMILIES if name not in ("text", "dyck")][:9]
 EACH_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -142,6 +143,11 @@ class TestRefusals:
             ({"families": ("recal",)}, r"tasks\.families: got recal; allowed: recall"),
             ({"families": ()}, r"tasks\.families: got \[\]"),
             ({"families": ("copy", "copy")}, r"tasks\.families: got copy, copy; allowed: each family once"),
+            (
+                {"families": tuple(NINE), "held_out": (), "eval_sequences": 8},
+                r"tasks\.eval_sequences: got 8; .* least 9",
+            ),
+            ({"held_out": tuple(NINE), "families": ("dyck",), "eval_sequences": 8}, r"each family of tasks\.held_out"),
             ({"families": ("text",)}, r"tasks\.vocab_size: got 48; allowed: at least 272"),
         ],
         ids=str,

@@ -234,6 +234,52 @@ def test_a_factor_in_a_loss_buys_no_freedom_from_the_constraint() -> None:
     assert kept[1].low > 0.8
 
 
+RATES = {"adamw": 3e-3, "lion": 5e-4, "muon": 3e-3, "sgd": 0.05}
+LOSS_AT_40 = {
+    "adamw": 2.88999,
+    "lion": 3.16291,
+    "muon": 2.61458,
+    "sgd": 2.91898,
+}  # on two CPUs and torch versions alike
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_training_is_the_one_that_it_was(optimizer: str) -> None:
+    """What comparisons of trainings cannot see: a change that shifts all of them."""
+    torch.set_num_threads(1)
+    losses = run(with_recipe(optimizer=optimizer, learning_rate=RATES[optimizer]), steps=40).losses
+    assert losses[-1] == pytest.approx(LOSS_AT_40[optimizer], rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_going_on_twice_from_one_snapshot_gives_the_same_bits_and_leaves_it_alone(optimizer: str) -> None:
+    torch.set_num_threads(1)
+    genome = with_recipe(optimizer=optimizer, learning_rate=RATES[optimizer])
+    start = run(genome, steps=12, last=5).end
+    before = {name: value.clone() for name, value in start.memory.items()}
+    assert_equal(run(genome, steps=12, start=start), run(genome, steps=12, start=start))
+    assert before
+    assert all(torch.equal(value, start.memory[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_without_a_gradient_projections_and_embeddings_decay_and_nothing_else_does(optimizer: str) -> None:
+    parts = ("blocks.0.conv_qkv=true", "blocks.0.token_shift=true", "residual_scale=learned")
+    edits = [parse_edit(f"architecture.{part}") for part in parts]
+    genome = apply_all(edits, with_recipe(optimizer=optimizer), Space())
+    recipe = replace(genome.recipe, learning_rate=0.1, weight_decay=0.1)
+    model = build(genome.architecture, vocab_size=TASKS.vocab_size, context=TASKS.context, seed=0)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for one in make_optimizers(model, recipe):
+        one.step()
+    factors = {name: 0.99 if name.rpartition(".")[2].startswith("W_") else 1.0 for name in before}
+    assert len([name for name, factor in factors.items() if factor == 1.0]) > 2 * len(parts)
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.detach(), factors[name] * before[name], msg=name)
+
+
 def test_without_a_gradient_sgd_decays_its_weights_and_never_past_zero() -> None:
     model, weight = torch.nn.Module(), torch.nn.Parameter(torch.ones(2, 2))
     model.register_parameter("W_in", weight)
@@ -261,8 +307,7 @@ def test_optimizers_remember_what_an_ingest_expects_of_every_part_of_the_space(o
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_brings_the_loss_down(optimizer: str) -> None:
-    rate = 0.05 if optimizer == "sgd" else 5e-4 if optimizer == "lion" else 3e-3
-    genome = with_recipe(optimizer=optimizer, learning_rate=rate)
+    genome = with_recipe(optimizer=optimizer, learning_rate=RATES[optimizer])
     # one batch again and again: its loss has no sampling noise
     tokens, targets = training_batches(TaskSuite(TASKS), Recipe(batch=8), seed=0)(0)
     size = {"vocab_size": TASKS.vocab_size, "context": TASKS.context}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -28,6 +31,25 @@ def test_wsd_is_stable_until_its_cooldown_and_falls_evenly_from_there(cooldown: 
     for step, found in enumerate(rates):
         done = step / steps
         assert found == pytest.approx(min(1.0, (1 - done) / cooldown))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "after"),
+    [
+        ("constant", lambda done: 1.0),
+        ("cosine", lambda done: (1 + math.cos(math.pi * done)) / 2),  # Loshchilov and Hutter 2017, arXiv 1608.03983
+        ("linear", lambda done: 1 - done),
+    ],
+)
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5])
+def test_a_rate_rises_evenly_and_then_follows_its_formula(
+    schedule: str, after: Callable[[float], float], warmup: float
+) -> None:
+    steps, rising = 200, int(200 * warmup)
+    recipe = Recipe(schedule=schedule, warmup=warmup)
+    found = [rate(recipe, step, steps) for step in range(steps)]
+    assert found[:rising] == pytest.approx([(step + 1) / (rising + 1) for step in range(rising)])
+    assert found[rising:] == pytest.approx([after(step / (steps - rising)) for step in range(steps - rising)])
 
 
 def test_only_wsd_has_a_cooldown() -> None:

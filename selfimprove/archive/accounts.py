@@ -3,6 +3,7 @@
 - A charge's ``total`` is the sum of all charges so far, lost ones included, and never above ``limits.flops``.
 - Every permit is settled by exactly one charge, on the same account and of no more FLOPs; counters only rise.
 - A key gets a second permit only as a reissue, and then the charge of the first belongs to the account ``lost``.
+- What was trained had a permit: each stage of a candidate's training, and each update of the controller.
 """
 
 from __future__ import annotations
@@ -99,6 +100,26 @@ class _Books:
         if flops > granted.flops:
             self.remarks.append((line, f"{key} is charged {flops} FLOPs where {granted.flops} were permitted"))
 
+    def training(self, line: int, body: dict[str, Any]) -> None:
+        if body.get("status") == "stopped":  # by decision, after a stage that has a record of its own
+            return
+        key, stage = body.get("key"), body.get("stage")
+        if not isinstance(key, str) or not isinstance(stage, str):
+            self.remarks.append((line, "a training without a usable key or stage"))
+        else:
+            self._needs_permit(line, f"{key}@{stage}")
+
+    def controller(self, line: int, body: dict[str, Any]) -> None:
+        generation, flops = body.get("generation"), body.get("flops", 0)
+        if not _is_count(generation) or not _is_count(flops):
+            self.remarks.append((line, "an update of the controller without a usable generation or FLOPs"))
+        elif flops:
+            self._needs_permit(line, f"g{generation:03d}/tell")
+
+    def _needs_permit(self, line: int, key: str) -> None:
+        if key not in self._permits:
+            self.remarks.append((line, f"{key} was trained without a permit"))
+
     def finish(self, line: int, body: dict[str, Any]) -> None:
         if str(body.get("state")) not in SETTLED_STATES:
             return
@@ -112,7 +133,10 @@ class _Books:
 def check_accounts(entries: Iterable[Entry]) -> list[Remark]:
     """Everything in ``entries`` that does not add up, with its line in the ledger; never raises."""
     books = _Books()
-    handlers = {"run": books.run, "permit": books.permit, "charge": books.charge, "finish": books.finish}
+    handlers = {
+        "run": books.run, "permit": books.permit, "charge": books.charge, "stage": books.training,
+        "outcome": books.training, "controller": books.controller, "finish": books.finish,
+    }  # fmt: skip
     for entry in entries:
         handler = handlers.get(entry.kind)
         if handler is not None:

@@ -141,12 +141,13 @@ def _append_generation(run: Run, ledger: Ledger, books: Books, generation: int) 
     proposal = {"parent": parent, "edits": ["architecture.width=128"], "kinds": ["architecture"], "status": "valid"}
     ledger.append("proposal", {**place, **proposal, "reason": "", "allocates": True, "genome": own})
     job = f"g{generation:03d}/c00/s1"
-    books.permit(job, "search")
+    books.permit(f"{job}@1/1", "search")
     if generation == 2:
-        books.charge(job, "lost")
-        books.permit(job, "search", reissue=True)
-    books.charge(job, "search")
-    ledger.append("outcome", {"key": job, "status": "completed", "reason": "", "files": {"weights": sha("w")}})
+        books.charge(f"{job}@1/1", "lost")
+        books.permit(f"{job}@1/1", "search", reissue=True)
+    books.charge(f"{job}@1/1", "search")
+    outcome = {"key": job, "stage": "1/1", "status": "completed", "reason": "", "files": {"weights": sha("w")}}
+    ledger.append("outcome", outcome)
     ledger.append("score", {**place, "genome": own, "split": "search", "seeds": 2, "skill": 0.25 * generation})
     data = weights(generation)
     stored = store(run.folder / "checkpoints", f"g{generation:03d}", data, {"genome_sha256": own, "seed": 7})
@@ -159,12 +160,17 @@ def _append_generation(run: Run, ledger: Ledger, books: Books, generation: int) 
     path.write_bytes(inspection)
     named = {"path": _relative(run, path), "sha256": hashlib.sha256(inspection).hexdigest()}
     ledger.append("inspection", {**place, "genome": own, "status": "complete", **named})
-    books.permit(f"g{generation:03d}/controller", "controller")
-    books.charge(f"g{generation:03d}/controller", "controller")
+    books.permit(f"g{generation:03d}/tell", "controller")
+    books.charge(f"g{generation:03d}/tell", "controller")
     controller = store(run.folder / "controller", f"g{generation:03d}", weights(generation + 10), {})
     ledger.append(
         "controller",
-        {"generation": generation, "weights": _relative(run, controller.path), "sha256": controller.sha256}
+        {
+            "generation": generation,
+            "flops": 10**16,
+            "weights": _relative(run, controller.path),
+            "sha256": controller.sha256,
+        }
         | {"manifest": _relative(run, controller.manifest), "manifest_sha256": controller.manifest_sha256},
     )
     ledger.append("decision", {**place, "genome": own, "promoted": generation == 1, "reasons": []})

@@ -23,6 +23,10 @@ def charge(key: str, total: int, *, flops: int = 100, account: str = "search") -
     return "charge", {"key": key, "account": account, "flops": flops, "total": total}
 
 
+def trained(key: str, stage: str, status: str = "completed") -> Record:
+    return "outcome", {"key": key, "stage": stage, "status": status}
+
+
 def remarks(*records: Record) -> list[str]:
     """``line: what`` for a ledger of these records."""
     entries = [Entry(index, "t", kind, body, "", "", "") for index, (kind, body) in enumerate(records)]
@@ -31,6 +35,13 @@ def remarks(*records: Record) -> list[str]:
 
 def test_permits_that_are_charged_once_add_up() -> None:
     assert remarks(RUN, permit("a", 1), permit("b", 2), charge("b", 100), charge("a", 150, flops=50), FINISH) == []
+
+
+def test_what_was_trained_with_a_permit_or_stopped_without_more_adds_up() -> None:
+    granted = [permit("g001/c00/s0@1/9", 1), permit("g001/tell", 2)]
+    done = [trained("g001/c00/s0", "1/9"), trained("g001/c00/s0", "1/3", "stopped")]
+    updates = [("controller", {"generation": n, "flops": flops}) for n, flops in ((1, 7), (2, 0))]
+    assert remarks(RUN, *granted, *done, *updates) == []
 
 
 def test_a_permit_lost_in_a_crash_and_reissued_adds_up() -> None:
@@ -75,6 +86,15 @@ BROKEN: dict[str, tuple[tuple[Record, ...], str]] = {
         (permit("a", 1), charge("a", 100), permit("a", 2, reissue=True)),
         "reissued after a charge to 'search'",
     ),
+    "a training without a permit": ((permit("a@1/9", 1), trained("a", "1/3")), "a@1/3 was trained without a permit"),
+    "a training before its permit": ((trained("a", "1/9"), permit("a@1/9", 1)), "a@1/9 was trained without a permit"),
+    "a failed training without a permit": ((trained("a", "1/1", "crashed"),), "a@1/1 was trained without a permit"),
+    "a training without a stage": (
+        (("outcome", {"key": "a", "status": "completed"}),),
+        "without a usable key or stage",
+    ),
+    "an update without a permit": ((("controller", {"generation": 1, "flops": 5}),), "g001/tell was trained without"),
+    "an update of no generation": ((("controller", {"flops": 5}),), "without a usable generation"),
     "a loss booked as work": (
         (permit("a", 1), permit("a", 2, reissue=True), charge("a", 100), charge("a", 200)),
         "the lost permit 1 is charged to 'search'",
@@ -116,9 +136,11 @@ def test_books_kept_by_the_rules_never_draw_a_remark(jobs: list[tuple[int, int, 
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["run", "permit", "charge", "finish"]),
+            st.sampled_from(["run", "permit", "charge", "stage", "outcome", "controller", "finish"]),
             st.dictionaries(
-                st.sampled_from(["key", "counter", "account", "flops", "total", "limits", "state", "reissue"]),
+                st.sampled_from(
+                    ["key", "counter", "account", "flops", "total", "limits", "state", "reissue", "stage", "generation"]
+                ),
                 st.none() | st.integers() | st.floats() | st.text(max_size=2) | st.lists(st.none()) | st.just("search"),
             ),
         )

@@ -195,7 +195,8 @@ class TestFileFindings:
         (run.folder / "kept" / "w.bin").write_bytes(b"w")
         files = {"weights": "0" * 64, "kept/w.bin": hashlib.sha256(b"w").hexdigest()}
         with run.open() as ledger:
-            ledger.append("outcome", {"key": "g001/c00/s1", "status": "completed", "files": files})
+            ledger.append("permit", {"key": "g001/c00/s1@1/1", "counter": 1, "account": "search", "flops": 1})
+            ledger.append("outcome", {"key": "g001/c00/s1", "stage": "1/1", "status": "completed", "files": files})
         assert whats(run) == []
         (run.folder / "kept" / "w.bin").write_bytes(b"v")
         assert any(what.startswith("kept/w.bin:1: its SHA-256") for what in whats(run))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, final
 
 from selfimprove.archive.files import LEFTOVER, make_folder, read_regular, write_atomic
-from selfimprove.containment.hostile import ProtocolError
+from selfimprove.containment.hostile import ProtocolError, clean_line
+from selfimprove.containment.jobs import Crashed, Invalid, Usage
+from selfimprove.executors.messages import OUTCOME, write_outcome
 
 _TO_NODE: Final = "in"
 _FROM_NODE: Final = "out"
@@ -52,6 +53,8 @@ class Box:
     def collect(self, known: set[str], cap: int) -> dict[str, bytes]:
         """What the node answered since, by name.
 
+        An outcome that cannot be read is replaced by one that says so, and costs its own task alone.
+
         Args:
             known: names that were read before and stay; this adds to them.
             cap: most bytes of one file.
@@ -63,15 +66,36 @@ class Box:
         found = {}
         for name in sorted(_names(self.outward) - known):
             path = self.outward / name
-            if (size := path.stat().st_size) > cap:
-                raise ProtocolError(f"{name} has {size} bytes; allowed: {cap}")
-            found[name] = read_regular(path)
-            if found[name]:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            else:  # a mark
+            try:
+                found[name] = _read(path, cap)
+            except (ProtocolError, OSError) as error:
+                if not name.endswith(OUTCOME):
+                    raise
+                found |= _unreadable(name.removesuffix(OUTCOME), error)
+            if not found[name] or not _removed(path):  # a mark, or what stays against our will
                 known.add(name)
         return found
+
+
+def _read(path: Path, cap: int) -> bytes:
+    if (size := path.stat().st_size) > cap:
+        raise ProtocolError(f"{path.name} has {size} bytes; allowed: {cap}")
+    return read_regular(path)
+
+
+def _removed(path: Path) -> bool:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
+def _unreadable(prefix: str, error: ProtocolError | OSError) -> dict[str, bytes]:
+    """An outcome in place of another: one that is too large is its node's word, a disk that fails is nobody's."""
+    reason = clean_line(f"its outcome cannot be read: {error}")
+    refused = isinstance(error, ProtocolError)
+    return write_outcome(prefix, Invalid(reason, Usage()) if refused else Crashed(reason, Usage(), killed=True))
 
 
 def _names(folder: Path) -> set[str]:

@@ -33,7 +33,7 @@ class ClusterExecutor:
         config: how many jobs a node is handed at a time.
         fleet: the nodes.
         halted: whether the kill switch was used.
-        should_stop: once true, no further job is handed out.
+        should_stop: once true, no further job is handed out, and nodes start none of those that they were handed.
         on_unattended: called with a job's key and a reason when its worker died of its supervisor's silence.
         pause: sleeps.
         now: seconds since 1970.
@@ -77,13 +77,16 @@ class ClusterExecutor:
                     raise Halted(
                         "run jobs on nodes", remedy="the kill switch was used; resume with --clear-halt to go on"
                     )
-                if stopping := stopping or self._should_stop():
-                    pending.clear()
+                if not stopping and self._should_stop():
+                    stopping = True
+                    self._fleet.stop()
                 gone = self._fleet.refresh()
                 for member in [*gone, *self._fleet.members]:
                     yield from self._outcomes(member)
                 for member in gone:
                     yield from self._losses(member, pending, permits)
+                if stopping:
+                    pending.clear()
                 if pending:
                     self._fleet.provide(jobs[pending[0]].key.partition("/")[0], ceil(len(pending) / self._config.pack))
                     self._hand_out(jobs, pending, permits, on_start)
@@ -123,11 +126,7 @@ class ClusterExecutor:
             tasks = [Task(jobs[index], permits[index]) for index in chosen]
             given = (Assigned(index, task) for index, task in zip(chosen, tasks, strict=True))
             member.tasks = {prefix_of(self._packs, place): assigned for place, assigned in enumerate(given)}
-            files = write_pack(self._packs, tasks)
-            try:
-                member.link.send(files)
-            except OSError as error:
-                member.why = f"it cannot be reached: {error}"
+            member.tell(write_pack(self._packs, tasks))
 
     def _most(self, job: Job) -> int:
         """How many such jobs a node is handed at a time."""

@@ -25,8 +25,12 @@ from selfimprove.executors.messages import (
     READY,
     REFUSED,
     STARTED,
+    STOP,
+    STOPPED,
     Task,
     decode,
+    output_names,
+    read_about,
 )
 from selfimprove.executors.scheduler import Link, Phase, Scheduler, State
 
@@ -39,7 +43,7 @@ REFUSALS: Final = {
 }
 """Ends of a node that stop the run: what is accepted, and the remedy."""
 START_SECONDS: Final = 300.0  # that a node's program may take to its first word
-QUIET: Final = frozenset({CLOSED})  # ends of a node that are no loss
+QUIET: Final = frozenset({CLOSED, STOPPED})  # ends of a node that are no loss
 
 
 @dataclass
@@ -79,6 +83,13 @@ class Member:
     def has_begun(self, prefix: str) -> bool:
         """Whether a task of this lost node may have cost anything: it may unless that is known."""
         return f"{prefix}{STARTED}" in self.marks or not self.whole
+
+    def tell(self, files: Mapping[str, bytes]) -> None:
+        """Send it files; one that cannot be reached is of no more use."""
+        try:
+            self.link.send(files)
+        except OSError as error:
+            self.why = f"it cannot be reached: {error}"
 
 
 @final
@@ -174,6 +185,12 @@ class Fleet:
         """Something was done: tries in a row are counted anew."""
         self._tries = 0
 
+    def stop(self) -> None:
+        """Have every node that runs something start nothing further, and end once that is done."""
+        for member in self.members:
+            if member.tasks:
+                member.tell({STOP: b"stop"})
+
     def cancel(self, reason: str) -> None:
         """End every node now."""
         for member in self.members:
@@ -204,22 +221,35 @@ class Fleet:
             member.why = clean_line(f"its word cannot be read: {error}")
 
     def _take(self, member: Member, files: dict[str, bytes]) -> None:
-        """Sort what a node said; what belongs to outcomes is kept until they are whole."""
+        """Sort what a node said; what belongs to outcomes is kept until they are whole.
+
+        Raises:
+            ProtocolError: it is ready twice, or says what no node says or something about no task that it was handed.
+            LookupError, TypeError, ValueError: what it says is incomplete or mistyped.
+            RunError: its end stops the run.
+        """
         if data := files.pop(BEAT, None):
             body = decode(data)
             member.spent = Spent(float(body.get("cpu_seconds", 0.0)), float(body.get("gpu_seconds", 0.0)))
         if data := files.pop(READY, None):
+            if member.ready:
+                raise ProtocolError("it is ready a second time")
+            about = read_about(data)
             member.ready = True
-            self._on_node(decode(data) | {"node": member.name, "state": "ready"})
+            self._on_node(about | {"node": member.name, "state": "ready"})
         if data := files.pop(ENDED, None):
             body = decode(data)
-            code, reason = str(body["code"]), clean_line(str(body["reason"]))
+            code, reason = (clean_line(str(body[name])) for name in ("code", "reason"))
             if code in REFUSALS:
                 raise RunError(f"train on node {member.name}", reason, *REFUSALS[code])
             member.why, member.evicted = f"{code}: {reason}", code in (EVICTED, ORPHANED)
             member.ended = member.whole = True
-        member.marks |= {name for name in files if name.endswith(STARTED)}
-        member.files |= {name: data for name, data in files.items() if not name.endswith(STARTED)}
+        marks = {f"{prefix}{STARTED}" for prefix in member.tasks}
+        parts = {name for prefix, given in member.tasks.items() for name in output_names(prefix, given.task.job)}
+        member.marks |= marks & set(files)
+        member.files |= {name: files[name] for name in parts & set(files)}
+        if strange := sorted(set(files) - marks - parts):
+            raise ProtocolError(f"{strange[0]} is of no task that it was handed")
 
     def _judge(self, member: Member, state: State, now: float) -> None:
         """Whether a node that said nothing about an end is of use still."""

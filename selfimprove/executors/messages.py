@@ -21,15 +21,18 @@ from selfimprove.containment.sandbox.backend import ZygoteSpec
 from selfimprove.genome.genome import Genome
 
 MESSAGE_BYTES: Final = 16 * 2**20  # of one JSON message
-ORDER, BEAT, HALT = "order", "beat", "halt"  # to a node
+ABOUT_BYTES: Final = 16 * 2**10  # of what a node says of itself
+ORDER, BEAT, STOP, HALT = "order", "beat", "stop", "halt"  # to a node
 READY, ENDED = "ready", "ended"  # from it, beside its own beat
 PACK, STARTED, OUTCOME = ".pack", ".started", ".outcome"  # suffixes
-CLOSED, HALTED, EVICTED, ORPHANED, FAILED = "closed", "halted", "evicted", "orphaned", "failed"  # ends of a node
+CLOSED, STOPPED = "closed", "stopped"  # ends of a node: without work, or asked to start nothing further
+HALTED, EVICTED, ORPHANED, FAILED = "halted", "evicted", "orphaned", "failed"  # likewise, with all that it runs
 REFUSED, DIFFERS = "refused", "differs"  # likewise: it would train uncontained, or another lineage
 BEATS: Final = 6  # in the time that either end may be silent
 
 _SIMPLE: Final[Mapping[type, Any]] = {str: str, bool: bool, int: int, float: (int, float)}
 _OUTCOMES: Final = {kind.__name__.lower(): kind for kind in (Completed, Exceeded, Crashed, Invalid)}
+_ABOUT: Final = {"host": str, "processor": str, "backend": str, "sandbox": dict, "degraded": list}
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,24 @@ class Task:
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
-    """A message as JSON in UTF-8; raises ValueError for a number that is not finite."""
-    return json.dumps(body, allow_nan=False).encode()
+    """A message as JSON in UTF-8; raises ValueError for a number that is not finite.
+
+    Text is as long as its worker wrote it. Surrogates, which UTF-8 cannot hold, are escaped, and go when it is read.
+    """
+    return json.dumps(body, allow_nan=False, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def decode(data: bytes) -> dict[str, Any]:
     """A message read strictly; raises ProtocolError."""
     return hostile.parse_object(data, MESSAGE_BYTES)
+
+
+def read_about(data: bytes) -> dict[str, Any]:
+    """What a node says of itself, for the ledger: exactly the fields that it has; raises ProtocolError."""
+    body = hostile.parse_object(data, ABOUT_BYTES)
+    if {name: type(value) for name, value in body.items()} != _ABOUT:
+        raise hostile.ProtocolError(f"it says other things of itself than {', '.join(_ABOUT)}, or in another form")
+    return body
 
 
 def write_pack(number: int, tasks: Sequence[Task]) -> dict[str, bytes]:
@@ -138,7 +152,7 @@ def read_pack(folder: Path, name: str) -> list[Task]:
 
 
 def write_outcome(prefix: str, outcome: Outcome) -> dict[str, bytes]:
-    """An outcome as files by name, in the order in which they must be written."""
+    """An outcome as files by name, in the order in which they must be written; one that is too large is `Invalid`."""
     body = {name: value for name, value in vars(outcome).items() if name != "outputs"}
     outputs = outcome.outputs if isinstance(outcome, Completed) else {}
     files = {f"{prefix}.out-{name}": data for name, data in outputs.items()}
@@ -146,7 +160,11 @@ def write_outcome(prefix: str, outcome: Outcome) -> dict[str, bytes]:
         "usage": vars(outcome.usage),
         "outputs": {name: sha256(data).hexdigest() for name, data in outputs.items()},
     }
-    return files | {f"{prefix}{OUTCOME}": encode({"outcome": type(outcome).__name__.lower(), **body})}
+    data = encode({"outcome": type(outcome).__name__.lower(), **body})
+    if len(data) > MESSAGE_BYTES:
+        reason = f"its outcome has {len(data)} bytes; allowed: {MESSAGE_BYTES}"
+        return write_outcome(prefix, Invalid(reason, outcome.usage))
+    return files | {f"{prefix}{OUTCOME}": data}
 
 
 def read_outcome(prefix: str, job: Job, files: Mapping[str, bytes]) -> Outcome | None:
@@ -161,6 +179,8 @@ def read_outcome(prefix: str, job: Job, files: Mapping[str, bytes]) -> Outcome |
         kind, hashes = _OUTCOMES[body.pop("outcome")], body.pop("outputs")
         _check_types(Usage, body["usage"])
         _check_types(kind, body)
+        if strange := sorted(set(hashes) - set(job.outputs)):
+            raise ValueError(f"outputs {', '.join(strange)} were not asked for")
         outputs = {name: files.get(f"{prefix}.out-{name}") for name in hashes}
         fields = body | {"usage": Usage(**body["usage"])}
         if kind is not Completed:
@@ -202,8 +222,6 @@ def _check_types(kind: type[Any], fields: Mapping[str, Any]) -> None:
 
 
 def _check_outputs(job: Job, hashes: Mapping[str, str], outputs: Mapping[str, bytes]) -> None:
-    if strange := sorted(set(outputs) - set(job.outputs)):
-        raise ValueError(f"outputs {', '.join(strange)} were not asked for")
     if (size := sum(map(len, outputs.values()))) > job.limits.output_bytes:
         raise ValueError(f"{size} bytes of outputs; allowed: {job.limits.output_bytes:g}")
     for name, data in outputs.items():

@@ -1,8 +1,9 @@
 """The node's program: the ordinary supervisor, which contains the workers here as the head's does there.
 
 It talks with the head through a folder alone (`box`). Before it says that it is ready its canaries have failed to break
-out; it trains nothing without a permit of the head, each of them once; and it ends itself, with everything that it
-runs, when the kill switch is used, when the head goes silent, or when the machine is taken away from it.
+out; it trains nothing without a permit of the head, each of them once; asked to stop, it finishes what runs and ends;
+and it ends itself, with everything that it runs, when the kill switch is used, when the head goes silent, or when the
+machine is taken away from it.
 
     python -m selfimprove.executors.node FOLDER [--parent PID]
 """
@@ -10,6 +11,7 @@ runs, when the kill switch is used, when the head goes silent, or when the machi
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import shutil
@@ -27,7 +29,7 @@ from selfimprove.containment.permit import PermitRefused
 from selfimprove.containment.sandbox.backend import SandboxBackend
 from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.supervisor import Supervisor
-from selfimprove.errors import Halted, SandboxUnavailable, SelfImproveError
+from selfimprove.errors import Halted, Interrupted, SandboxUnavailable, SelfImproveError
 from selfimprove.executors.box import Box
 from selfimprove.executors.messages import (
     BEAT,
@@ -45,6 +47,8 @@ from selfimprove.executors.messages import (
     READY,
     REFUSED,
     STARTED,
+    STOP,
+    STOPPED,
     Order,
     Task,
     encode,
@@ -80,6 +84,7 @@ class Node:
         self._parent = parent
         self._clock = clock
         self._signal = ""
+        self._stopping = False
         self._heard = self._looked = self._beaten = clock()
         self._last = b""
         self._beats = 0
@@ -93,6 +98,8 @@ class Node:
             code, reason, prop = self._serve()
         except End as end:
             code, reason, prop = end.code, str(end), ""
+        except Interrupted as stop:
+            code, reason, prop = STOPPED, str(stop), ""
         except Halted as halt:
             code, reason, prop = HALTED, str(halt), ""
         except SandboxUnavailable as refusal:
@@ -131,7 +138,8 @@ class Node:
                     self._run_pack(supervisor, order, name)
                     done.add(name)
                     idle = self._clock()
-                self._look()
+                if self._look():
+                    raise Interrupted("wait for work")
                 time.sleep(LOOK_SECONDS)
         return CLOSED, f"without work for {order.idle_seconds:g} s", ""
 
@@ -160,6 +168,7 @@ class Node:
             self._spent.add(task.permit.counter)
             self._box.mark(f"{prefix}{STARTED}")
 
+        self._looked = -math.inf  # a stop that was sent before the pack is heard before its first job
         for index, outcome in supervisor.run([task.job for _, task in granted], on_start=spend):
             self._tell(granted[index][0], outcome)
         for path in self._box.inward.glob(f"{number:05d}.*"):
@@ -169,7 +178,7 @@ class Node:
         self._box.answer(write_outcome(prefix, outcome))
 
     def _look(self) -> bool:
-        """What the supervisor asks at every poll; never stops it gently, and raises where everything must end.
+        """What the supervisor asks at every poll: whether to start nothing further; raises where everything must end.
 
         Raises:
             End, Halted: so.
@@ -182,12 +191,14 @@ class Node:
         if now - self._looked >= LOOK_SECONDS:
             self._looked = now
             self._listen(now)
-        return False
+        return self._stopping
 
     def _listen(self, now: float) -> None:
         assert self._order is not None  # it was read before anything asks
-        if HALT in self._box.waiting() or (self._order.halt_file and Path(self._order.halt_file).exists()):
+        waiting = self._box.waiting()
+        if HALT in waiting or (self._order.halt_file and Path(self._order.halt_file).exists()):
             raise Halted("run a node", remedy="the kill switch was used")
+        self._stopping = STOP in waiting
         beat = self._box.inward / BEAT
         if (heard := beat.read_bytes() if beat.exists() else b"") != self._last:
             self._last, self._heard = heard, now
@@ -236,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = serve(arguments.folder, arguments.parent)
     if code == ORPHANED and arguments.parent:  # nobody is left to read what is in it
         shutil.rmtree(arguments.folder, ignore_errors=True)
-    return 0 if code == CLOSED else 1
+    return 0 if code in (CLOSED, STOPPED) else 1
 
 
 if __name__ == "__main__":

@@ -12,11 +12,14 @@ from selfimprove.containment.permit import Claim, Permit, PermitBook
 from selfimprove.containment.sandbox.backend import ZygoteSpec
 from selfimprove.executors.box import Box
 from selfimprove.executors.messages import (
+    ENDED,
     HALT,
     ORDER,
     PACK,
     READY,
     STARTED,
+    STOP,
+    STOPPED,
     Order,
     Task,
     encode,
@@ -64,6 +67,9 @@ def permit(of: Job, *, steps: int = 4, key: str = "", lifetime_seconds: float = 
     )
 
 
+ABOUT = {"host": "played", "processor": "none", "backend": "lockdown", "sandbox": {}, "degraded": []}
+"""What a played node says of itself."""
+
 Behavior = Callable[["PlayedNode", str, Task], Outcome | None]
 
 
@@ -86,6 +92,8 @@ class PlayedNode:
         self.done: list[str] = []
         self.packs: list[int] = []
         self.heard: list[str] = []
+        self.held: dict[str, Outcome] = {}
+        """What it has begun and goes on with until it is asked to stop."""
         self._behavior = behavior
         self._known: set[str] = set()
         self._greets = True
@@ -103,7 +111,10 @@ class PlayedNode:
         if self._greets:
             self._greets = False
             self.order = Order.decode((self.box.inward / ORDER).read_bytes())
-            self.box.answer({READY: encode({"host": "played", "state": "what it says itself"})})
+            self.box.answer({READY: encode(ABOUT)})
+        if STOP in self.box.waiting():
+            self._finish()
+            return
         for name in sorted(name for name in self.box.waiting() if name.endswith(PACK)):
             tasks = read_pack(self.box.inward, name)
             (self.box.inward / name).unlink()
@@ -118,6 +129,11 @@ class PlayedNode:
         if outcome is not None:
             self.done.append(task.job.key)
             self.box.answer(write_outcome(prefix, outcome))
+
+    def _finish(self) -> None:
+        while self.held:
+            self.box.answer(write_outcome(*self.held.popitem()))
+        self.box.answer({ENDED: encode({"code": STOPPED, "reason": "asked to"})})
 
     def begin(self, prefix: str) -> None:
         self.box.mark(f"{prefix}{STARTED}")
@@ -175,4 +191,4 @@ def obedient(node: PlayedNode, prefix: str, task: Task) -> Outcome:
     return Completed({"steps": task.job.payload["last"]}, outputs, Usage(cpu_seconds=1.0))
 
 
-__all__ = ["HALT", "Played", "PlayedNode", "job", "obedient", "permit"]
+__all__ = ["ABOUT", "HALT", "Played", "PlayedNode", "job", "obedient", "permit"]

@@ -26,10 +26,12 @@ from selfimprove.executors.messages import (
     ORDER,
     READY,
     STARTED,
+    STOP,
     Order,
     Task,
     decode,
     prefix_of,
+    read_about,
     read_outcome,
     write_pack,
 )  # fmt: skip
@@ -125,7 +127,7 @@ def test_it_runs_a_pack_in_contained_workers_and_hands_back_what_they_made(share
     assert first.outputs == {"weights": b"ABC"}
     assert isinstance(second, Completed)
     assert second.result["said"] == 1
-    about = decode(shared.files[READY])
+    about = read_about(shared.files[READY])
     assert about["backend"] == "lockdown"
     assert all(about["sandbox"].values())
     assert about["degraded"] == []
@@ -204,6 +206,27 @@ def test_it_ends_with_all_that_it_runs_when(start: Callable[..., Head], tmp_path
     assert head.ended(beat=code != "orphaned")["code"] == code
     assert gone(children)
     assert time.monotonic() - started < 8
+
+
+def test_asked_to_stop_it_finishes_what_runs_starts_nothing_further_and_ends(start: Callable[..., Head]) -> None:
+    head = start(workers=1)
+    head.until(lambda: READY in head.files)
+    jobs = [job(f"g001/c{index:02d}/s0", "sleep", seconds=3) for index in range(4)]
+    prefixes = head.hand(*jobs)
+    head.until(lambda: f"{prefixes[0]}{STARTED}" in head.files)
+    head.box.send({STOP: b"stop"})
+    assert head.ended()["code"] == "stopped"
+    assert head.process.returncode == 0
+    assert isinstance(read_outcome(prefixes[0], jobs[0], head.files), Completed)
+    assert [name for name in head.files if name.endswith(STARTED)] == [f"{prefixes[0]}{STARTED}"]
+
+
+def test_asked_to_stop_before_it_looked_at_a_pack_it_starts_nothing_of_it(start: Callable[..., Head]) -> None:
+    head = start()
+    head.box.send({STOP: b"stop"})
+    head.hand(job("g001/c00/s0"))
+    assert head.ended()["code"] == "stopped"
+    assert not any(name.endswith(STARTED) for name in head.files)
 
 
 def test_it_refuses_to_serve_where_workers_cannot_be_contained(start: Callable[..., Head]) -> None:

@@ -157,6 +157,29 @@ def test_a_run_that_finds_no_node_can_be_resumed_and_ends_in_the_same_lineage(
     assert loop.run(config, folder, Silent(), resume=True).lineage_sha256 == local
 
 
+def test_a_run_that_is_stopped_takes_back_what_no_node_has_begun_and_ends_in_the_same_lineage(
+    local: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stops: list[str] = []
+
+    def make(use: ExecutorConfig, run: Path) -> Played:
+        begun = bool(stops)
+        return Played(run / f"nodes{begun}", played if begun else at(VICTIM, lambda *_: stops.append(VICTIM)))
+
+    monkeypatch.setattr(registry, "CLUSTERS", {"slurm": make})
+    monkeypatch.setattr(Player, "killed", set())
+    config, folder = replace(SHORT, executor=EXECUTOR), tmp_path / "stopped"
+    assert loop.run(config, folder, Silent(), should_stop=lambda: bool(stops)).state == "paused"
+    assert [body["key"] for body in bodies(folder, "permit")][-1] == VICTIM
+    assert not [body for body in bodies(folder, "charge") if body["key"] == VICTIM]
+    assert loop.run(config, folder, Silent(), resume=True).lineage_sha256 == local
+    assert [body["account"] for body in bodies(folder, "charge") if body["key"] == VICTIM] == ["lost", "search"]
+    assert {body["key"] for body in bodies(folder, "charge") if body["account"] == "lost"} == {VICTIM}
+    assert not [body for body in bodies(folder, "node") if body["state"] == "lost"]
+    report = audit(folder, FileAnchor(tmp_path / "state"))
+    assert report.ok, report.findings
+
+
 def test_the_time_of_nodes_counts_against_the_limits_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from selfimprove.app.report.about import degraded_in
+from selfimprove.app.report.about import degraded_in, versions_in
 from selfimprove.app.report.claim import SAME_COMPUTE, ClaimCard
 from selfimprove.app.report.claim_evidence import Claim
 from selfimprove.app.report.claim_facts import compute_ratio, gate_levels, seen_before
@@ -145,6 +145,9 @@ def _precommitted(records: Records) -> Answer:
 def _disclosed(records: Records) -> Answer:
     whole = all(mapping(records.last("run").get(name)) for name in ("config", "versions", "seed_genome"))
     words = "configuration, seed genome and versions are in the first record; every proposal and its fate follow"
+    if changed := {name: found for name, found in versions_in(records).items() if len(found) > 1}:
+        said = "; ".join(f"{name} {', then '.join(found)}" for name, found in sorted(changed.items()))
+        return "partial", f"{words}; versions changed between sittings, so it cannot be run again as it was: {said}"
     return ("yes" if whole else "partial"), words
 
 

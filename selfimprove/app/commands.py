@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ def resume(arguments: argparse.Namespace) -> int:
     run_dir = folder.find_run(arguments.run)
     plain_logging()
     values = {**_recorded_config(run_dir), "tracking": recorded_tracking(run_dir)}
+    if other := _other_versions(run_dir):
+        print(f"selfimprove: other versions than before: {other}; what follows may differ", file=sys.stderr)
     if arguments.json:
         values["progress"] = "json"
     return hold(settings_from(values), run_dir, resume=True, clear_halt=arguments.clear_halt)
@@ -206,6 +209,17 @@ def _recorded_config(run_dir: Path) -> Mapping[str, Any]:
         break
     where = str(run_dir / LEDGER_NAME)
     raise RunError("resume", where, "a ledger that begins with a run record", "selfimprove audit shows what is damaged")
+
+
+def _other_versions(run_dir: Path) -> str:
+    """What is not as it was in the sitting before, by package; empty where all is."""
+    from selfimprove.loop.versions import versions
+
+    before = [body.get("versions") for kind, body in folder.records(run_dir) if kind in ("run", "resume")]
+    known = next((found for found in reversed(before) if isinstance(found, dict)), {})
+    here = versions()
+    changed = [f"{name} {here.get(name)}, not {there}" for name, there in known.items() if here.get(name) != there]
+    return "; ".join(changed)
 
 
 def recorded_tracking(run_dir: Path) -> Mapping[str, Any]:

@@ -176,7 +176,7 @@ def _open(
         remedy = f'{why(waiting)}; look at it, then: selfimprove approve {run_dir} --reason "..."'
         raise RunError("resume", str(run_dir), "a run that no tripwire holds up", remedy)
     sandbox = {"sandbox": backend.probe(), "backend": backend.name, "degraded": sorted(backend.degraded)}
-    ledger.append("resume", {"entries": len(ledger.entries), **sandbox})
+    ledger.append("resume", {"entries": len(ledger.entries), "versions": versions(), **sandbox})
     if was_halted:
         ledger.append("clear_halt", {"reason": halt_reason(run_dir)})
         if not _lift(switch, lifted):

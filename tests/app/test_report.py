@@ -13,8 +13,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from selfimprove.app.claim_requirements import _disclosed
 from selfimprove.app.report import write_report
 from selfimprove.app.report.page import MAX_TABLE_ROWS
+from selfimprove.app.report.records import read_records
 from selfimprove.errors import RunError
 from tests.app import report_fixture as fixture
 from tests.app.ledger_writer import digest
@@ -152,6 +154,16 @@ def test_a_property_that_a_later_sitting_or_a_node_gave_up_is_announced_too(kind
     writer = fixture.full_run(degraded=())
     writer.add(kind, state="ready", node="n1", degraded=["read"])
     assert "Containment was degraded in this run." in _render(writer, tmp_path)
+
+
+def test_versions_that_changed_between_sittings_are_shown_and_make_the_disclosure_partial(tmp_path: Path) -> None:
+    writer = fixture.full_run(degraded=())
+    [first] = [line["body"]["versions"] for line in writer.lines if line["kind"] == "run"]
+    writer.add("resume", entries=9, versions=first | {"torch": "9.9.9"})
+    said = f"{first['torch']}, then 9.9.9"
+    assert f"<td>{said}</td>" in _render(writer, tmp_path)
+    answer, words = _disclosed(read_records(tmp_path))
+    assert (answer, said in words) == ("partial", True)
 
 
 def test_a_run_without_degraded_properties_shows_no_warning(tmp_path: Path) -> None:

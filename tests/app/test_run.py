@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from selfimprove.loop.versions import versions
+
 FAKE = Path(__file__).with_name("fake_loop.py")
 MICRO = ("run", "debug=micro")
 PATIENCE = 100.0  # seconds to wait for a run to have begun
@@ -147,6 +149,16 @@ def test_resume_goes_on_from_the_recorded_configuration(cli, fake, finished):
     assert fake.status(finished).generation == 2
     assert "generation 1/2 done" not in answer.out  # told to the view, but old news
     assert "generation 2/2 done" in answer.out
+
+
+def test_resume_says_what_is_not_as_it_was(cli, finished, monkeypatch):
+    first, *rest = (finished / "ledger.jsonl").read_text().splitlines()
+    record = json.loads(first)
+    record["body"]["versions"] = versions()
+    (finished / "ledger.jsonl").write_text("\n".join([json.dumps(record), *rest]) + "\n")
+    assert "other versions" not in cli("resume").err
+    monkeypatch.setattr("selfimprove.loop.versions.version", lambda name: "9.9.9")
+    assert "numpy 9.9.9, not " in cli("resume").err
 
 
 def test_resume_refuses_a_halted_run_until_the_halt_is_cleared(cli, finished):

@@ -122,6 +122,7 @@ def test_a_resumed_run_counts_on_from_where_it_stood(tmp_path: Path, monkeypatch
     readings = [record.body["spent"] for record in found[resumed:] if "spent" in record.body]
     assert readings[0]["cpu_seconds"] > before.cpu_seconds > 0
     assert readings[0]["gpu_seconds"] > before.gpu_seconds > 0
+    assert found[resumed].body["versions"] == found[0].body["versions"]
 
 
 def test_several_sittings_reach_a_limit_that_none_of_them_reaches_alone(

@@ -31,12 +31,24 @@ def run_info(records: Records, charges: tuple[Charge, ...]) -> RunInfo:
         limits=limits,
         sandbox=tuple(Sandbox(name, shown(how), name in degraded or not how) for name, how in sandbox.items()),
         degraded=degraded,
-        versions={name: shown(version) for name, version in mapping(body.get("versions")).items()},
+        versions={name: ", then ".join(found) for name, found in versions_in(records).items()},
         config=mapping(body.get("config")),
         entries=len(lines),
         unreadable=records.unreadable,
         head=lines[-1].hash if lines else "",
     )
+
+
+def versions_in(records: Records) -> dict[str, list[str]]:
+    """Versions of each package in order of the sittings, one where all had the same."""
+    found: dict[str, list[str]] = {}
+    for line in records.lines:
+        if line.kind in ("run", "resume"):
+            for name, version in mapping(line.body.get("versions")).items():
+                known = found.setdefault(name, [])
+                if known[-1:] != [said := shown(version)]:
+                    known.append(said)
+    return found
 
 
 def degraded_in(records: Records) -> tuple[str, ...]:

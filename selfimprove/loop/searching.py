@@ -117,7 +117,8 @@ class Searching:
         return [scores[i : i + seeds] for i in range(0, len(scores), seeds)]
 
     def _halve(self, n: int, candidates: Sequence[Candidate], stage: str) -> None:
-        """After a stage, stop the candidates that its rung cuts."""
+        """After a stage, stop the candidates that its rung cuts, and those that can have no score any more."""
+        self._give_up(n, candidates, stage)
         if stage not in RUNGS:
             return
         reported = self._reported(n, candidates, list(STAGES)[: list(STAGES).index(stage) + 1])
@@ -133,6 +134,18 @@ class Searching:
                 why = f"skill {skill:.3f} at stage {stage}, {worth:.3f} foreseen, is not among {best}"
                 for slot in self.slots(n, candidate):
                     stop(self._bench, slot, stage, why)
+
+    def _give_up(self, n: int, candidates: Sequence[Candidate], stage: str) -> None:
+        """Stop what is left of a candidate of which a seed did not come to its end: a mean needs all of them."""
+        so_far = list(STAGES)[: list(STAGES).index(stage) + 1]  # a resumed run knows later ends already
+        for candidate in candidates:
+            slots = self.slots(n, candidate)
+            ends = {slot.key: self._journal.find("outcome", slot.key) for slot in slots}
+            found = ((key, end) for key, end in ends.items() if end is not None and end["stage"] in so_far)
+            lost = next((key for key, end in found if end["status"] != "completed"), None)
+            for slot in slots:
+                if lost is not None and ends[slot.key] is None:
+                    stop(self._bench, slot, stage, f"without {lost} its candidate has no score")
 
     def _rung(self, n: int, stage: str, reported: Reported, exempt: list[int]) -> dict[str, Any]:
         halving, seed = self._config.halving, derive(self._config.seed, "rung", n, stage)

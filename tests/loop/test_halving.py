@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,8 @@ from optuna.pruners import MedianPruner
 
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
+from selfimprove.containment.jobs import Crashed, Job, Outcome, Usage
+from selfimprove.errors import Interrupted
 from selfimprove.loop import run as loop
 from selfimprove.loop.config import HalvingConfig, RunConfig
 from selfimprove.loop.halving import HalvingPruner, foreseen, judge, pruned, pruner_of, regret
@@ -25,6 +27,41 @@ from tests.loop.records import bodies
 SKILLS = st.dictionaries(st.integers(0, 40), st.floats(allow_infinity=False), min_size=1, max_size=12)
 WIDE: RunConfig = replace(CONFIG, candidates=7, generations=3)
 ANY = 1000.0  # a margin that cuts nobody
+
+
+class LosesASeed(Player):
+    """One training seed of a candidate dies in its first stage, and the run may be cut off once."""
+
+    lost = "g001/c01/s2@1/9"
+    cut_at: ClassVar[str] = ""
+
+    def _outcome(self, job: Job) -> Outcome:
+        if job.key == type(self).cut_at:
+            type(self).cut_at = ""
+            raise Interrupted("run jobs")
+        return Crashed("ValueError: no", Usage()) if job.key == self.lost else super()._outcome(job)
+
+
+@pytest.mark.parametrize("cut_at", ["", "g001/c02/s3@1/9", "g001/c00/s1@5/18"])
+def test_a_candidate_that_lost_a_seed_is_trained_no_further_and_counts_as_failed(
+    cut_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(loop, "Supervisor", LosesASeed)
+    monkeypatch.setattr(LosesASeed, "cut_at", cut_at)
+    config = replace(CONFIG, generations=1, search_seeds=4, limits=replace(CONFIG.limits, flops=10**13))
+    state = loop.run(config, tmp_path / "run", Silent()).state
+    if cut_at:
+        assert state == "paused"
+        state = loop.run(config, tmp_path / "run", Silent(), resume=True).state
+    assert state == "finished"
+    trained = {body["key"] for body in bodies(tmp_path / "run", "permit") if body["key"].startswith("g001/c01/")}
+    assert trained == {f"g001/c01/s{seed}@1/9" for seed in range(4)}
+    ends = {body["key"]: body for body in bodies(tmp_path / "run", "outcome") if body["key"].startswith("g001/c01/")}
+    assert [ends[f"g001/c01/s{seed}"]["status"] for seed in range(4)] == ["stopped", "stopped", "crashed", "stopped"]
+    assert ends["g001/c01/s3"]["reason"] == "without g001/c01/s2 its candidate has no score"
+    [generation] = bodies(tmp_path / "run", "generation")
+    assert generation["failed"] >= 1
 
 
 def comparable(skill: float) -> float:

@@ -63,7 +63,8 @@ class Admission:
             self.journal.once("denial", (n, body["index"]), lambda body=body: body)  # type: ignore[misc]
         if not verdicts["admitted"] and any(body["limit"] == "flops" for body in verdicts["denied"]):
             left = f"{verdicts['spendable']} FLOPs left beside its parent's training and a confirmation"
-            raise LimitReached("train a candidate within limits.flops", left, "", "raise limits.flops")
+            remedy = "raise limits.flops and start a new run"
+            raise LimitReached("train a candidate within limits.flops", left, "", remedy)
         return [candidate for candidate in candidates if candidate.index in verdicts["admitted"]]
 
     def _verdicts(self, n: int, parent: Genome, candidates: Sequence[Candidate]) -> dict[str, Any]:

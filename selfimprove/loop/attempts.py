@@ -31,21 +31,25 @@ def attempt(
         executor: runs them.
         jobs: what to run.
         on_start: called with a job's index just before each of its attempts; returns the permit, if it needs one.
-        on_killed: called with the index of a job that is to be run again. It books what is lost, or returns False:
-            then there is no further attempt, and the outcome stands.
+        on_killed: called with the index of a job that is to be run again. It books what is lost and returns True. It
+            returns False, or raises LimitReached, where that may not be lost: then there is no further attempt, and
+            the outcome stands.
 
     Raises:
         LimitReached: what was killed through no fault of its own cannot be run again: nothing more may be lost.
-        What ``Executor.run`` and the callbacks raise.
+        What ``Executor.run`` and ``on_start`` raise.
     """
 
     def again(index: int, outcome: Outcome) -> bool:
-        if on_killed is None or on_killed(index):
-            return True
+        full = LimitReached("lose FLOPs", "no FLOPs to lose", remedy="raise limits.lost_flops and start a new run")
+        try:
+            if on_killed is None or on_killed(index):
+                return True
+        except LimitReached as error:
+            full = error
         if _never_its_doing(outcome):
             after = "its machine was taken away" if outcome.evicted else "the supervisor was silent"
-            operation = f"run {jobs[index].key} again after {after}"
-            raise LimitReached(operation, "no FLOPs that may be lost", "", "raise limits.lost_flops")
+            raise LimitReached(f"run {jobs[index].key} again after {after}", full.value, full.limit, full.remedy)
         return False
 
     killed: dict[int, Outcome] = {}

@@ -31,14 +31,15 @@ def tasks_of(bench: Bench, n: int) -> TasksConfig:
 def exam_of(bench: Bench) -> TasksConfig:
     """The tasks of the final exam: each family at the hardest level that a champion was seen to master, or its first.
 
-    A level that none has mastered yet would show of everybody only that it is hard.
+    A level that none has mastered yet would show of everybody only that it is hard. What one that was succeeded shows
+    as an ancestor does not count: it has fewer trainings.
     """
-    levels = _first_levels(bench.config.tasks)
-    for body in bench.journal.all("climb"):
+    levels, climbs = _first_levels(bench.config.tasks), bench.journal.all("climb")
+    for body in climbs:
         mastered = {name: body["levels"][name] - (name in body["risen"]) for name in (*body["risen"], *body["capped"])}
         levels |= {name: max(levels[name], level) for name, level in mastered.items()}
-    climbers = {body["genome"] for body in bench.journal.all("climb")}
-    for body in (body for body in bench.journal.all("level_score") if body["genome"] in climbers):
+    own = [bench.journal.find("level_score", body["generation"], body["genome"]) for body in climbs]
+    for body in (body for body in own if body is not None):  # none where nothing rose
         passed = [name for name, family in body["tasks"].items() if family["skill"] > MASTERED]
         levels |= {name: max(levels[name], body["levels"][name]) for name in passed}
     return bench.config.tasks.at(levels)

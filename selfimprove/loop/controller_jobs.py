@@ -72,9 +72,9 @@ class ControllerJobs:
         denial = assess(price, bench.config.limits, device=bench.config.device)
         if denial is not None:
             raise ControlFailed(f"permit {key}", denial.reason, remedy="raise the limit that it names")
-        if price.flops > spendable(bench.budget, bench.config.limits):
-            amount = f"{price.flops} FLOPs"
-            raise LimitReached(f"run {key} within limits.flops", amount, "what is left", "raise limits.flops")
+        if price.flops > (left := spendable(bench.budget, bench.config.limits)):
+            amount, remedy = f"{price.flops:,} FLOPs", "raise limits.flops and start a new run"
+            raise LimitReached(f"run {key} within limits.flops", amount, f"{left:,} left", remedy)
         built = payload.get("genome")  # of a model; whatever else asks for a job does so in the first one's name
         genome = Genome.from_json(built) if built is not None else bench.config.controller.genome()
         bench.register(genome)

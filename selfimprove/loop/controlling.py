@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from math import inf
@@ -9,12 +10,14 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from selfimprove.archive.checkpoint import store
+from selfimprove.archive.files import read_regular
 from selfimprove.archive.records import FINAL, gains_are_known
 from selfimprove.canonical import finite
 from selfimprove.controller.proposer import Experience, Outcome, Update
 from selfimprove.controller.random_search import RandomProposer
 from selfimprove.controller.registry import make
 from selfimprove.controller.transformer import TransformerProposer
+from selfimprove.errors import RunError
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop import submission
@@ -65,15 +68,19 @@ class Controlling:
         return Genome.from_json(body["genome"])
 
     def ask(self, n: int, parent: Genome) -> list[Submission]:
-        """Proposals for generation ``n``; random ones where the controller or its worker fails."""
+        """Proposals for generation ``n``; random ones where the controller or its worker fails.
+
+        Raises:
+            RunError: its weights were changed.
+        """
 
         def propose() -> dict[str, Any]:
             self._jobs.key = f"g{n:03d}/ask"
             history, count = self.history(), self._bench.config.candidates
             seed = derive(self._bench.config.seed, "ask", n)
-            reason = ""
+            reason, ruling = "", self._unchanged(n - 1)
             try:
-                self._restore(n - 1)
+                self._restore(ruling)
                 asked = self._random if n <= self._bench.config.controller.initial_random else self._proposer
                 proposals = list(islice(asked.ask([parent], history, count, seed), count + FLOOD))
             except Exception as error:
@@ -88,7 +95,11 @@ class Controlling:
         return [submission.read(proposal) for proposal in answer["proposals"]]
 
     def tell(self, n: int) -> None:
-        """Learn from the whole history and keep the new weights."""
+        """Learn from the whole history and keep the new weights.
+
+        Raises:
+            RunError: the weights that it had so far were changed.
+        """
 
         def learn() -> dict[str, Any]:
             self._jobs.key = f"g{n:03d}/tell"
@@ -96,16 +107,16 @@ class Controlling:
             entropies = [p["entropy"] for p in asked["proposals"] if p["entropy"] is not None]
             body: dict[str, Any] = {"generation": n, "flops": 0, "loss": None, "weights": None, "reason": ""}
             body["entropy"] = sum(entropies) / len(entropies) if entropies else None
-            history = self.history()
+            history, ruling = self.history(), self._unchanged(n)
             try:
-                self._restore(n)
+                self._restore(ruling)
                 update = self._update(n, history)
                 weights, loss = update.weights, finite(update.loss)
             except Exception as error:
-                return body | {"reason": self._jobs.excuse(error)}
+                return body | {"flops": self._jobs.owed, "reason": self._jobs.excuse(error)}
             body |= {"flops": self._jobs.owed, "loss": loss}  # what it cost is for us to say
             if weights is not None:
-                run_dir, genome = self._bench.run_dir, self._ruling(n).genome.sha256
+                run_dir, genome = self._bench.run_dir, ruling.genome.sha256
                 stored = store(run_dir / "controller", f"g{n:03d}", weights, {"genome_sha256": genome})
                 body |= {"genome": genome} | stored.record(run_dir)
             return body
@@ -114,11 +125,16 @@ class Controlling:
         self._jobs.pay()
 
     def inspect(self, n: int, parent: Genome) -> dict[str, Any]:
-        """Read the controller as generation ``n`` left it, before it is asked to edit ``parent``; the record."""
+        """Read the controller as generation ``n`` left it, before it is asked to edit ``parent``; the record.
+
+        Raises:
+            RunError: its weights were changed.
+        """
 
         def read() -> dict[str, Any]:
-            self._restore(n)
-            return examine(self._bench, n, self._proposer, parent, self._ruling(n))
+            ruling = self._unchanged(n)
+            self._restore(ruling)
+            return examine(self._bench, n, self._proposer, parent, ruling)
 
         return self._bench.journal.once("controller_inspection", (n,), read)
 
@@ -240,9 +256,26 @@ class Controlling:
     def _ruling(self, n: int) -> Reign:
         return reign(self._bench.journal, self._bench.config.controller.genome(), n)
 
-    def _restore(self, n: int) -> None:
-        """Be the controller that generation ``n`` left: its genome, and its newest weights."""
+    def _unchanged(self, n: int) -> Reign:
+        """The controller that generation ``n`` left, if its weights are still the ones on record.
+
+        Raises:
+            RunError: they were changed, or cannot be read.
+        """
         ruling = self._ruling(n)
+        if ruling.weights and ruling.sha256:
+            path = self._bench.run_dir / ruling.weights
+            try:
+                found = hashlib.sha256(read_regular(path)).hexdigest()
+            except OSError as error:
+                found = error.strerror or str(error)
+            if found != ruling.sha256:
+                remedy = "selfimprove audit shows what was changed; put it back, or start a new run"
+                raise RunError(f"trust the controller's weights in {path}", found, ruling.sha256, remedy)
+        return ruling
+
+    def _restore(self, ruling: Reign) -> None:
+        """Be the controller that rules: its genome, and its newest weights."""
         if isinstance(self._proposer, TransformerProposer) and self._proposer.genome != ruling.genome:
             self._proposer = self._build(ruling.genome)
         self._proposer.restore(self._bench.run_dir / ruling.weights if ruling.weights else None)

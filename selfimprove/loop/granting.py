@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from selfimprove.containment.budget import Budget
+from selfimprove.containment.budget import LOST, Budget
 from selfimprove.containment.permit import Claim, Permit
 from selfimprove.containment.policy import Denial, Limits, Priced, decide
 from selfimprove.errors import LimitReached
@@ -41,7 +41,8 @@ def grant(bench: Bench, key: str, account: str, genome: str, stage: str, priced:
         device=bench.config.device,
     )
     if isinstance(permit, Denial):
-        raise LimitReached(f"permit {key}", permit.reason, str(permit.bound or ""), "raise the limit that it names")
+        remedy = "raise the limit that it names and start a new run"
+        raise LimitReached(f"permit {key}", permit.reason, str(permit.bound or ""), remedy)
     bench.journal.record("permit", permit.to_json())
     bench.book.spend(permit, claim)
     return permit
@@ -53,8 +54,18 @@ def charge(bench: Bench, key: str, flops: int) -> None:
 
 
 def forfeit(bench: Bench, key: str) -> bool:
-    """Book the work of a killed process as lost, so that it can be permitted again; False if that account is full."""
+    """Book the work of a killed process as lost, so that it can be permitted again; True.
+
+    Raises:
+        LimitReached: that account has no room for it.
+    """
     if not bench.budget.may_lose(key):
-        return False
+        permit, limits, most = bench.journal.find("permit", key), bench.config.limits, lost_cap(bench.config.limits)
+        assert permit is not None  # what has a reservation was permitted
+        lost = bench.budget.charged[LOST] + permit["flops"]
+        caps = {"limits.lost_flops": limits.lost_flops, "limits.flops": limits.flops // 10}
+        remedy = f"raise {' and '.join(name for name, cap in caps.items() if cap == most)} and start a new run"
+        allowed = f"at most {most:,}: limits.lost_flops, or a tenth of limits.flops where that is less"
+        raise LimitReached(f"lose the work of {key}", f"{lost:,} FLOPs lost", allowed, remedy)
     bench.journal.record("charge", asdict(bench.budget.lose(key)))
     return True

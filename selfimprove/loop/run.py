@@ -60,8 +60,8 @@ def run(
     """Run the loop in ``run_dir``, or go on with it.
 
     Raises:
-        RunError: the run is halted and ``clear_halt`` was not given, a tripwire waits for an approval, or the folder
-            cannot be used.
+        RunError: the run is halted and ``clear_halt`` was not given, a tripwire waits for an approval, the folder
+            cannot be used, or what a resumed run rests on was changed or is missing.
         SandboxUnavailable: a containment property cannot be enforced here.
     """
     started, lifted = time.monotonic(), _mark(run_dir / HALT_NAME) if clear_halt else None
@@ -94,8 +94,6 @@ def run(
             bench = _bench(config, run_dir, journal, supervisor, cluster)
             lab = Laboratory(bench, versions(), clock)
             try:
-                if config.inspection.modules:
-                    check_registered(supervisor, config.inspection, bench.limits())
                 _run_generations(lab, should_stop)
                 journal.record("finish", {"state": "finished", "reason": f"{config.generations} generations done"})
             except LimitReached as reached:
@@ -112,7 +110,10 @@ def run(
 
 def _run_generations(lab: Laboratory, should_stop: Callable[[], bool]) -> None:
     """From the seed to the seal; a limit on wall, processor or GPU time stops the workers as a person does."""
+    bench, asked = lab.bench, lab.config.inspection
     try:
+        if asked.modules:
+            check_registered(bench.supervisor, asked, bench.limits(), resumed=bool(lab.journal.all("resume")))
         lab.plant_seed()
         for generation in range(1, lab.config.generations + 1):
             if should_stop():

@@ -25,6 +25,7 @@ from selfimprove.controller.transformer import TransformerProposer
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop.config import ContainmentConfig, RunConfig
+from selfimprove.loop.granting import lost_cap
 from selfimprove.loop.journal import Journal
 from selfimprove.loop.slots import Bench
 from selfimprove.nets.cost import memory_shapes, parameter_shapes
@@ -147,5 +148,5 @@ def bench_of(config: RunConfig, folder: Path, supervisor: Any = None, clock: Cal
     """A run that has just begun in a folder, with nobody who listens."""
     key = SigningKey.generate()
     journal = Journal(Ledger.create(folder / LEDGER_NAME, key, None, {"run_id": "r"}), Silent())
-    budget = Budget(config.limits.flops, config.limits.lost_flops)
+    budget = Budget(config.limits.flops, lost_cap(config.limits))
     return Bench(config, folder, journal, supervisor, budget, PermitBook("r", key, clock=clock), "r", set())

@@ -96,7 +96,8 @@ class Books(RuleBasedStateMachine):
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.open)))
-        self.bench.journal.record("outcome", {"key": key.partition("@")[0]})
+        slot, _, stage = key.partition("@")
+        self.bench.journal.record("outcome", {"key": slot, "stage": stage})
         charge(self.bench, key, self.open.pop(key))
 
     @precondition(lambda self: self.open)
@@ -113,7 +114,13 @@ class Books(RuleBasedStateMachine):
         """Its process is killed from outside: its work is lost, and it is granted again if there is room."""
         key = data.draw(st.sampled_from(sorted(self.open)))
         flops = self.open[key]
-        if forfeit(self.bench, key):
+        room = lost_cap(self.config.limits) - self.bench.budget.charged["lost"]
+        try:
+            forfeit(self.bench, key)
+        except LimitReached:
+            assert flops > room
+        else:
+            assert flops <= room
             del self.open[key]
             self._grant(key, "search", flops)
 

@@ -108,6 +108,26 @@ def test_a_level_on_which_one_training_was_lucky_is_not_mastered(tmp_path: Path)
     assert bodies(run, "sealed")[0]["levels"][MASTERED] == 0, "the exam is on the level that was mastered"
 
 
+def test_what_a_former_champion_shows_by_one_training_sets_no_level_of_the_exam(tmp_path: Path) -> None:
+    """The first champion fails on the second level; as an ancestor it is lucky, once, on the third."""
+    first = set[str]()
+
+    def lucky(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
+        n = int(job.key[1:4]) if job.key.startswith("g") else CLIMBER.generations
+        if "/ladder/" in job.key:
+            _, _, who, s = job.key.split("/")[:4]
+            first.update({who} if (n, s) == (1, "s3") else ())
+            return at_skill(job, 0.0, **{MASTERED: 0.95 if n == 3 and who in first else 0.4})
+        ahead = "/c0" in job.key or "/candidate/" in job.key
+        return at_skill(job, 0.2 * n * ahead, **{MASTERED: 0.95 if ahead and n != 2 else 0.3})
+
+    run = play(CLIMBER, tmp_path, lucky)
+    assert [(body["generation"], body["levels"][MASTERED]) for body in bodies(run, "climb")] == [(1, 1), (3, 2)]
+    passed = [b for b in bodies(run, "level_score") if b["tasks"][MASTERED]["skill"] > 0.9]
+    assert [(b["generation"], b["levels"][MASTERED], b["seeds"]) for b in passed] == [(3, 2, 1)]
+    assert bodies(run, "sealed")[0]["levels"][MASTERED] == 1
+
+
 def test_a_kept_checkpoint_says_on_which_levels_it_was_trained(ran: Path) -> None:
     level = dict.fromkeys(CONFIG.tasks.families, 0)
     risen = {body["generation"]: body["levels"] for body in bodies(ran, "climb")}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from selfimprove.archive.checkpoint import store
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.containment.jobs import Completed, Crashed, Job, Outcome, Usage
 from selfimprove.containment.keys import SigningKey
@@ -25,7 +26,7 @@ from selfimprove.loop import run as loop
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.controlling import Controlling
 from selfimprove.loop.slots import Bench
-from tests.loop.played import CONFIG, PLAYED, Player, Silent
+from tests.loop.played import CONFIG, PLAYED, Player, Silent, zeros
 from tests.loop.test_controlling import bench_of
 
 SMALL = replace(CONFIG, inspection=replace(CONFIG.inspection, sequences=24))
@@ -169,6 +170,7 @@ def test_a_later_update_is_not_read_in_the_place_of_an_earlier_one(
     monkeypatch.setattr(Bench, "run_one", lambda _, job: Crashed(job.inputs["weights"].name, Usage()))
     controlling = Controlling(bench := bench_of(SMALL, place), Space(SMALL.space))
     for n in (1, 2):
-        bench.journal.record("controller", {"generation": n, "weights": f"controller/g{n:03d}", "sha256": str(n)})
-    found = controlling.inspect(1, SMALL.seed_genome)
-    assert (found["weights_sha256"], found["reason"]) == ("1", "g001")
+        stored = store(place / "controller", f"g{n:03d}", zeros({"w": (n,)}), {}).record(place)
+        bench.journal.record("controller", {"generation": n, **stored})
+    found, [first, _] = controlling.inspect(1, SMALL.seed_genome), bench.journal.all("controller")
+    assert (found["weights_sha256"], found["reason"]) == (first["sha256"], "g001.safetensors")

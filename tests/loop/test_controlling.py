@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from selfimprove.containment.policy import Limits
-from selfimprove.containment.supervisor import Completed, Job, Usage
+from selfimprove.containment.supervisor import Completed, Crashed, Job, Usage
 from selfimprove.controller import registry
 from selfimprove.controller.adversary import FLOOD, AdversarialProposer
 from selfimprove.controller.config import ControllerConfig
@@ -240,6 +240,28 @@ def test_a_controller_over_a_limit_on_candidates_is_not_run_and_the_loop_goes_on
         assert f"over limits.{limit} = 1000" in body["reason"]
     assert not bench.journal.all("permit")
     assert not bench.supervisor.payloads  # type: ignore[attr-defined]
+
+
+def test_a_lesson_that_failed_says_what_it_was_charged(tmp_path: Path) -> None:
+    class Failing(Answering):
+        def run(self, jobs: list[Job], on_start: Callable[[int], None] | None = None) -> Any:
+            for index, _ in super().run(jobs, on_start):
+                yield index, Crashed("MemoryError", Usage())
+
+    bench = bench_of(LEARNED, tmp_path, Failing())
+    proposed(bench, 1, 0)
+    Controlling(bench, Space(CONFIG.space)).tell(1)
+    [told], [charged] = bench.journal.all("controller"), bench.journal.all("charge")
+    assert (told["weights"], "MemoryError" in told["reason"]) == (None, True)
+    assert told["flops"] == charged["flops"] > 0
+
+
+def test_a_job_that_the_budget_does_not_cover_ends_the_run_and_says_how_much_is_left(tmp_path: Path) -> None:
+    config = replace(LEARNED, limits=replace(LEARNED.limits, flops=10**6, lost_flops=10**4))
+    with pytest.raises(LimitReached) as caught:
+        Controlling(bench_of(config, tmp_path, Answering()), Space(CONFIG.space)).ask(1, CONFIG.seed_genome)
+    assert caught.value.limit == "990,000 left"
+    assert "raise limits.flops and start a new run" in str(caught.value)
 
 
 def test_every_job_of_a_run_starts_from_the_same_initial_weights_until_some_are_kept(tmp_path: Path) -> None:

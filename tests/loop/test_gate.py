@@ -28,6 +28,14 @@ def test_without_an_inspection_there_is_no_promotion() -> None:
     assert not gate(GOOD, None).promoted
 
 
+def test_a_promotion_says_what_was_asked_for_and_not_that_all_was_read() -> None:
+    """An instrument that is only shown beside them may have failed."""
+    beside = {**READ["instruments"], "mine": {"verdict": "failed", "reason": "x"}}
+    found = gate(GOOD, {**READ, "status": "incomplete", "instruments": beside})
+    assert found.promoted
+    assert found.reasons[0].endswith("; constraint kept; every required instrument read")
+
+
 def test_a_failed_instrument_stops_a_promotion() -> None:
     failed = {**READ, "status": "incomplete", "instruments": {"probes": {"verdict": "failed", "reason": "x"}}}
     assert not gate(GOOD, failed).promoted

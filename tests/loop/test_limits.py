@@ -79,6 +79,12 @@ def test_a_limit_of_the_run_ends_it_cleanly_and_says_which(
     assert found.generation < CONFIG.generations
 
 
+@pytest.mark.parametrize("limits", [{"generations": 1}, {"candidates": CONFIG.candidates}], ids=str)
+def test_a_run_has_exactly_as_many_generations_and_candidates_as_it_may(limits: dict[str, Any], tmp_path: Path) -> None:
+    found = loop.run(limited(**limits), tmp_path / "run", Silent())
+    assert (found.generation, found.candidates) == (1, CONFIG.candidates)
+
+
 def test_a_folder_that_fills_up_within_a_generation_ends_the_run_before_the_next_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from selfimprove.archive.ledger import Entry, Ledger
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.keys import SigningKey
 from selfimprove.containment.supervisor import Completed, Crashed, Exceeded, Job, JobLimits, Outcome, Usage
+from selfimprove.errors import LimitReached
 from selfimprove.loop.attempts import attempt
+from selfimprove.loop.granting import forfeit, grant
 from selfimprove.loop.journal import Journal
 from selfimprove.loop.recovery import elapsed_seconds, settle_open
-from tests.loop.played import Silent
+from tests.loop.played import CONFIG, Silent, bench_of
+from tests.loop.test_books import GENOME, Price
 
 LIMITS = JobLimits(1, 1, 1, 1, 1)
 DONE = Completed({}, {}, Usage())
@@ -78,6 +82,35 @@ def test_a_job_that_failed_by_itself_has_one_attempt(fate: Outcome) -> None:
 
 def test_nothing_is_run_again_that_the_account_of_lost_work_does_not_cover() -> None:
     assert attempted({"a": [KILLED]}, may_lose=False)[:2] == ({"a": KILLED}, [["a"]])
+
+
+@pytest.mark.parametrize(
+    ("flops", "lost_flops", "most", "binding"),
+    [
+        (1000, 50, 50, "raise limits.lost_flops and start"),
+        (600, 500, 60, "raise limits.flops and start"),
+        (500, 50, 50, "raise limits.lost_flops and limits.flops and start"),
+    ],
+)
+def test_where_nothing_more_may_be_lost_it_says_how_much_would_be_and_which_limit_binds(
+    flops: int, lost_flops: int, most: int, binding: str, tmp_path: Path
+) -> None:
+    limits = replace(CONFIG.limits, flops=flops, lost_flops=lost_flops)
+    bench = bench_of(replace(CONFIG, limits=limits), tmp_path)
+    bench.known_genomes.add(GENOME)
+    scripted = Scripted({"a": [replace(KILLED, unattended=True)] * 2})
+    attempts = attempt(
+        scripted,  # type: ignore[arg-type]
+        [Job("a", "torch", "entry", {}, {}, (), LIMITS)],
+        on_start=lambda _: grant(bench, "a", "search", GENOME, "1/1", Price(40)),
+        on_killed=lambda _: forfeit(bench, "a"),
+    )
+    with pytest.raises(LimitReached) as caught:
+        list(attempts)
+    assert [body["account"] for body in bench.journal.all("charge")] == ["lost"]
+    assert str(caught.value).startswith("run a again after the supervisor was silent: got 80 FLOPs lost; allowed: ")
+    assert f"at most {most}:" in caught.value.limit
+    assert binding in caught.value.remedy
 
 
 def test_which_of_several_killed_jobs_is_run_again_does_not_depend_on_which_ended_first() -> None:

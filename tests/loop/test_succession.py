@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import log
 from pathlib import Path
@@ -16,7 +16,10 @@ from selfimprove.archive.audit import audit
 from selfimprove.containment.jobs import Completed, Job, Usage
 from selfimprove.controller.config import ARMS, ControllerConfig
 from selfimprove.controller.grammar import Grammar
+from selfimprove.controller.proposer import Experience
+from selfimprove.controller.transformer import HeldOut, TransformerProposer, Trial
 from selfimprove.errors import ConfigError
+from selfimprove.genome.fields import FIELDS
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.space import Space
 from selfimprove.loop import recursion
@@ -125,17 +128,37 @@ def test_who_proposes_better_on_what_neither_has_seen_takes_over(tmp_path: Path)
     assert last.inputs["weights"] == tmp_path / str(ruling.weights)
 
 
-def test_both_sides_learn_from_the_same_and_neither_from_what_judges_them(tmp_path: Path) -> None:
-    bench, _ = handed_over(config_of("both"), tmp_path)
+def test_both_sides_learn_from_the_same_and_neither_from_what_judges_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = list[tuple[list[str], list[str]]]()
+    trial = TransformerProposer.trial
+
+    def noting(
+        proposer: TransformerProposer, history: Sequence[Experience], held_out: Sequence[HeldOut], *rest: Any
+    ) -> Trial:
+        spelled = [str(proposer.grammar.decode(one.ids, one.parent).edits) for one in held_out]
+        tried.append(([str(one.edits) for one in history], spelled))
+        return trial(proposer, history, held_out, *rest)
+
+    monkeypatch.setattr(TransformerProposer, "trial", noting)
+    config = config_of("both")
+    bench = bench_with_history(config, tmp_path, Knowing(config.controller.genome()))
+    rates = [rate for rate in FIELDS["recipe.learning_rate"].choices if rate != CONFIG.seed_genome.recipe.learning_rate]
+    for body, rate in zip(bench.journal.all("proposal"), rates, strict=False):
+        body["edits"] = [f"recipe.learning_rate={rate}"]  # each its own
+    Controlling(bench, SPACE).hand_over(1, PROMOTED)
     trials = [job.payload for job in bench.supervisor.jobs if job.payload["op"] == "trial"]  # type: ignore[attr-defined]
     assert [job.inputs for job in bench.supervisor.jobs[:2]] == [{}, {}]  # type: ignore[attr-defined]
     ours, theirs = trials
     for name in ("lessons", "held_out", "parents", "init", "seed", "temperature", "epsilon"):
         assert ours[name] == theirs[name], name
-    history = Controlling(bench, SPACE).history()
-    learned, held_out = recursion.halves(history, 0)
-    assert len(ours["held_out"]) == len(held_out)
-    assert len(learned) + len(held_out) == len(history)
+    history = sorted(str(one.edits) for one in Controlling(bench, SPACE).history())
+    assert len(set(history)) == config.candidates
+    assert len(tried) == 2
+    for learned, held_out in tried:
+        assert sorted(learned + held_out) == history
+        assert not set(learned) & set(held_out)
 
 
 def test_both_sides_cost_the_same_and_each_is_permitted_and_charged(tmp_path: Path) -> None:

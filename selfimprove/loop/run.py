@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -95,7 +96,8 @@ def run(
             lab = Laboratory(bench, versions(), clock)
             try:
                 _run_generations(lab, should_stop)
-                journal.record("finish", {"state": "finished", "reason": f"{config.generations} generations done"})
+                done = "1 generation" if config.generations == 1 else f"{config.generations} generations"
+                journal.record("finish", {"state": "finished", "reason": f"{done} done"})
             except LimitReached as reached:
                 settle_open(journal, bench.budget)
                 journal.record("finish", {"state": "limit", "reason": str(reached)})
@@ -174,7 +176,8 @@ def _open(
         raise RunError("resume", str(run_dir), "a run that is not halted", "clear it on purpose: --clear-halt")
     if (waiting := pending(ledger.entries)) is not None:
         ledger.close()
-        remedy = f'{why(waiting)}; look at it, then: selfimprove approve {run_dir} --reason "..."'
+        how = shlex.join(["selfimprove", "approve", str(run_dir)])
+        remedy = f'{why(waiting)}; look at it, then: {how} --reason "..."'
         raise RunError("resume", str(run_dir), "a run that no tripwire holds up", remedy)
     sandbox = {"sandbox": backend.probe(), "backend": backend.name, "degraded": sorted(backend.degraded)}
     ledger.append("resume", {"entries": len(ledger.entries), "versions": versions(), **sandbox})

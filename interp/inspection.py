@@ -26,6 +26,7 @@ from interp.head_products import ov_qk
 from interp.patching import patching
 from interp.steering import halt_direction
 from interp.verdict import NotApplicable, Unreadable, Verdict
+from selfimprove.canonical import canonical
 from selfimprove.errors import ConfigError
 from selfimprove.nets.transformer import Transformer
 from selfimprove.tasks.halt import LATENT as HALTED
@@ -34,6 +35,8 @@ SCHEMA = 1
 TOLERANCE = 1e-4  # largest difference between fused and hooked logits, over the largest logit where that exceeds 1
 DIGITS = 6  # of every number in a record: beyond that, fp32 has nothing to say
 MAX_REASON = 400  # characters
+MOST_BYTES = 3 << 15  # of one instrument's figures as JSON: far more than any shipped one has on two families
+MOST_TOGETHER = 7 << 15  # of all figures: what a record has room for, less the verdicts
 
 Status = Literal["complete", "incomplete", "failed"]
 
@@ -162,16 +165,21 @@ def register(name: str, instrument: Instrument) -> None:
     INSTRUMENTS[name] = instrument
 
 
-def instruments(names: Sequence[str] | None = None) -> dict[str, Instrument]:
+def instruments(names: Sequence[str] | None = None, modules: Sequence[str] = ()) -> dict[str, Instrument]:
     """The named instruments in the order given, all of them for ``None``; the readability check always, and first.
+
+    Args:
+        names: of the instruments.
+        modules: of one's own that register some of them, for the message.
 
     Raises:
         ConfigError: an unknown name; the message lists those that exist.
     """
+    remedy = f"import the module that registers it: {', '.join(modules)}" if modules else ""
     chosen = list(INSTRUMENTS) if names is None else list(names)
     for name in chosen:
         if name not in INSTRUMENTS:
-            raise ConfigError("inspection instruments", name, ", ".join(INSTRUMENTS))
+            raise ConfigError("inspection instruments", name, ", ".join(INSTRUMENTS), remedy)
     return {name: INSTRUMENTS[name] for name in dict.fromkeys([READABILITY, *chosen])}
 
 
@@ -227,6 +235,7 @@ def _run(instrument: Instrument, bench: Bench, summary: dict[str, Any]) -> Verdi
     """One instrument; its figures join ``summary`` only if it read the model."""
     try:
         figures = cast(dict[str, Any], _plain(instrument(bench), instrument.__name__))
+        _check_size(figures, summary)
         _merge(summary, figures)
     except NotApplicable as error:
         return Verdict("not_applicable", str(error)[:MAX_REASON])
@@ -240,6 +249,23 @@ def _run(instrument: Instrument, bench: Bench, summary: dict[str, Any]) -> Verdi
 def _coverage(verdicts: Sequence[Verdict]) -> float:
     applicable = [v for v in verdicts if v.verdict != "not_applicable"]
     return sum(v.verdict == "read" for v in applicable) / len(applicable) if applicable else 0.0
+
+
+def _check_size(figures: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Whether the figures leave room for those of the other instruments.
+
+    Raises:
+        ValueError: they do not.
+    """
+    size, room = len(canonical(figures)), min(MOST_BYTES, MOST_TOGETHER - len(canonical(summary)))
+    if size > room:
+        raise ValueError(f"{_count(figures)} values, {size} bytes as JSON; allowed: {room} bytes; return fewer figures")
+
+
+def _count(value: Any) -> int:
+    """Numbers, words and the like in plain JSON."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 1 if inside is None else sum(map(_count, inside))
 
 
 def _merge(summary: dict[str, Any], figures: dict[str, Any]) -> None:

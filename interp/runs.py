@@ -21,7 +21,7 @@ from torch import Tensor
 from interp.bench import Bench, Plan
 from interp.checkpoint import load_model
 from interp.hooked import HookedModel, to_hooked
-from interp.inspection import Inspection, inspect_bench
+from interp.inspection import Inspection, inspect_bench, instruments
 from selfimprove.archive.records import FINAL, LEDGER_NAME, records
 from selfimprove.errors import ConfigError, InvalidCheckpoint, RunError
 from selfimprove.genome.genome import Genome
@@ -53,6 +53,7 @@ class Generation:
         network: the trained model as it trained (fused path).
         suite: the run's task suite.
         instruments: those that the run inspects with.
+        modules: those of one's own that register some of them; never imported here.
         seed: root of the seeds of its examples.
     """
 
@@ -70,6 +71,7 @@ class Generation:
     network: Transformer
     suite: TaskSuite
     instruments: tuple[str, ...] | None
+    modules: tuple[str, ...]
     seed: int
 
     def __str__(self) -> str:
@@ -124,6 +126,10 @@ class Generation:
 
         Args:
             names: instruments; by default those of the run, which give the same record; ``full``: all that there are.
+
+        Raises:
+            ConfigError: an instrument that is not registered in this process; one of one's own is, once the module that
+                registers it is imported.
         """
         if isinstance(names, str):
             if names != "full":
@@ -131,6 +137,7 @@ class Generation:
             chosen = None
         else:
             chosen = self.instruments if names is None else names
+        instruments(chosen, self.modules)
         plan = Plan.from_json(self.inspection["plan"]) if self.inspection is not None else None
         return inspect_bench(self.bench(plan), names=chosen)
 
@@ -151,8 +158,10 @@ def load_generation(run_dir: str | Path, generation: int, stage: str = FINAL) ->
     found = ledger(run_dir)
     kept = [body for kind, body in found if kind == "checkpoint" and body["generation"] == generation]
     if not kept:
-        limit = f"generations with a checkpoint: {sorted(_generations(found))}"
-        raise RunError("load generation", generation, limit)
+        numbers = ", ".join(map(str, sorted(_generations(found))))
+        limit = f"generations with a checkpoint: {numbers or 'none yet'}"
+        remedy = "choose one of these" if numbers else "selfimprove status says where the run stands"
+        raise RunError("load generation", generation, limit, remedy)
     final = next((body for body in reversed(kept) if _is_final(body)), kept[-1])  # what was stopped early comes last
     for record in (final, *_stages(found, final)):
         if stage in (record.get("stage", FINAL), FINAL):
@@ -194,6 +203,7 @@ def _load(run_dir: Path, found: Records, record: dict[str, Any]) -> Generation:
         network=network,
         suite=suite,
         instruments=None if asked is None else (*asked["instruments"], *asked["also"]),
+        modules=() if asked is None else tuple(asked.get("modules", ())),
         seed=run["root_seed"],
     )
 

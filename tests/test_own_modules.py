@@ -107,6 +107,55 @@ def test_a_recorded_run_makes_its_controller_in_a_process_that_has_not_imported_
     assert controllers.make(dice, Space(), lambda *_: pytest.fail("no worker"), {}.__getitem__, 0) is not None
 
 
+@pytest.mark.parametrize(
+    ("maker", "says"),
+    [
+        (
+            "lambda config: None",
+            r"TypeError: .*takes 1 positional.*\(config, space, execute, genome_of, seed\)",
+        ),
+        ("lambda *_: 1 / 0", "ZeroDivisionError"),
+        ("lambda config, space, execute, *_: execute({}, {}, ())", "no worker to execute anything in"),
+        ("lambda *_: object()", "got object without ask, tell, restore; allowed: an object with the methods ask"),
+        ("lambda *_: type('Half', (), {'ask': print, 'tell': print})()", "got Half without restore"),
+    ],
+)
+def test_a_controller_that_cannot_be_made_is_refused_before_a_run_begins(
+    config: Config, folder: Path, maker: str, says: str
+) -> None:
+    text = f"from selfimprove.controller.registry import register\nregister('half', {maker})\n"
+    (folder / "mine" / "half.py").write_text(text)
+    with pytest.raises(ConfigError, match=f"make the controller half: .*{says}.*; correct the module") as caught:
+        config(controller={"modules": ["mine.half"], "name": "half"})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_family_that_breaks_a_promise_at_a_later_level_is_refused_before_a_run_begins(
+    config: Config, folder: Path
+) -> None:
+    text = """
+from dataclasses import replace
+from selfimprove.tasks.families.copying import Copying
+from selfimprove.tasks.registry import FAMILIES, register
+
+class Fewer(Copying):
+    answers = 2
+
+copy = FAMILIES["copy"]
+register(replace(copy, name="recital", ladder=(copy.ladder[0], Fewer(*vars(copy.ladder[1]).values()))))
+"""
+    (folder / "mine" / "late.py").write_text(text)
+    with pytest.raises(ConfigError, match=r"the family recital at level 1: got \d+ different answers"):
+        config(tasks={"modules": ["mine.late"], "families": ["recall", "recital"]})
+
+
+def test_a_ladder_that_falls_is_refused_as_such(config: Config, folder: Path) -> None:
+    text = FAMILY.replace('name="recital"', 'name="recital", ladder=FAMILIES["copy"].ladder[::-1]')
+    (folder / "mine" / "falls.py").write_text(text)
+    with pytest.raises(ConfigError, match="climb the ladder of recital"):
+        config(tasks={"modules": ["mine.falls"], "families": ["recall", "recital"]})
+
+
 @pytest.mark.parametrize("group", ["tasks", "controller"])
 def test_what_is_not_there_or_cannot_be_imported_is_refused_with_key_and_remedy(config: Config, group: str) -> None:
     with pytest.raises(ConfigError, match=rf"{group}\.modules: got mine\.absent; .*install its package"):

@@ -44,7 +44,7 @@ def lines(card: ClaimCard, run_dir: Path) -> Iterator[str]:
             yield f"  because   {one.reason}"
     yield f"\nTried: {card.proposals} proposals, of which {card.gate_tests} came to the gate's test."
     yield "Owed: " + ("; ".join(card.owed) or "nothing that the rules name") + "."
-    yield f"This verifies nothing: selfimprove audit {run_dir} proves that the ledger is what was recorded."
+    yield f"This verifies nothing: {folder.command('audit', run_dir)} proves that the ledger is what was recorded."
 
 
 def evidence(one: Claim) -> str:

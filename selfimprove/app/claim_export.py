@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -49,17 +50,18 @@ def export(records: Records, card: ClaimCard, folder: Path) -> tuple[str, ...]:
         The commands that check them.
 
     Raises:
-        RunError: a file cannot be written.
+        RunError: a file cannot be written, or the folder has one of these names that is not of an earlier export.
     """
     run = card.run_id or "run"
     claims, scores = [(run, len(read_confirmations(records)), "yes")], exam(records)
+    _check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _json(folder / CLAIM, card.to_json())
         _table(folder / DEVLOG, ("candidate", "dataset", "score"), evaluations(records))
         _table(folder / CLAIMS, ("run", "claims", "headline"), claims)
         _table(folder / SCORES, ("agent", "task", "score"), scores)
         _json(folder / CARD, requirements(records, card))
-        _json(folder / CLAIM, card.to_json())
     except OSError as error:
         remedy = f"free space or name another folder ({error.strerror})"
         raise RunError("export the claim card", str(folder), "a writable folder", remedy) from error
@@ -71,6 +73,22 @@ def export(records: Records, card: ClaimCard, folder: Path) -> tuple[str, ...]:
         f"rsi-audit card {at[CARD]}",
         *ranking,
     )
+
+
+def _check_folder(folder: Path) -> None:
+    """An earlier export, which its claim card tells, may be replaced, and no other file of these names."""
+    taken = [name for name in (DEVLOG, CLAIMS, CARD, SCORES, CLAIM) if os.path.lexists(folder / name)]
+    if taken and not _is_export(folder):
+        limit = "a folder without such files, or with those of an earlier export"
+        raise RunError("export the claim card to", str(folder / taken[0]), limit, "name another folder with --export")
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        found = json.loads((folder / CLAIM).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"run_id", "claims", "owed"} <= found.keys()
 
 
 def false_pass_rate(records: Records) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from selfimprove.app.report.about import degraded_in, versions_in
-from selfimprove.app.report.claim import SAME_COMPUTE, ClaimCard
+from selfimprove.app.report.claim import BESIDE, SAME_COMPUTE, ClaimCard
 from selfimprove.app.report.claim_evidence import Claim
 from selfimprove.app.report.claim_facts import compute_ratio, gate_levels, seen_before
 from selfimprove.app.report.climbs import exam_levels
@@ -56,7 +56,7 @@ def _headline(claim: Claim) -> str:
 
 
 def _control(card: ClaimCard) -> Answer:
-    arms = [what for what in card.owed if "arm" in what or "random" in what or "frozen" in what]
+    arms = [what for what in card.owed if what in BESIDE.values()]
     return "partial", f"the seed genome on the same seeds at equal FLOPs; owed: {'; '.join(arms) or 'nothing'}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from selfimprove.app import folder
 from selfimprove.archive.records import HALT_NAME, LEDGER_NAME
-from selfimprove.errors import RunError
+from selfimprove.errors import ConfigError, RunError
 
 STATUS_KEYS = (
     *("state", "reason", "generation", "candidates"),
@@ -87,10 +87,10 @@ def halt(arguments: argparse.Namespace) -> int:
         switch.unlink(missing_ok=True)
         raise RunError("halt run", str(run_dir), "a run that has not ended", f"it is {state}: nothing is left to stop")
     if state == "running":
-        print(f"Halt of {run_dir} is requested and not confirmed yet. Check: selfimprove status {run_dir}")
+        print(f"Halt of {run_dir} is requested and not confirmed yet. Check: {folder.command('status', run_dir)}")
     else:
         print(f"Halted: {run_dir} ({arguments.reason}). What was finished is kept.")
-        print(f"Next: selfimprove resume {run_dir} --clear-halt")
+        print(f"Next: {folder.command('resume', run_dir, '--clear-halt')}")
     return 0
 
 
@@ -126,17 +126,18 @@ def audit(arguments: argparse.Namespace) -> int:
 
 def inspect(arguments: argparse.Namespace) -> int:
     """What the stored inspections read in the best candidate of each generation; or every instrument, in one."""
-    run_dir = folder.find_run(arguments.run)
+    generation = _generation(arguments)
+    run_dir = _inspected_run(arguments)
     entries = list(folder.records(run_dir))
     found = [body for kind, body in entries if kind == "inspection"]
     known = sorted({int(body.get("generation", -1)) for body in found})
-    generation = arguments.gen if arguments.gen is not None else arguments.generation
     if arguments.full:
         found = [_inspect_fully(run_dir, known, generation)]
     elif generation is not None:
         if generation not in known:
             limit = f"inspected generations: {', '.join(map(str, known)) or 'none yet'}"
-            raise RunError("inspect generation", generation, limit, "choose one of these")
+            remedy = "choose one of these" if known else "selfimprove status says where the run stands"
+            raise RunError("inspect generation", generation, limit, remedy)
         found = [body for body in found if body.get("generation") == generation]
     if arguments.json:
         _print_json({"run": str(run_dir), "inspections": found})
@@ -150,6 +151,35 @@ def inspect(arguments: argparse.Namespace) -> int:
     promoted = {place: body.get("promoted") for place, body in decisions.items()}
     print_inspections(found, promoted, {place: body.get("edits", ()) for place, body in proposals.items()})
     return 0
+
+
+def _generation(arguments: argparse.Namespace) -> int | None:
+    """The generation that is asked for, in one of two ways; None for all.
+
+    Raises:
+        ConfigError: two different ones.
+    """
+    given = {number for number in (arguments.gen, arguments.generation) if number is not None}
+    if len(given) > 1:
+        got = f"{arguments.gen} and --generation {arguments.generation}"
+        raise ConfigError("inspect generation", got, "one generation", "leave one of the two out")
+    return next(iter(given), None)
+
+
+def _inspected_run(arguments: argparse.Namespace) -> Path:
+    """The run folder that is meant; a lone number that names none was to be a generation.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    try:
+        return folder.find_run(arguments.run)
+    except RunError as error:
+        word = str(arguments.run)
+        if not word.isdecimal() or Path(word).exists():
+            raise
+        remedy = f"of the latest run: selfimprove inspect --generation {word}"
+        raise RunError(error.operation, error.value, error.limit, remedy) from error
 
 
 def _inspect_fully(run_dir: Path, known: Sequence[int], generation: int | None) -> dict[str, Any]:

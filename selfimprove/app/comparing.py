@@ -12,7 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from selfimprove.app import folder
-from selfimprove.app.report.compare import MOST_RUNS, Comparing, Entrant, compare_runs, write_comparison
+from selfimprove.app.report.compare import (
+    MOST_RUNS,
+    Comparing,
+    Entrant,
+    check_place,
+    compare_runs,
+    write_comparison,
+)
 from selfimprove.app.report.records import Records, read_records
 from selfimprove.app.report.text import decimal, p_text, signed
 from selfimprove.app.report.views import Comparison
@@ -28,9 +35,10 @@ MOST_SETTINGS = 20  # lines of the table; the page has them all
 
 def compare(arguments: argparse.Namespace) -> int:
     """Compare runs; the exit code says whether all of them pass their audit."""
-    runs = chosen(arguments.runs)
+    runs, output = chosen(arguments.runs), Path(arguments.output)
+    check_place(output)  # before the audits, which take their time
     compared = compare_runs({name: (_records(path), _audit(path)) for name, path in runs.items()})
-    page = write_comparison(compared, Path(arguments.output))
+    page = write_comparison(compared, output)
     if arguments.json:
         told = {"page": str(page), "common_flops": compared.common, "runs": [as_json(e) for e in compared.entrants]}
         print(json.dumps({**told, "differs": compared.apart}, indent=2, ensure_ascii=False))
@@ -113,9 +121,10 @@ def _print(compared: Comparing) -> None:
     for name, cells in _rows(compared):
         table.add_row(name, *map(Text, cells))
     console.print(table)
-    if compared.other_tasks:
-        told = f"The skills are of different tasks and cannot be compared: {', '.join(compared.other_tasks)}"
-        console.print(Text(told, style="bold yellow"))
+    for what, keys in (("skills", compared.other_tasks), ("gains on held-out families", compared.other_exams)):
+        if keys:
+            told = f"The {what} are of different tasks and cannot be compared: {', '.join(keys)}"
+            console.print(Text(told, style="bold yellow"))
     settings = Table("setting", *letters, box=None, header_style="bold", padding=(0, 2, 0, 0))
     settings.columns[0].no_wrap = True
     for key, values in list(compared.apart.items())[:MOST_SETTINGS]:

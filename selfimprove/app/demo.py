@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def demo(arguments: argparse.Namespace) -> int:
     try:
         return tour.take()
     except KeyboardInterrupt as error:
-        remedy = f"go on with: selfimprove resume {place}" if folder.is_run(place) else "nothing was left behind"
+        remedy = f"go on with: {folder.command('resume', place)}" if folder.is_run(place) else "nothing was left behind"
         raise Interrupted("demo: interrupted", remedy=remedy) from error
     finally:
         shutil.rmtree(tour.copy, ignore_errors=True)
@@ -83,7 +84,7 @@ class Tour:
         self._say("6. Read the report", _REPORT)
         if code := self._do("report", str(self._place)):
             return code
-        self._say("Done", _END.format(place=self._place))
+        self._say("Done", _END.format(place=shlex.quote(str(self._place))))
         return 0
 
     def _run_and_halt(self) -> int:
@@ -115,7 +116,7 @@ class Tour:
         return self._start(*words).wait()
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
-        typed = " ".join(f'"{word}"' if " " in word else word for word in words)
+        typed = shlex.join(words)
         self._print(f"$ selfimprove {typed}", "bold")
         sys.stdout.flush()
         return subprocess.Popen([*COMMAND, *words])

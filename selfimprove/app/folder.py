@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -79,6 +80,15 @@ def short_names(found: Iterable[Path]) -> dict[str, Path]:
     while len({folder.parts[-depth:] for folder in whole}) < len(whole):
         depth += 1
     return {"/".join(folder.parts[-depth:]): folder for folder in whole}
+
+
+def command(name: str, run_dir: str | Path, *words: str) -> str:
+    """What to type for a run, as a shell takes it.
+
+    >>> command("resume", "runs/my run", "--clear-halt")
+    "selfimprove resume 'runs/my run' --clear-halt"
+    """
+    return " ".join(("selfimprove", name, shlex.quote(str(run_dir)), *words))
 
 
 def is_run(folder: Path) -> bool:

@@ -41,7 +41,7 @@ def next_steps() -> int:
     state, tripped = (found.state, found.tripped) if found else ("unreadable", False)
     reason = f": {found.reason}" if found and found.reason else ""
     print(f"{count(len(runs), 'run')} here. The latest, {latest}, is {state}{reason}.")
-    suggest([*next_commands(state, latest, tripped=tripped), f"selfimprove report {latest}"])
+    suggest([*next_commands(state, latest, tripped=tripped), folder.command("report", latest)])
     if waiting := [line for run in _others(runs, latest) if (line := _waits(run))]:
         print("\nAlso waiting for you:")
         print("\n".join(waiting))

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+from selfimprove.app.folder import command
 from selfimprove.app.signals import STOPPING
 from selfimprove.app.units import count, duration, flops
 from selfimprove.app.view import WORDS_OF_FAILURE, RunView, succession
@@ -223,11 +224,11 @@ def summary_text(summary: Summary, run_dir: Path, report: Path | None, notes: tu
         ("budget", budget),
         ("lineage", summary.lineage_sha256[:16] or "-"),
         ("run folder", str(run_dir)),
-        ("report", str(report) if report else f"not written; try: selfimprove report {run_dir}"),
+        ("report", str(report) if report else f"not written; try: {command('report', run_dir)}"),
     ]
     lines = ["", *(f"  {name:<11} {value}" for name, value in rows), *(f"  {note}" for note in notes), ""]
-    commands = next_commands(summary.state, run_dir, tripped=summary.tripped)
-    return "\n".join(lines + [f"Next: {command}" for command in commands])
+    following = next_commands(summary.state, run_dir, tripped=summary.tripped)
+    return "\n".join(lines + [f"Next: {one}" for one in following])
 
 
 def ruling(view: RunView) -> tuple[str, ...]:
@@ -237,13 +238,13 @@ def ruling(view: RunView) -> tuple[str, ...]:
 
 
 def next_commands(state: str, run_dir: Path, *, tripped: bool = False) -> list[str]:
-    """Commands that make sense now; ``tripped``: a tripwire waits for an approval."""
+    """Commands that make sense now, as a shell takes them; ``tripped``: a tripwire waits for an approval."""
     if tripped:
-        return [f'selfimprove approve {run_dir} --reason "..."', f"selfimprove resume {run_dir}"]
+        return [command("approve", run_dir, '--reason "..."'), command("resume", run_dir)]
     if state == "paused":
-        return [f"selfimprove resume {run_dir}"]
+        return [command("resume", run_dir)]
     if state == "halted":
-        return [f"selfimprove status {run_dir}", f"selfimprove resume {run_dir} --clear-halt"]
+        return [command("status", run_dir), command("resume", run_dir, "--clear-halt")]
     if state == "running":
-        return [f"selfimprove halt {run_dir}"]
-    return [f"selfimprove inspect {run_dir}", f"selfimprove audit {run_dir}"]
+        return [command("halt", run_dir)]
+    return [command("inspect", run_dir), command("audit", run_dir)]

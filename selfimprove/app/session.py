@@ -46,9 +46,8 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
     from selfimprove.loop.run import run
 
     if not resume and folder.is_run(run_dir):
-        raise RunError(
-            "start a run in", str(run_dir), "a folder without a run", f"go on with it: selfimprove resume {run_dir}"
-        )
+        remedy = f"go on with it: {_again(run_dir)}"
+        raise RunError("start a run in", str(run_dir), "a folder without a run", remedy)
     view = RunView()
     with _disk_errors(run_dir), StopSignals(run_dir, announce=not get_console().is_terminal) as signals:
         folder.point_latest(run_dir)
@@ -96,7 +95,7 @@ def write_report(run_dir: Path) -> Path | None:
     try:
         return write(run_dir)
     except Exception as error:  # whatever it is, it must not hide how the run ended
-        log.warning("the report could not be written (%s); try again: selfimprove report %s", error, run_dir)
+        log.warning("the report could not be written (%s); try again: %s", error, folder.command("report", run_dir))
         return None
 
 
@@ -107,7 +106,8 @@ def _write_candidates(run_dir: Path, view: RunView) -> None:
     try:
         write_candidates(run_dir, view)
     except Exception as error:
-        log.warning("the candidates could not be written (%s); try again: selfimprove candidates %s", error, run_dir)
+        again = folder.command("candidates", run_dir)
+        log.warning("the candidates could not be written (%s); try again: %s", error, again)
 
 
 def plain_logging() -> None:
@@ -154,4 +154,4 @@ def _disk_errors(run_dir: Path) -> Iterator[None]:
 
 
 def _again(run_dir: Path) -> str:
-    return f"selfimprove resume {run_dir}" if folder.is_run(run_dir) else "start the run again"
+    return folder.command("resume", run_dir) if folder.is_run(run_dir) else "start the run again"

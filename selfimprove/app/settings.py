@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from selfimprove.app.device import resolve_device, usable_cores
 from selfimprove.app.schema import INSTRUMENTS, OWN, RULES, Rules, build, leaves, listing, suggest, unknown_key
@@ -159,6 +159,24 @@ def _check_instruments(asked: InspectionConfig) -> None:
         seen.add(name)
 
 
+def _check_own_controller(config: RunConfig) -> None:
+    """Make a controller of one's own as the run will, without a worker; it is thrown away.
+
+    Raises:
+        ConfigError: it cannot be made, or is none.
+    """
+    if not config.controller.modules:
+        return
+    from selfimprove.controller.registry import make
+    from selfimprove.genome.space import Space
+
+    def no_worker(*_: object) -> NoReturn:
+        raise RuntimeError("a controller that is being made has no worker to execute anything in")
+
+    genomes = {config.seed_genome.sha256: config.seed_genome}
+    make(config.controller, Space(config.space), no_worker, genomes.__getitem__, 0)
+
+
 _SEED_KEYS = {
     "architecture.width": "raise space.max_width",
     "architecture.blocks": "change space.min_blocks or space.max_blocks",
@@ -171,7 +189,8 @@ def _check_start(config: RunConfig) -> None:
     """What the run would only find out once it has begun: its tasks, its containment, and its seed genome.
 
     Raises:
-        ConfigError: the tasks do not fit their size, or the seed genome its space, allowance or limits.
+        ConfigError: the tasks do not fit their size or break a promise, the controller of one's own cannot be made, or
+            the seed genome does not fit its space, allowance or limits.
         SandboxUnavailable: ``containment.allow_degraded`` names a property that no run may lose, or the outer layer
             is required and this machine has none.
     """
@@ -179,11 +198,13 @@ def _check_start(config: RunConfig) -> None:
     from selfimprove.containment.sandbox.layers import make_backend
     from selfimprove.genome.space import Space
     from selfimprove.nets.cost import quote
-    from selfimprove.tasks.suite import TaskSuite
+    from selfimprove.tasks.suite import TaskSuite, check_ladders
 
     contained = config.containment
     make_backend(contained.backend, contained.allow_degraded, device=config.device, outer_layer=contained.outer_layer)
     TaskSuite(config.tasks)
+    check_ladders(config.tasks)
+    _check_own_controller(config)
     if config.space.max_window > config.tasks.context:
         limit = f"at most tasks.context = {config.tasks.context}"
         raise ConfigError("set space.max_window", config.space.max_window, limit, "change one of the two")

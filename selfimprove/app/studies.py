@@ -5,8 +5,11 @@ They live in the checkout's ``benchmarks/`` and are no part of the installed pac
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from selfimprove.app.schema import listing, suggest
 from selfimprove.errors import ConfigError
@@ -37,15 +40,17 @@ BENCHMARKS: Mapping[str, str] = {
 
 
 def dispatch(kind: str, registry: Mapping[str, str], name: str | None, arguments: Sequence[str]) -> int:
-    """Run a registered study or benchmark.
+    """Run a registered study or benchmark; without a name, print those that there are.
 
     Raises:
-        ConfigError: no name, an unknown one, or one whose code is not there (an installed package without a checkout).
+        ConfigError: an unknown name, or one whose code is not there (an installed package without a checkout).
     """
-    known = listing(registry) or "none in this version"
     if name is None:
-        raise ConfigError(f"choose a {kind}", "nothing", known, f"selfimprove {kind} NAME")
+        width = max(map(len, registry), default=0)
+        print("\n".join(f"{known:<{width}}  {purpose(entry)}" for known, entry in registry.items()))
+        return 0
     if name not in registry:
+        known = listing(registry) or "none in this version"
         raise ConfigError(f"choose a {kind}", name, known, suggest(name, registry) or "choose one of these")
     module, _, function = registry[name].partition(":")
     try:
@@ -56,3 +61,16 @@ def dispatch(kind: str, registry: Mapping[str, str], name: str | None, arguments
         limit = f"a checkout that holds {module}"
         raise ConfigError(f"run {kind}", name, limit, "run it from the repository") from error
     return entry(arguments)
+
+
+def purpose(entry: str) -> str:
+    """The first line of what a study's module says of itself; its code is read and not imported."""
+    module = entry.partition(":")[0]
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None or found.origin is None:
+        return f"in a checkout that holds {module}"
+    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").partition("\n")[0]

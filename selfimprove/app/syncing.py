@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 import signal
 import ssl
 import subprocess
@@ -47,9 +48,8 @@ def sync(arguments: argparse.Namespace) -> int:
     """
     run_dir = folder.find_run(arguments.run)
     if not arguments.rebuild and not logs(run_dir):
-        raise RunError(
-            "send to W&B", str(run_dir), "a run that W&B has followed", f"selfimprove sync {run_dir} --rebuild"
-        )
+        again = folder.command("sync", run_dir, "--rebuild")
+        raise RunError("send to W&B", str(run_dir), "a run that W&B has followed", again)
     left = [] if arguments.rebuild else unsent(run_dir)
     if not left and not arguments.rebuild:
         print(f"Everything of {run_dir} has arrived at W&B before.")
@@ -153,7 +153,9 @@ def _upload(run_dir: Path, paths: Sequence[Path], seconds: float) -> str:
 
 
 def _failure(run_dir: Path, left: Sequence[Path], told: str) -> RunError:
-    remedy = next((remedy for sign, remedy in _CAUSES if sign.lower() in told.lower()), "").format(run=run_dir)
+    remedy = next((remedy for sign, remedy in _CAUSES if sign.lower() in told.lower()), "").format(
+        run=shlex.quote(str(run_dir))
+    )
     if not remedy:
         remedy = f"details: {run_dir / 'wandb' / LOG}; nothing is lost, try again later"
     said = next((line for line in reversed(told.splitlines()) if "error" in line.lower()), "")

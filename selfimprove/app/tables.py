@@ -9,6 +9,9 @@ from rich import get_console
 from rich.table import Table
 from rich.text import Text
 
+from selfimprove.app.report.own_figures import own_figures
+from selfimprove.containment.hostile import clean_line
+
 Body = Mapping[str, Any]
 Place = tuple[Any, Any]  # generation and index
 
@@ -48,7 +51,7 @@ def _head(body: Body, verdict: object) -> str:
 
 
 def _facts(body: Body, edits: Sequence[str]) -> list[tuple[str, str]]:
-    """Lines of name and value: edits, verdicts (those that are not 'read' with their reason), constraint."""
+    """Lines of name and value: edits, verdicts (with a reason where not 'read'), constraint, figures of one's own."""
     facts = [("edits", ", ".join(edits))] if edits else []
     if body.get("reason"):
         facts.append(("reason", str(body["reason"])))
@@ -61,7 +64,8 @@ def _facts(body: Body, edits: Sequence[str]) -> list[tuple[str, str]]:
     if kept.get("n"):
         interval = f"95% interval {kept['low']:.3f} to {kept['high']:.3f}"
         facts.append(("halt kept", f"{kept['kept']} of {kept['n']} sequences, {interval}"))
-    return facts
+    own = own_figures(body.get("summary") or {})
+    return facts + [(clean_line(name), clean_line(value)) for name, value in own.items()]
 
 
 def _accuracies(summary: Body) -> Table:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -90,8 +91,8 @@ class Recorder:
         folder = os.path.relpath(self._settings["run_dir"])  # from where the run was started
         self._run.finish()
         if self._fell_back:
-            return f"W&B could not be reached; kept offline, send it later with: selfimprove sync {folder}"
-        return f"kept offline; send it with: selfimprove sync {folder}" if self._offline else "sent to W&B"
+            return f"W&B could not be reached; kept offline, send it later with: selfimprove sync {shlex.quote(folder)}"
+        return f"kept offline; send it with: selfimprove sync {shlex.quote(folder)}" if self._offline else "sent to W&B"
 
     def _alert(self, tripwire: Mapping[str, Any]) -> None:
         """Tell whoever follows the run from afar that it waits for a person."""

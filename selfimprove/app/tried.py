@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 from selfimprove.app import folder
@@ -34,7 +35,9 @@ def candidates(arguments: argparse.Namespace) -> int:
         print(json.dumps({"path": str(path), "candidates": len(view.candidates)}, indent=2))
     else:
         print(path)
-        print(f"{count(len(view.candidates), 'candidate')}. Look at them with: optuna-dashboard {path}")
+        print(
+            f"{count(len(view.candidates), 'candidate')}. Look at them with: optuna-dashboard {shlex.quote(str(path))}"
+        )
     return 0
 
 

@@ -14,8 +14,9 @@ def flops(value: float | None) -> str:
     """A count of floating-point operations with three significant digits: ``1.25 TFLOP``."""
     if value is None:
         return "not recorded"
-    size, unit = flop_unit(value)
-    return f"{value / size:.3g} {unit}" if value / size < 1000 else f"{value / size:,.0f} {unit}"
+    rounded = float(f"{value:.3g}")
+    size, unit = flop_unit(rounded)
+    return f"{rounded / size:.3g} {unit}" if rounded / size < 1000 else f"{value / size:,.0f} {unit}"
 
 
 def duration(seconds: float | None) -> str:

@@ -73,17 +73,25 @@ class Update:
     """What a controller did with its history.
 
     Args:
-        flops: price of the update.
+        flops: price of the update, for whoever calls ``tell`` without a run. A run charges what went through
+            ``execute``, and nothing else.
         loss: the controller's own objective near the end of training; None if nothing was trained.
         entropy: mean entropy (nats) of the updated model's next-token distribution; None likewise.
         weights: the new weights (safetensors), already checked against the controller's genome; None if the old ones
             stay. Store them, then ``restore`` from the stored file.
+
+    Raises:
+        ValueError: a negative price.
     """
 
     flops: int
     loss: float | None = None
     entropy: float | None = None
     weights: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if self.flops < 0:
+            raise ValueError(f"flops: got {self.flops}; allowed: 0 or more")
 
 
 @dataclass(frozen=True)

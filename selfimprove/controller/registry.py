@@ -14,10 +14,11 @@ from selfimprove.controller.proposer import Execute, GenomeOf, Proposer
 from selfimprove.controller.random_search import RandomProposer
 from selfimprove.controller.reinforce import FrozenProposer, ReinforceProposer
 from selfimprove.controller.transformer import TransformerProposer
-from selfimprove.errors import ConfigError
+from selfimprove.errors import ConfigError, SelfImproveError
 from selfimprove.genome.space import Space
 from selfimprove.own_modules import load
 
+METHODS = ("ask", "tell", "restore")  # of a proposer
 Maker = Callable[[ControllerConfig, Space, Execute, GenomeOf, int], Proposer]
 
 CONTROLLERS: dict[str, Maker] = {
@@ -60,10 +61,22 @@ def make(config: ControllerConfig, space: Space, execute: Execute, genome_of: Ge
         seed: of its initial weights, one for the whole run.
 
     Raises:
-        ConfigError: there is no such controller; the message lists those that exist.
+        ConfigError: there is no such controller, and the message lists those that exist; or it cannot be made, or is
+            none.
     """
     load(config.modules, "controller.modules")
     if config.name not in CONTROLLERS:
         raise ConfigError("controller.name", config.name, ", ".join(CONTROLLERS))
     name = "frozen" if config.recursion == "frozen" else config.name
-    return CONTROLLERS[name](config, space, execute, genome_of, seed)
+    operation, correct = f"make the controller {name}", "correct the module that registers it"
+    try:
+        made = CONTROLLERS[name](config, space, execute, genome_of, seed)
+    except SelfImproveError:
+        raise
+    except Exception as error:
+        limit = "a function of (config, space, execute, genome_of, seed)"
+        raise ConfigError(operation, f"{type(error).__name__}: {error}", limit, correct) from error
+    if missing := [method for method in METHODS if not callable(getattr(made, method, None))]:
+        limit = f"an object with the methods {', '.join(METHODS)}"
+        raise ConfigError(operation, f"{type(made).__name__} without {', '.join(missing)}", limit, correct)
+    return made

@@ -28,7 +28,9 @@ from selfimprove.controller.encoding import Encoding
 from selfimprove.controller.experts import ranks
 from selfimprove.controller.forecaster import Forecast, Forecaster, load
 from selfimprove.controller.search import consider
+from selfimprove.errors import ConfigError
 
+SEEDS = 2**32  # that numpy's random states take
 MOST = 200  # trials that are read: the best half of them and the newest, where there are more
 _ONE_AT_A_TIME = Lock()  # of a study's threads: the limit on BLAS is the process's, and two would undo each other's
 
@@ -42,9 +44,12 @@ class ControllerSampler(BaseSampler):
     expected to have those that the trial most like it had. Of a parameter whose range changes, the newest range counts.
 
     Args:
-        seed: of the random draws; None: another one each time.
+        seed: of the random draws, below 2**32; None: another one each time.
         n_startup_trials: finished trials before the first proposal; until then points are drawn at random.
         forecaster: a model other than the one that comes with the package.
+
+    Raises:
+        ConfigError: a seed out of its range.
     """
 
     def __init__(
@@ -52,6 +57,8 @@ class ControllerSampler(BaseSampler):
     ) -> None:
         if n_startup_trials < 0:
             raise ValueError(f"n_startup_trials: got {n_startup_trials}; at least 0")
+        if seed is not None and not 0 <= seed < SEEDS:
+            raise ConfigError("ControllerSampler seed", seed, f"0 to {SEEDS - 1}, or None", "choose another one")
         self._rng = np.random.default_rng(seed)
         self._independent = RandomSampler(seed=seed)
         self._startup = n_startup_trials

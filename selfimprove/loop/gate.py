@@ -1,4 +1,7 @@
-"""The gate: better beyond noise, constraint retained, inspection complete. Pure: records in, decision out."""
+"""The gate: better beyond noise, constraint retained, every required instrument read.
+
+Pure: records in, decision out.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def decide(
     if against:
         return Decision(False, tuple(against))
     kept = f"{lost}, which this run's gate lets pass" if lost else "constraint kept"
-    return Decision(True, (f"better by {difference:+.4f}, p = {p_value:.4f}; {kept}; inspection complete",))
+    return Decision(True, (f"better by {difference:+.4f}, p = {p_value:.4f}; {kept}; every required instrument read",))
 
 
 def _lost(inspection: Mapping[str, Any] | None, floor: float) -> str:

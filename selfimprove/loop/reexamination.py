@@ -41,7 +41,8 @@ def inspect_again(run_dir: Path, generation: int) -> dict[str, Any]:
     inspections = {e.body["generation"]: e.body for e in entries if e.kind == "inspection"}  # the leader's comes last
     if generation not in inspections:
         limit = f"inspected generations: {', '.join(map(str, sorted(inspections))) or 'none yet'}"
-        raise RunError("inspect generation", generation, limit, "choose one of these")
+        remedy = "choose one of these" if inspections else "selfimprove status says where the run stands"
+        raise RunError("inspect generation", generation, limit, remedy)
     before = inspections[generation]
     index, config = before["index"], entries[0].body["config"]
     kept = next(b for b in _checkpoints(entries) if (b["generation"], b["index"]) == (generation, index))

@@ -40,9 +40,9 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
     entries = read(run_dir / LEDGER_NAME, FileAnchor(state_dir()))
     kept = {e.body["generation"]: e.body for e in entries if e.kind == "checkpoint"}
     if generation not in kept:
-        raise RunError(
-            "reproduce generation", generation, f"generations with a checkpoint: {sorted(kept)}", "choose one"
-        )
+        limit = f"generations with a checkpoint: {', '.join(map(str, sorted(kept))) or 'none yet'}"
+        remedy = "choose one of these" if kept else "selfimprove status says where the run stands"
+        raise RunError("reproduce generation", generation, limit, remedy)
     body, first = kept[generation], entries[0].body
     config = first["config"]
     genomes = {e.body["sha256"]: e.body["genome"] for e in entries if e.kind == "genome"}

@@ -97,7 +97,7 @@ class Family:
         planted: whether its batches say where each answer is to be read from.
 
     Raises:
-        ValueError: a ladder that does not rise.
+        ConfigError: a ladder that does not rise.
     """
 
     name: str
@@ -110,7 +110,8 @@ class Family:
         for low, high in pairwise(self.ladder):
             pairs = list(zip(knobs(low).values(), knobs(high).values(), strict=True))
             if any(b < a for a, b in pairs) or all(a == b for a, b in pairs):
-                raise ValueError(f"the ladder of {self.name} does not rise from {low} to {high}")
+                limit = "settings of which no knob falls and at least one rises"
+                raise ConfigError(f"climb the ladder of {self.name}", f"{low}, then {high}", limit, "order them")
 
     def setting(self, level: int) -> Setting:
         """The setting of one level.

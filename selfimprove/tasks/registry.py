@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from selfimprove.errors import ConfigError
@@ -56,6 +57,9 @@ FAMILIES = table(
 )
 
 
+_NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
+
+
 def register(one: Family) -> None:
     """Add a family of one's own, in a module that ``tasks.modules`` names.
 
@@ -63,10 +67,19 @@ def register(one: Family) -> None:
     else, and count it in ``Setting.tokens``: ``CONTENT + symbols``, where symbols are numbered from ``CONTENT`` on.
 
     Raises:
-        ConfigError: the name is taken.
+        ConfigError: the name is taken or no name, the ladder is empty, or a setting is no frozen dataclass.
     """
+    if not _NAME.fullmatch(one.name):
+        raise ConfigError("register family", one.name, "letters, digits and _, a letter first", "give it such a name")
     if one.name in FAMILIES:
         raise ConfigError("register family", one.name, "a name that is not taken", f"taken: {', '.join(FAMILIES)}")
+    if not one.ladder:
+        raise ConfigError(f"register family {one.name}", "an empty ladder", "one setting or more", "add one")
+    try:
+        hash(one)
+    except TypeError as error:
+        limit = "frozen dataclasses, in tuples"
+        raise ConfigError(f"register family {one.name}", str(error), limit, "freeze the settings") from error
     FAMILIES[one.name] = one
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from selfimprove.errors import ConfigError
 from selfimprove.own_modules import load
 from selfimprove.seeds import derive
-from selfimprove.tasks import halt
-from selfimprove.tasks.batch import CONTENT, Batch
+from selfimprove.tasks import halt, promises
+from selfimprove.tasks.batch import CONTENT, TAGS, Batch
 from selfimprove.tasks.family import Setting, Stream
 from selfimprove.tasks.registry import family
 from selfimprove.tasks.score import Scale
@@ -111,7 +111,7 @@ class TaskSuite:
 
     Raises:
         ConfigError: a family that is unknown, named twice or both searched and held out, a level that its ladder does
-            not have, or a vocabulary or context too small for one.
+            not have, a vocabulary or context too small for one, or one of one's own that breaks a promise.
     """
 
     def __init__(self, config: TasksConfig) -> None:
@@ -190,3 +190,16 @@ def _check(config: TasksConfig) -> None:
             if value < low:
                 limit = f"at least {low} for the family {name} at level {config.levels.get(name, 0)}"
                 raise ConfigError(f"tasks.{key}", value, limit, f"raise tasks.{key} or leave {name} out")
+        if name not in TAGS:
+            promises.check(family(name), config.levels.get(name, 0), config.context)
+
+
+def check_ladders(config: TasksConfig) -> None:
+    """See that families of one's own keep their promises at every level that a run may climb to.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    for name in (name for name in config.families if name not in TAGS):
+        for level in range(config.levels.get(name, 0), config.top(name) + 1):
+            promises.check(family(name), level, config.at({**config.levels, name: level}).context)

@@ -58,7 +58,8 @@ def full_run(
         _confirm(out, rng, generation, best, parent, gain, promoted=champion is not None)
         for index, genome in scored:
             won = champion is not None and index == best[0]
-            reasons = ["p = 0.0039 < 0.01", "constraint retained", "inspection complete"] if won else ["not the leader"]
+            passed = ["p = 0.0039 < 0.01", "constraint retained", "every required instrument read"]
+            reasons = passed if won else ["not the leader"]
             if index == best[0] and not won:
                 reasons = ["p = 0.2109, not below 0.01"]
             out.add("decision", generation=generation, index=index, genome=genome, promoted=won, reasons=reasons)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from selfimprove.app.report.claim import ClaimCard, claim_card
+from selfimprove.app.report.claim_arms import CONTROLS
 from selfimprove.app.report.claim_evidence import Claim
 from selfimprove.app.report.records import Records, read_records
 from tests.app import report_fixture as fixture
@@ -114,7 +115,7 @@ def test_what_no_arm_beside_the_run_has_tested_is_not_claimed(tmp_path: Path) ->
         assert claim.reason.startswith("not tested: ")
     for owed in (
         "a run with random proposals beside it",
-        "an arm with sham promotion",
+        "a run with sham promotion of a random valid genome",
         "a frozen controller beside it",
     ):
         assert owed in card.owed
@@ -201,9 +202,9 @@ def test_self_improvement_is_claimed_where_promotion_beats_all_three_controls() 
         ({"both": 0.1, "none": 0.1, "extra": 0.0, "sham": 0.0}, 9, "not better than none beyond noise"),
         ({"both": 0.1, "none": 0.0, "extra": 0.1, "sham": 0.0}, 9, "not better than extra beyond noise"),
         ({"both": 0.1, "none": 0.0, "extra": 0.0, "sham": 0.2}, 9, "not better than sham beyond noise"),
-        ({"both": 0.1, "none": 0.0, "extra": 0.0}, 9, "not tested: no finished run with controller sham"),
+        ({"both": 0.1, "none": 0.0, "extra": 0.0}, 9, "no finished run with controller.recursion=sham stands"),
         (dict.fromkeys(("both", "none", "extra", "sham"), 0.0), 8, "8 root seeds that both have cannot bring p below"),
-        ({"both": 0.1}, 9, "not tested: no finished run with controller none and extra and sham"),
+        ({"both": 0.1}, 9, "recursion=none or controller.recursion=extra or controller.recursion=sham stands"),
     ],
 )
 def test_self_improvement_is_not_claimed_without_every_control_beaten(
@@ -230,7 +231,24 @@ def test_runs_that_are_set_up_otherwise_are_no_controls() -> None:
     others = arms({"random": 0.0, "none": 0.1})
     assert named(claim_card(run("none", 0, 0.1), others), "better_than_random").claimed
     other_budget = arms({"random": 0.0}, allowance_flops=5) | arms({"none": 0.1})
-    assert "no finished run with controller random" in judged(other_budget, "none", "better_than_random").reason
+    assert "is set up otherwise: allowance_flops" in judged(other_budget, "none", "better_than_random").reason
+
+
+def test_settings_that_keep_a_finished_run_from_being_a_control_are_named() -> None:
+    others = {"near": run("random", 0, 0.0, climb_seeds=0), "far": run("random", 1, 0.0, climb_seeds=0, alpha=0.05)}
+    claim = named(claim_card(run("none", 0, 0.1, climb_seeds=4), others), "better_than_random")
+    assert claim.reason == (
+        "not tested: what stands beside this one with controller=random is set up otherwise: climb_seeds 0 (here 4)"
+    )
+
+
+def test_controls_that_are_set_up_otherwise_are_left_out_by_name() -> None:
+    runs = arms({"random": 0.0, "none": 0.1}, seeds=9)
+    runs["random 8"] = run("random", 8, 0.0, climb_seeds=0)
+    claim = judged(runs, "none", "better_than_random")
+    assert claim.claimed, claim.reason
+    assert claim.evidence is not None
+    assert claim.evidence.note.endswith("; runs set up otherwise, left out: 1, at best: climb_seeds 0 (here absent)")
 
 
 def test_of_two_runs_with_one_arm_and_root_seed_neither_is_taken_silently() -> None:
@@ -261,5 +279,17 @@ def test_exams_that_were_not_equally_hard_are_not_compared() -> None:
 
 
 def test_arms_that_stand_beside_are_no_longer_owed() -> None:
-    card = claim_card(run("both", 0, 0.1), arms(dict.fromkeys(("both", "random", "frozen", "extra", "sham"), 0.0)))
-    assert card.owed == ()
+    beside = ("both", "random", "frozen", "none", "extra", "sham")
+    assert claim_card(run("both", 0, 0.1), arms(dict.fromkeys(beside, 0.0))).owed == ()
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_control_without_which_self_improvement_is_refused_is_owed(control: str) -> None:
+    beside = [arm for arm in ("both", "random", "frozen", *CONTROLS) if arm != control]
+    card = claim_card(run("both", 0, 0.1), arms(dict.fromkeys(beside, 0.0), seeds=9))
+    assert f"controller.recursion={control}" in named(card, "self_improvement").reason
+    assert card.owed == (CONTROLS[control],)
+
+
+def test_a_run_without_hand_over_is_owed_by_the_name_of_what_it_lacks() -> None:
+    assert "a run without hand-over" in claim_card(run("both", 0, 0.1)).owed

@@ -15,6 +15,7 @@ from rsi_audit.cli import EXIT_FLAG, main
 from selfimprove.app.claim_export import evaluations, export, false_pass_rate
 from selfimprove.app.report.claim import claim_card
 from selfimprove.app.report.records import Record, Records, read_records
+from selfimprove.errors import RunError
 from selfimprove.loop import run as loop
 from selfimprove.loop.config import RunConfig
 from tests.loop.played import CONFIG, Player, Silent
@@ -138,3 +139,14 @@ def test_the_command_writes_the_files_and_says_how_to_check_them(cli: Any, hones
     assert shown["claims"][-1] == json.loads((tmp_path / "card" / "claim.json").read_text())["claims"][-1]
     assert shown["claims"][-1]["claimed"] is False
     assert cli("claim", "a/b", "--export", "runs/a/b/ledger.jsonl").code == 2
+
+
+def test_an_export_replaces_an_earlier_one_and_no_other_file(honest: Records, tmp_path: Path) -> None:
+    card, mine = claim_card(honest), tmp_path / "mine"
+    mine.mkdir()
+    (mine / "scores.csv").write_text("my own scores\n")
+    with pytest.raises(RunError, match=r"scores\.csv; allowed: .* earlier export; name another folder with --export"):
+        export(honest, card, mine)
+    assert [path.name for path in mine.iterdir()] == ["scores.csv"]
+    assert (mine / "scores.csv").read_text() == "my own scores\n"
+    assert export(honest, card, tmp_path / "card") == export(honest, card, tmp_path / "card")

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from selfimprove.app.studies import BENCHMARKS, STUDIES
 from selfimprove.archive.audit import AuditReport, Finding
 
 STATUS_KEYS = [
@@ -106,6 +107,16 @@ def test_inspect_shows_edits_verdicts_controls_and_layers_by_name(cli, finished,
         "its control 1.000 0.730",
     ):
         assert line in lines
+
+
+def test_inspect_shows_figures_of_an_instrument_of_one_s_own_clean_and_bounded(cli, finished, monkeypatch):
+    summary = {"evenness": {"blocks.0": 0.912, "\x1b[31mred": [1, 2]}, "long": "x" * 5000, "nearest_token": {}}
+    body = {"generation": 2, "index": 0, "status": "complete", "instruments": {}, "summary": summary}
+    monkeypatch.setattr("selfimprove.app.folder.records", lambda run_dir: iter([("inspection", body)]))
+    lines = [" ".join(line.split()) for line in cli("inspect").out.splitlines()]
+    assert "evenness blocks.0 0.912; red [1, 2]" in lines
+    assert max(map(len, lines)) < 700
+    assert "nearest_token" not in " ".join(lines)
 
 
 def test_inspect_takes_the_generation_after_the_run(cli, finished):
@@ -222,6 +233,20 @@ def test_the_bare_command_works_beside_a_broken_run(cli, finished):
     answer = cli()
     assert answer.code == 0
     assert "unreadable" in answer.out
+
+
+@pytest.mark.parametrize(("kind", "names"), [("study", STUDIES), ("benchmark", BENCHMARKS)])
+def test_without_a_name_those_that_there_are_are_listed_with_a_line_about_each(cli, kind, names):
+    answer = cli(kind)
+    assert (answer.code, answer.err) == (0, "")
+    lines = [line.split(maxsplit=1) for line in answer.out.splitlines()]
+    assert [name for name, _ in lines] == list(names)
+    assert all(len(about) > 20 and about[-1] in ".?" for _, about in lines)
+
+
+def test_a_study_whose_code_is_not_there_is_listed_all_the_same(cli, monkeypatch):
+    monkeypatch.setattr("selfimprove.app.studies.STUDIES", {"mine": "no_checkout.mine:main"})
+    assert cli("study").out == "mine  in a checkout that holds no_checkout.mine\n"
 
 
 def test_a_study_gets_the_remaining_arguments(cli, monkeypatch):

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from selfimprove.app.report import write_report
 from selfimprove.app.report.compare import compare_runs, spread
 from selfimprove.app.report.handovers import read_handovers, summed_up
 from selfimprove.app.report.records import Record, Records, read_records
+from selfimprove.app.report.rivals import set_apart, settings_apart
 from selfimprove.archive.audit import AuditReport, Finding
 from tests.app import report_fixture as fixture
 
@@ -65,16 +67,95 @@ def test_compare_prints_a_table_and_writes_a_page_that_needs_nothing_else(cli, t
     assert "1 accepted; genome" in page
 
 
-def test_runs_on_other_tasks_are_said_to_be_incomparable(two):
-    ours, theirs = (read_records(folder) for folder in two)
-    other = Records(tuple(Record(line.kind, _elsewhere(line.body), line.time) for line in theirs.lines))
-    for second, keys in ((theirs, ()), (other, ("tasks.context", "tasks.levels.recall"))):
-        assert compare_runs({"a": (ours, SOUND), "b": (second, SOUND)}).other_tasks == keys
+TASKS = {"families": ["recall", "mqar"], "held_out": ["fuzzy", "dyck"], "context": 24, "levels": {"recall": 0}}
 
 
-def _elsewhere(body):
-    tasks = {"context": 48, "levels": {"recall": 1}, "table_seed": 1, "eval_sequences": 8}
-    return {**body, "config": {**body["config"], "tasks": tasks}} if "config" in body else body
+@pytest.mark.parametrize(
+    ("change", "tasks", "exams"),
+    [
+        ({}, (), ()),
+        ({"table_seed": 1, "eval_sequences": 8}, (), ()),
+        ({"context": 48}, ("tasks.context",), ()),
+        ({"families": ["recall", "copy"]}, ("tasks.families",), ()),
+        ({"held_out": ["fuzzy"]}, (), ("tasks.held_out",)),
+        ({"levels": {"recall": 1}}, ("tasks.levels.recall",), ()),
+        ({"levels": {"recall": 0, "fuzzy": 2}}, (), ("tasks.levels.fuzzy",)),
+        ({"levels": {"recall": 0, "copy": 3}}, (), ()),  # of a family that neither run has
+        ({"levels": {"recall": 0, "mqar": 0}}, (), ()),  # written out, and the same
+    ],
+)
+def test_runs_are_said_to_be_incomparable_where_tasks_that_they_have_differ(two, change, tasks, exams):
+    ours, theirs = (_with_tasks(read_records(folder), told) for folder, told in zip(two, ({}, change), strict=True))
+    compared = compare_runs({"a": (ours, SOUND), "b": (theirs, SOUND)})
+    assert (compared.other_tasks, compared.other_exams) == (tasks, exams)
+
+
+def _with_tasks(records, change):
+    def told(body):
+        return {**body, "config": {**body["config"], "tasks": TASKS | change}} if "config" in body else body
+
+    return Records(tuple(Record(line.kind, told(line.body), line.time) for line in records.lines))
+
+
+def test_gains_on_other_held_out_families_are_announced_on_the_terminal_and_on_the_page(cli, two, tmp_path):
+    for folder, held_out in zip(two, (["fuzzy"], ["dyck"]), strict=True):
+        ledger = folder / "ledger.jsonl"
+        first, rest = ledger.read_text(encoding="utf-8").split("\n", 1)
+        line = json.loads(first)
+        line["body"]["config"]["tasks"] = {"held_out": held_out}
+        ledger.write_text(f"{json.dumps(line)}\n{rest}", encoding="utf-8")
+    out = " ".join(cli("compare", *map(str, two)).out.split())
+    assert "The gains on held-out families are of different tasks and cannot be compared: tasks.held_out" in out
+    assert "The skills are" not in out
+    assert 'id="other-exams"' in (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+
+def test_a_comparison_replaces_an_earlier_one_and_nothing_else(cli, two, tmp_path):
+    report = write_report(two[0])
+    ledger = two[0] / "ledger.jsonl"
+    (tmp_path / "folder").mkdir()
+    for taken in (ledger, report, tmp_path / "folder"):
+        before = None if taken.is_dir() else taken.read_bytes()
+        answer = cli("compare", *map(str, two), "--output", str(taken))
+        assert answer.code == 2
+        assert f"got {taken}; allowed: a new file in an existing folder, or an earlier comparison; " in answer.err
+        assert "name another --output" in answer.err
+        assert before is None or taken.read_bytes() == before
+    for _ in range(2):
+        assert cli("compare", *map(str, two), "--output", "page.html").code == 1
+    answer = cli("compare", *map(str, two), "--output", "no/such/page.html")
+    assert answer.code == 2
+    assert "make the folder no/such, or name another --output" in answer.err
+
+
+def _configured(**config):
+    return Records((Record("run", {"config": config}),))
+
+
+def test_settings_are_compared_as_they_are_and_shown_so_that_the_difference_is_seen():
+    near = _configured(flops=48_000_000_000, rate=0.001), _configured(flops=48_049_000_000, rate=0.0010000001)
+    assert settings_apart(near) == {
+        "flops": ("48,000,000,000 FLOP", "48,049,000,000 FLOP"),
+        "rate": ("0.001", "0.0010000001"),
+    }
+    far = _configured(flops=48_000_000_000), _configured(flops=50_000_000_000), _configured()
+    assert settings_apart(far) == {"flops": ("48 GFLOP", "50 GFLOP", "absent")}
+    assert settings_apart([_configured(flops=48_000_000_000, rate=1), _configured(flops=48e9, rate=1.0)]) == {}
+
+
+def test_a_run_beside_another_is_set_up_differently_in_any_setting_but_seed_and_controller():
+    here = _configured(seed=1, controller={"name": "transformer", "steps": 40})
+    assert set_apart(_configured(seed=2, controller={"name": "transformer", "steps": 4000}), here) == (
+        "controller.steps 4000 (here 40)",
+    )
+    assert set_apart(_configured(seed=1, controller={"name": "random", "steps": 4000}), here) == (
+        "controller.steps 4000 (here 40)",
+    )
+    another = {"name": "gp", "kernel": "matern"}  # a controller with settings of its own
+    assert set_apart(_configured(seed=1, controller=another), here) == ()
+    assert set_apart(_configured(seed_genome="wide", controller=here.last("run")["config"]["controller"]), here) == (
+        "seed_genome wide (here absent)",
+    )
 
 
 def test_names_at_the_ends_of_lines_never_lie_on_each_other():

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import logging
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +11,7 @@ from rich.console import Console
 
 from selfimprove.app import device
 from selfimprove.app.observing import Observers
-from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler
+from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler, next_commands, summary_text
 from selfimprove.app.tracked import metrics
 from selfimprove.app.view import RunView
 from selfimprove.errors import ConfigError
@@ -194,3 +196,17 @@ def test_a_driver_that_does_not_answer_means_no_gpu(monkeypatch, tmp_path):
 def test_an_unknown_device_is_refused():
     with pytest.raises(ConfigError, match="auto, cpu, cuda"):
         device.resolve_device("gpu")
+
+
+@pytest.mark.parametrize("state", ["finished", "paused", "halted", "running", "tripped"])
+def test_what_to_type_next_is_quoted_as_a_shell_takes_it(state):
+    place = Path("runs/my run; ls")
+    for line in next_commands(state, place, tripped=state == "tripped"):
+        assert shlex.split(line)[2] == str(place)
+    summary = SimpleNamespace(
+        state="finished", reason="", generation=1, candidates=1, best_skill=None, charged_flops=0, limit_flops=0,
+        lineage_sha256="", tripped=False,
+    )  # fmt: skip
+    said = summary_text(summary, place, None)
+    assert "not written; try: selfimprove report 'runs/my run; ls'" in said
+    assert "Next: selfimprove audit 'runs/my run; ls'" in said

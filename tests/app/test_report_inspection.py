@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from interp.inspection import INSTRUMENTS
 from selfimprove.app.report import write_report
 from selfimprove.app.report.controllers import read_controller
+from selfimprove.app.report.own_figures import BUILT_IN
 from selfimprove.app.report.readings import Inspection, read_inspection
 from selfimprove.app.report.text import MINUS
 from tests.app import readings
@@ -162,6 +166,34 @@ def test_a_run_without_such_readings_says_so_in_place_of_figures(tmp_path: Path)
     assert "Nothing recorded yet." in figure(found, "survival")
     assert 'id="controller-readings"' not in found
     assert "Beside the parent" not in found
+
+
+def test_a_figure_whose_instrument_was_not_asked_for_says_so(tmp_path: Path) -> None:
+    out = fixture.full_run()
+    out.lines[0]["body"]["config"]["inspection"] = {"instruments": ["readability"], "also": ["halt_behavior"]}
+    for line in out.lines:
+        if line["kind"] == "inspection":
+            line["body"]["summary"] = {}
+    found = write_report(out.write(tmp_path)).read_text(encoding="utf-8")
+    assert "The instrument comparison was not asked for: see inspection.also." in figure(found, "drift")
+    assert "The instrument halt_direction was not asked for" in figure(found, "put-in")
+    assert "Nothing recorded yet." in figure(found, "survival")
+    assert "Nothing recorded yet." not in figure(found, "drift")
+
+
+def test_the_report_knows_the_figures_of_exactly_the_built_in_instruments() -> None:
+    given = set()
+    for instrument in INSTRUMENTS.values():
+        tree = ast.parse(inspect.getsource(instrument))
+        answers = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
+        given |= {ast.literal_eval(key) for one in answers if isinstance(one, ast.Dict) for key in one.keys if key}
+    assert given == BUILT_IN
+
+
+def test_the_gate_is_said_to_need_what_it_requires_and_not_a_complete_inspection(page: str) -> None:
+    gate = page[page.index('<section id="gate"') : page.index('<section id="inside"')]
+    assert "the constraint retained and every required instrument read." in gate
+    assert "inspection complete" not in gate
 
 
 def test_where_only_the_beginning_of_sequences_could_be_compared_the_table_says_so(page: str) -> None:

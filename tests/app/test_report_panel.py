@@ -22,6 +22,8 @@ from selfimprove.genome.genome import Genome, seed_genome
 from selfimprove.genome.known_losses import KNOWN_LOSSES
 from selfimprove.genome.space import Space
 from selfimprove.nets.cost import quote
+from selfimprove.tasks.registry import family
+from selfimprove.tasks.suite import least_context
 from tests.app import report_fixture as fixture
 from tests.app.browser import CHROMIUM, PATIENCE, axe, examine
 from tests.app.devtools import person
@@ -153,6 +155,42 @@ def test_no_module_that_a_ledger_names_is_loaded(tmp_path: Path) -> None:
     out.lines[0]["body"]["config"]["tasks"] = TASKS | {"modules": ["no_such_module_of_anybody"]}
     report = build_report(read_records(out.write(tmp_path)))
     assert all(one.quote for one in dossiers(report, report.candidates) if one.loss[0])
+
+
+def _climbed(folder: Path, **levels: int) -> Path:
+    """The run on a family that nobody has registered, with these levels from generation 3 on."""
+    out = played()
+    out.lines[0]["body"]["config"]["tasks"] = TASKS | {"families": ["recall", "ring"], "modules": ["my_lab.ring"]}
+    at = next(n for n, line in enumerate(out.lines) if line["body"].get("generation") == 3)
+    out.lines.insert(at, {"kind": "climb", "body": {"generation": 2, "levels": levels, "risen": [], "capped": []}})
+    return out.write(folder)
+
+
+def test_a_quote_needs_no_family_that_has_not_risen(tmp_path: Path) -> None:
+    needed = least_context(family("recall").setting(9))
+    report = build_report(read_records(_climbed(tmp_path, recall=9, ring=0)))
+    quotes = [one.quote for one in dossiers(report, report.candidates) if one.loss[0]]
+    assert {one.phases[-1].size.length for one in quotes if one} == {24, needed}
+    assert all(quotes)
+
+
+def test_a_quote_that_only_an_unknown_family_could_tell_is_left_out_with_the_true_reason(tmp_path: Path) -> None:
+    page = write_report(_climbed(tmp_path, recall=0, ring=1))
+    assert "<dt>Parameters</dt>" in panel(page, "g2c04")
+    later = panel(page, "g3c07")
+    assert "<dt>Parameters</dt>" not in later
+    assert "how long sequences are at the risen level of ring is known to a module of" in later
+
+
+def test_figures_of_an_instrument_of_one_s_own_stand_in_the_panel_escaped_and_bounded(tmp_path: Path) -> None:
+    out = played()
+    found = next(line["body"] for line in out.lines if line["kind"] == "inspection" and line["body"]["index"] == 4)
+    found["summary"] |= {"evenness": {"blocks.0": 0.912, ESCAPE: 0.5}, "long": "x" * 5000, "ov_qk": {"L0H0": 1}}
+    shown = panel(write_report(out.write(tmp_path)), "g1c04").replace("<wbr>", "")
+    assert f"<dt>evenness</dt><dd>blocks.0 0.912; {escape(ESCAPE)} 0.5</dd>" in shown
+    assert "x" * 599 in shown
+    assert "x" * 600 not in shown
+    assert "ov_qk" not in shown
 
 
 @pytest.mark.parametrize(

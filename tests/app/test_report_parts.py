@@ -107,6 +107,12 @@ def test_a_brief_edit_drops_what_shape_and_color_already_say() -> None:
 
 def test_quantities_read_the_way_a_person_writes_them() -> None:
     assert flops(2_360_000_000_000) == "2.36 TFLOP"
+    assert [flops(value) for value in (999.4, 999_600_000_000, 999.6e18, 12_345e18)] == [
+        "999 FLOP",
+        "1 TFLOP",
+        "1,000 EFLOP",
+        "12,345 EFLOP",
+    ]
     assert [duration(seconds) for seconds in (5, 75, 3725)] == ["5 s", "1 min 15 s", "1 h 02 min"]
     assert (size(2147483648), size(67108864), size(100)) == ("2 GiB", "64 MiB", "100 B")
     assert p_text(0.00390625) == "p = 0.0039"

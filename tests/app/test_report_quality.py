@@ -11,6 +11,7 @@ import pytest
 
 from selfimprove.app import tracked
 from selfimprove.app.report import write_report
+from selfimprove.app.report.claim_arms import CONTROLS
 from selfimprove.app.report.human import Ladder, compare_with_ladder, frozen_ladder
 from selfimprove.app.report.quality import GenerationQuality, Quality, read_quality
 from selfimprove.app.report.records import Record, Records, read_records
@@ -186,8 +187,10 @@ def test_the_page_carries_the_card_with_every_claim_and_what_is_owed(tmp_path: P
     section = page[page.index('<section id="claims"') : page.index('<section id="lineage"')]
     assert section.count("<tr>") == 1 + 6
     assert section.count('v-good">claimed<') == 2  # the gain over the seed, and the constraint
-    assert "not tested: no finished run with controller random stands beside this one" in section
-    assert "an arm with sham promotion" in section
+    assert "not tested: no finished run with controller=random stands beside this one" in section
+    assert CONTROLS["sham"] in section
+    reading = page[page.index('<section id="reading"') :]
+    assert all(text in reading for text in CONTROLS.values())
 
 
 def test_wandb_gets_the_same_figures_generation_by_generation() -> None:

@@ -36,6 +36,9 @@ def test_a_trip_waits_until_it_is_approved() -> None:
     assert waiting is not None
     assert (waiting.generation, waiting.trips) == (2, (("gain", REASON),))
     assert waiting.commands == ('selfimprove approve runs/a --reason "..."', "selfimprove resume runs/a")
+    spaced = read_waiting(TRIPPED, "runs/my run")
+    assert spaced is not None
+    assert spaced.commands[-1] == "selfimprove resume 'runs/my run'"
     assert read_waiting(Records((*TRIPPED.lines, APPROVAL)), "runs/a") is None
 
 

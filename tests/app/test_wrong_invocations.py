@@ -133,7 +133,6 @@ TYPED = [
     Case("benchmark plantd", ("plantd", "did you mean 'planted'?")),
     Case("compare nowhere elsewhere", ("nowhere", "selfimprove run")),
     Case("study improvment", ("improvment", "did you mean 'improvement'?")),
-    Case("benchmark", ("benchmark", "nothing")),
 ]
 
 
@@ -167,6 +166,30 @@ def test_a_wrong_invocation_gives_one_message(cli, tmp_path, case):
 def test_cuda_without_a_gpu_is_refused(cli, monkeypatch):
     monkeypatch.setattr("selfimprove.app.device.missing_for_cuda", lambda: "no NVIDIA GPU is visible")
     check(cli("run", "device=cuda"), ("cuda", "no NVIDIA GPU is visible", "device=cpu"))
+
+
+def test_a_mistyped_module_of_ones_own_is_answered_with_the_nearest_and_leaves_no_folder(cli, tmp_path):
+    (tmp_path / "my_lab").mkdir()
+    for name in ("__init__", "evenness"):
+        (tmp_path / "my_lab" / f"{name}.py").write_text("1 / 0")
+    words = ("inspection.modules=[my_lab.evennes]", "inspection.also=[evenness]")
+    check(cli("run", *words), ("inspection.modules", "my_lab.evennes", "did you mean 'my_lab.evenness'?"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_generations_of_one_inspection_are_refused(cli, finished):
+    check(cli("inspect", str(finished), "1", "--generation", "2"), ("1 and --generation 2", "one generation"))
+    assert cli("inspect", str(finished), "2", "--generation", "2").out == cli("inspect", str(finished), "2").out
+
+
+def test_a_generation_where_a_run_belongs_gets_the_flag(cli, finished):
+    check(cli("inspect", "1"), ("got 1", "of the latest run: selfimprove inspect --generation 1"))
+
+
+def test_a_generation_of_a_run_without_any_is_answered_with_none_yet(cli, finished, tmp_path):
+    first = (finished / "ledger.jsonl").read_text().splitlines(keepends=True)[0]
+    (finished / "ledger.jsonl").write_text(first)
+    check(cli("inspect", "--generation", "7"), ("inspected generations: none yet", "selfimprove status says"))
 
 
 def test_a_misspelled_run_folder_is_corrected(cli, finished):

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from selfimprove.controller import ControllerSampler
 from selfimprove.controller.forecaster import Forecast, Forecaster, load
+from selfimprove.errors import ConfigError
 
 MODEL = load()  # once: the suite makes a sampler for every case
 
@@ -173,3 +174,9 @@ def test_threads_of_a_study_propose_one_at_a_time(monkeypatch: pytest.MonkeyPatc
     study.optimize(bowl, n_trials=12, n_jobs=4)
     assert at_once
     assert not any(at_once)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_its_range_is_refused_by_name(seed: int) -> None:
+    with pytest.raises(ConfigError, match=rf"ControllerSampler seed: got {seed}; allowed: 0 to 4294967295, or None"):
+        ControllerSampler(seed=seed, forecaster=MODEL)

@@ -14,6 +14,7 @@ from interp.bench import Bench, Plan
 from interp.inspection import Inspection, inspect
 from interp.verdict import NotApplicable
 from selfimprove.errors import ConfigError
+from selfimprove.loop.inspecting import MOST_BYTES, readable
 from selfimprove.nets.transformer import Transformer
 from selfimprove.tasks.suite import TaskSuite
 
@@ -168,6 +169,38 @@ def test_figures_that_are_no_finite_json_or_clash_are_refused(
     assert reason in result.instruments["mine"].reason
     assert result.status == "incomplete"
     record(result)
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        ({"mine": [0] * 300_000}, "300000 values, 600010 bytes as JSON; allowed: 98304 bytes"),
+        ({"mine": "x" * 98_304}, "1 values, 98315 bytes as JSON"),
+        ({"mine": "\ud800"}, "text that UTF-8 can hold"),
+    ],
+    ids=["many", "long", "odd"],
+)
+def test_an_instrument_with_more_figures_than_a_record_holds_fails_alone(
+    figures: dict[str, Any], says: str, model: Transformer, suite: TaskSuite, small: Plan, registry: dict[str, Any]
+) -> None:
+    inspection.register("mine", lambda bench: figures)
+    result = inspect(model, suite, small, names=["mine", "constraint"])
+    assert result.instruments["mine"].verdict == "failed"
+    assert says in result.instruments["mine"].reason
+    assert result.instruments["constraint"].verdict == "read"
+    assert "mine" not in result.summary
+
+
+def test_several_large_instruments_leave_room_for_the_verdicts_of_all(
+    model: Transformer, suite: TaskSuite, small: Plan, registry: dict[str, Any]
+) -> None:
+    names = [f"mine{number}" for number in range(4)]
+    for name in names:
+        inspection.register(name, lambda bench, name=name: {name: "x" * 90_000})  # type: ignore[misc]
+    result = inspect(model, suite, small, names=["constraint", *names])
+    assert [result.instruments[name].verdict for name in names] == ["read", "read", "failed", "failed"]
+    assert readable(result.to_json()) == result.to_json()
+    assert inspection.MOST_BYTES < inspection.MOST_TOGETHER < MOST_BYTES
 
 
 def test_ones_own_instrument_joins_by_one_call(

@@ -145,6 +145,15 @@ def test_a_generation_is_inspected_as_its_run_did_it(lineage: Path) -> None:
         g.inspect("ful")
 
 
+def test_an_instrument_of_a_module_that_is_not_imported_is_answered_with_the_module(lineage: Path) -> None:
+    ledger = lineage / "ledger.jsonl"
+    own = '"also": ["evenness"], "modules": ["my_lab.evenness"]'
+    ledger.write_text(ledger.read_text().replace('"also": ["comparison"]', own))
+    with pytest.raises(ConfigError, match=r"got evenness; .*; import the module that registers it: my_lab\.evenness"):
+        load_generation(lineage, 1).inspect()
+    assert "my_lab" not in sys.modules
+
+
 def test_two_generations_are_compared_in_words(lineage: Path) -> None:
     g = load_generation(lineage, 1)
     assert g.parent is not None
@@ -165,7 +174,14 @@ def test_a_generation_says_in_one_line_what_it_is(run_dir: Path) -> None:
 
 def test_a_missing_generation_lists_those_that_exist(run_dir: Path) -> None:
     assert generations(run_dir) == (3,)
-    with pytest.raises(RunError, match=r"got 9; allowed: generations with a checkpoint: \[3\]"):
+    with pytest.raises(RunError, match=r"got 9; allowed: generations with a checkpoint: 3; choose one of these"):
+        load_generation(run_dir, 9)
+
+
+def test_a_run_without_a_checkpoint_says_that_there_is_none_yet(run_dir: Path) -> None:
+    begun = (run_dir / "ledger.jsonl").read_text().splitlines(keepends=True)[0]
+    (run_dir / "ledger.jsonl").write_text(begun)
+    with pytest.raises(RunError, match=r"with a checkpoint: none yet; selfimprove status says"):
         load_generation(run_dir, 9)
 
 

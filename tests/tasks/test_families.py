@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from selfimprove.errors import ConfigError
 from selfimprove.tasks.batch import CONTENT, SPECIAL, TAGS, UNSCORED, Batch
 from selfimprove.tasks.families import dyck, recall, text
 from selfimprove.tasks.family import Family, Stream, knobs
-from selfimprove.tasks.registry import FAMILIES, family, table
+from selfimprove.tasks.registry import FAMILIES, family, register, table
 from selfimprove.tasks.score import Scale
 from selfimprove.tasks.suite import TasksConfig, least_context, least_vocabulary
 from tests.tasks.solvers import SOLVERS
@@ -140,11 +141,11 @@ class TestLadders:
             assert low.min_context <= high.min_context
 
     def test_a_ladder_that_falls_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="does not rise"):
+        with pytest.raises(ConfigError, match=r"climb the ladder of recall.*at least one rises"):
             Family("recall", "", (recall.Recall(3, 8, 8), recall.Recall(4, 8, 7)), ())
 
     def test_a_ladder_that_stands_still_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="does not rise"):
+        with pytest.raises(ConfigError, match=r"climb the ladder of recall.*at least one rises"):
             Family("recall", "", (recall.Recall(3, 8, 8), recall.Recall(3, 8, 8)), ())
 
     @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "text"])
@@ -170,6 +171,20 @@ class TestTheRegistry:
     def test_a_family_without_a_tag_is_refused(self) -> None:
         with pytest.raises(ValueError, match="tags differ: other"):
             table([*FAMILIES.values(), Family("other", "", (), ())])
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"name": "m 3"}, "got m 3; allowed: letters, digits and _"),
+            ({"name": "3m"}, "got 3m; allowed: letters, digits and _, a letter first"),
+            ({"ladder": ()}, "register family mine: got an empty ladder"),
+            ({"ladder": [recall.Recall(3, 8, 8)]}, "register family mine: .*unhashable.*frozen dataclasses, in tuples"),
+        ],
+        ids=str,
+    )
+    def test_a_family_that_cannot_be_named_climbed_or_kept_is_refused(self, changes: dict[str, Any], says: str) -> None:
+        with pytest.raises(ConfigError, match=says):
+            register(Family(**{"name": "mine", "citation": "", "ladder": (), "latents": ()} | changes))
 
     def test_an_unknown_name_is_answered_with_the_known_ones(self) -> None:
         with pytest.raises(ConfigError, match=r"recal; allowed: recall, copy.*did you mean 'recall'"):

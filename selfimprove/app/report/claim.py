@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from selfimprove.app.report.about import degraded_in, run_state
-from selfimprove.app.report.claim_arms import against_random, arm_of, self_improvement
+from selfimprove.app.report.claim_arms import CONTROLS, against_random, arm_of, self_improvement
 from selfimprove.app.report.claim_evidence import Claim, Evidence, judged, not_claimed, paired
 from selfimprove.app.report.claim_facts import (
     champion,
@@ -28,6 +28,12 @@ from selfimprove.canonical import finite
 from selfimprove.controller.config import ARMS
 from selfimprove.loop.statistics import holm
 
+BESIDE = {
+    "random": "a run with random proposals beside it",
+    "frozen": "a frozen controller beside it",
+    **CONTROLS,
+}
+"""What a card owes for want of an arm."""
 FEW_FAMILIES = 5
 SAME_COMPUTE = 0.05  # part by which the FLOPs of the two sides of the exam may differ: a step more or less
 
@@ -189,10 +195,7 @@ def _owed(records: Records, others: Sequence[Records]) -> list[str]:
     owed = (
         (run_state(records)[0] not in ("finished", "limit"), "a finished run: this one has not ended"),
         (len(seeds) < 2, "other root seeds: the search itself ran once"),
-        ("random" not in arms, "a run with random proposals beside it"),
-        (learns and "frozen" not in arms, "a frozen controller beside it"),
-        (learns and "extra" not in arms, "an arm with extra training and no new genome"),
-        (learns and "sham" not in arms, "an arm with sham promotion"),
+        *((name not in arms and (learns or name == "random"), what) for name, what in BESIDE.items()),
         (0 < families < FEW_FAMILIES, f"more task families: {families} are searched on"),
         (climbed_since(records), "an exam at the levels on which it was promoted"),
         (mapping(config.get("inspection")).get("retention_gate") is False, "a gate that asks for the constraint"),

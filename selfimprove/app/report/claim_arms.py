@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from selfimprove.app.report.claim_evidence import Claim, Evidence, not_claimed
 from selfimprove.app.report.comparisons import read_finals
 from selfimprove.app.report.records import Records, mapping
+from selfimprove.app.report.rivals import NAME, set_apart
 from selfimprove.canonical import finite
 from selfimprove.controller.config import INHERITING
 from selfimprove.loop.statistics import MOST_PAIRS, exact_interval, holm, sign_flip_p_value
 
 CONTROLS = {
-    "none": "no hand-over at all",  # where the other two do harm, whoever hands nothing over is ahead of them
-    "extra": "the same extra training without a new genome",
-    "sham": "sham promotion of a random valid genome",
+    "none": "a run without hand-over",  # where the other two do harm, whoever hands nothing over is ahead of them
+    "extra": "a run with the same extra training and no new genome",
+    "sham": "a run with sham promotion of a random valid genome",
 }
-_OF_AN_ARM = ("name", "recursion")  # of the controller's configuration
-_ALONE = ("seed", "experiment")  # what two comparable runs may differ in beside that
+RECURSION = "controller.recursion"
+_MAY_DIFFER = ("seed", "experiment", NAME, RECURSION)  # between two comparable runs
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,12 @@ def _over(
     name: str, statement: str, control: str, records: Records, others: Sequence[Records], controls: Sequence[str]
 ) -> Claim:
     """One arm against each of its controls, paired by root seed; p by Holm, and the weakest of them counts."""
-    fit = [records, *(other for other in others if _comparable(records, other))]
+    fit = [records, *(other for other in others if not _apart(other, records))]
     runs = list({str(one.last("run").get("run_id")): one for one in reversed(fit)}.values())  # this one may be beside
     exams = {arm: _exams(runs, arm) for arm in (arm_of(records), *controls)}
     alpha = finite(mapping(records.last("run").get("config")).get("alpha")) or 0.01
     if missing := [arm for arm in controls if not exams[arm]]:
-        why = f"no finished run with controller {' and '.join(missing)} stands beside this one"
-        return not_claimed(name, statement, control, f"not tested: {why}")
+        return not_claimed(name, statement, control, f"not tested: {_why_missing(records, others, missing)}")
     if twice := sorted({f"{arm} {seed}" for arm, found in exams.items() for seed in found if len(found[seed]) > 1}):
         why = f"two finished runs of one arm at one root seed, {', '.join(twice)}: leave one of them out"
         return not_claimed(name, statement, control, f"not tested: {why}")
@@ -95,7 +95,7 @@ def _over(
     least = len(controls) / 2**n
     if n == 0 or least >= alpha:
         why = f"{n} root seeds that both have cannot bring p below {min(1.0, least):g}, and alpha is {alpha:g}"
-        return not_claimed(name, statement, control, f"not tested: {why}")
+        return not_claimed(name, statement, control, f"not tested: {why}{_left_out(records, others, exams)}")
     pairs = [differences[:MOST_PAIRS] for differences in pairs]
     adjusted = holm([sign_flip_p_value(differences) for differences in pairs])
     p, differences, arm = max(zip(adjusted, pairs, controls, strict=True))
@@ -103,6 +103,7 @@ def _over(
     note = "root seeds paired" + (f"; shown is the weakest comparison, with {arm}" if len(controls) > 1 else "")
     if early := sum(arm_of(one) in exams and one.last("finish").get("state") == "limit" for one in runs):
         note += f"; runs that a limit ended, left out: {early}"
+    note += _left_out(records, others, exams)
     evidence = Evidence("sealed", len(differences), mean, exact_interval(differences), p, note)
     reason = "" if p < alpha else f"not better than {arm} beyond noise: p = {p:.4f}, alpha {alpha:g}"
     return Claim(name, statement, control, not reason, reason, evidence)
@@ -129,13 +130,33 @@ def _differ(ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) ->
     return ours is not None and theirs is not None and ours != theirs
 
 
-def _comparable(ours: Records, theirs: Records) -> bool:
-    """Whether two runs differ in nothing but their root seed and their arm."""
-    return _setting(ours) == _setting(theirs) != {}
+def _apart(theirs: Records, ours: Records) -> tuple[str, ...]:
+    """What two runs differ in besides their root seed and their arm; nothing where they can be compared."""
+    return set_apart(theirs, ours, _MAY_DIFFER)
 
 
-def _setting(records: Records) -> dict[str, Any]:
-    config = dict(mapping(records.last("run").get("config")))
-    controller: Mapping[str, Any] = mapping(config.pop("controller", None))
-    learning = {key: value for key, value in controller.items() if key not in _OF_AN_ARM}
-    return {**{key: value for key, value in config.items() if key not in _ALONE}, "controller": learning}
+def _why_missing(records: Records, others: Sequence[Records], arms: Sequence[str]) -> str:
+    """Why some arms have no exam to compare with: no such run is there, or the nearest one is set up otherwise."""
+    finished = [other for other in others if other.last("finish").get("state") == "finished"]
+    beside = {arm: [_apart(other, records) for other in finished if arm_of(other) == arm] for arm in arms}
+    reasons = []
+    if nobody := [_option(arm) for arm in arms if not beside[arm]]:
+        reasons.append(f"no finished run with {' or '.join(nobody)} stands beside this one")
+    for arm in arms:
+        if beside[arm]:
+            nearest = min(beside[arm], key=len)
+            fault = f"is set up otherwise: {', '.join(nearest)}" if nearest else "held no exam"
+            reasons.append(f"what stands beside this one with {_option(arm)} {fault}")
+    return "; ".join(reasons)
+
+
+def _left_out(records: Records, others: Sequence[Records], arms: Collection[str]) -> str:
+    """How many runs of these arms are set up otherwise, and how the nearest of them is; empty where none is."""
+    found = [apart for other in others if arm_of(other) in arms and (apart := _apart(other, records))]
+    nearest = min(found, key=len, default=())
+    return f"; runs set up otherwise, left out: {len(found)}, at best: {', '.join(nearest)}" if found else ""
+
+
+def _option(arm: str) -> str:
+    """What a person types to get a run of a control arm."""
+    return f"{RECURSION}={arm}" if arm in CONTROLS else f"controller={arm}"

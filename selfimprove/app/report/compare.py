@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +16,21 @@ from selfimprove.app.report.comparisons import read_finals
 from selfimprove.app.report.handovers import Handover, read_handovers, summed_up
 from selfimprove.app.report.html import fill, write_page
 from selfimprove.app.report.progress import HEIGHT, SERIES, WIDTH, dot, highest, lowest, steps, x_domain
-from selfimprove.app.report.records import Records, shown
-from selfimprove.app.report.rivals import run_row, settings_apart
+from selfimprove.app.report.records import Records, mapping, shown, texts
+from selfimprove.app.report.rivals import ABSENT, run_row, settings_apart
 from selfimprove.app.report.scores import read_curve
 from selfimprove.app.report.svg import drawing, frame, label
 from selfimprove.app.report.text import decimal
 from selfimprove.app.report.views import Comparison, Curve, RunRow
 from selfimprove.app.units import flop_unit, flops
 from selfimprove.archive.audit import AuditReport
+from selfimprove.errors import RunError
 from selfimprove.loop.anytime import Steps
 from selfimprove.loop.anytime import best_so_far as rising
 
 MOST_RUNS = len(ascii_uppercase)
-OF_THE_TASKS = tuple(f"tasks.{name}" for name in ("families", "levels", "vocab_size", "context", "max_context"))
+SIZES = ("tasks.vocab_size", "tasks.context", "tasks.max_context")
+_TITLE = re.compile(r"\s*<!DOCTYPE html>.{,2000}<title>\d+ runs compared · selfimprove</title>", re.DOTALL)
 APART = 14.0  # least distance of two names at the ends of lines, in pixels
 
 
@@ -79,37 +83,77 @@ class Comparing:
     Attributes:
         entrants: in the order in which they were named.
         apart: every setting in which they are not all alike, with its value in each.
+        other_tasks: those of them that make skills incomparable.
+        other_exams: those that make gains on held-out families incomparable.
     """
 
     entrants: tuple[Entrant, ...]
     apart: Mapping[str, tuple[str, ...]]
+    other_tasks: tuple[str, ...]
+    other_exams: tuple[str, ...]
 
     @property
     def common(self) -> int:
         """FLOPs that every run was charged: where they can be held against each other."""
         return min(entrant.curve.charged for entrant in self.entrants)
 
-    @property
-    def other_tasks(self) -> tuple[str, ...]:
-        """Settings that make skills incomparable."""
-        return tuple(key for key in self.apart if key.startswith(OF_THE_TASKS))
-
 
 def compare_runs(runs: Mapping[str, tuple[Records, AuditReport]]) -> Comparing:
     """Runs by the name to show, with their records and what their audits found."""
     named = zip(ascii_uppercase, runs.items(), strict=False)
     entrants = tuple(_entrant(letter, name, *told) for letter, (name, told) in named)
-    return Comparing(entrants, settings_apart([records for records, _ in runs.values()]))
+    found = [records for records, _ in runs.values()]
+    apart = settings_apart(found)
+    searched = (*_of_tasks(found, apart, "families"), *(key for key in SIZES if key in apart))
+    return Comparing(entrants, apart, searched, _of_tasks(found, apart, "held_out"))
+
+
+def _of_tasks(runs: Sequence[Records], apart: Mapping[str, tuple[str, ...]], which: str) -> tuple[str, ...]:
+    """Settings that are not alike and make the tasks others: which families, and at which levels.
+
+    Args:
+        runs: the runs.
+        apart: what is not alike in them.
+        which: ``families`` or ``held_out``; levels of families that no run has among these do not matter.
+    """
+    tasks = [mapping(mapping(records.last("run").get("config")).get("tasks")) for records in runs]
+    levels = {f"tasks.levels.{name}" for told in tasks for name in texts(told.get(which))}
+    risen = {
+        key for key in levels & apart.keys() if {"0" if level == ABSENT else level for level in apart[key]} != {"0"}
+    }
+    return tuple(key for key in apart if key in (f"tasks.{which}", *risen))
 
 
 def write_comparison(compared: Comparing, path: Path) -> Path:
     """Write the page; returns its path.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: it cannot be written, or something else is there.
     """
+    check_place(path)
     page = fill("compare.html.j2", {}, compared=compared, race=race(compared), series=SERIES)
     return write_page(path, page, "comparison")
+
+
+def check_place(path: Path) -> None:
+    """Nothing but a comparison is ever replaced by one.
+
+    Raises:
+        RunError: there is no such folder, or what has this name is no page of ours that compares runs.
+    """
+    operation, limit = "write the comparison to", "a new file in an existing folder, or an earlier comparison"
+    if not path.parent.is_dir():
+        raise RunError(operation, str(path), limit, f"make the folder {path.parent}, or name another --output")
+    if os.path.lexists(path) and not _is_comparison(path):
+        raise RunError(operation, str(path), limit, "it is something else and was left alone: name another --output")
+
+
+def _is_comparison(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return _TITLE.match(file.read(4000)) is not None
+    except (OSError, ValueError):
+        return False
 
 
 def race(compared: Comparing) -> Markup | None:

@@ -27,6 +27,7 @@ class Dossier:
         changes: values that differ from the parent's; None where one of the genomes cannot be read.
         loss: its training loss as a formula, and as the genome writes it; empty where its genome cannot be read.
         quote: the price of one training; None where it cannot be told.
+        unpriced: task families of modules of one's own without which it cannot be told.
         spent: FLOPs charged to it, by account.
         parent_score: of its parent, on the same instances where there is such a score.
         confirmation: its test at the gate.
@@ -39,6 +40,7 @@ class Dossier:
     changes: tuple[Change, ...] | None
     loss: tuple[str, str]
     quote: Quote | None
+    unpriced: tuple[str, ...]
     spent: Mapping[str, int]
     parent_score: Score | None
     confirmation: Confirmation | None
@@ -91,6 +93,7 @@ def dossiers(report: Report, candidates: Collection[Candidate]) -> tuple[Dossier
                 changes=changes(theirs, own) if own and theirs else None,
                 loss=_loss(own.objective.expression) if own else ("", ""),
                 quote=report.origins.price(own, one.generation) if own else None,
+                unpriced=report.origins.unknown(one.generation),
                 spent=spent[spot],
                 parent_score=_parent_score(report, one, parent),
                 confirmation=gates.get(spot),

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -25,6 +26,7 @@ _FILTERS: Mapping[str, Callable[..., object]] = {
     "moment": text.moment,
     "breakable": text.breakable,
     "percent": text.percent,
+    "quoted": shlex.quote,
 }
 
 

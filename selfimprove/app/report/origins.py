@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfimprove.app.report.records import Records, integer, mapping, text, texts
+from selfimprove.app.report.records import Records, integer, mapping, text
 from selfimprove.app.report.scores import read_score
 from selfimprove.app.report.views import Score
 from selfimprove.archive.records import gains_are_known
@@ -15,7 +15,8 @@ from selfimprove.genome.expression import MAX_TEXT
 from selfimprove.genome.fields import format_value
 from selfimprove.genome.genome import Genome
 from selfimprove.nets.cost import Quote, quote
-from selfimprove.tasks.suite import TasksConfig
+from selfimprove.tasks.registry import FAMILIES, family
+from selfimprove.tasks.suite import least_context
 
 ABSENT, LOSS = "absent", "objective.expression"
 _MALFORMED = (SelfImproveError, ArithmeticError, LookupError, TypeError, ValueError)
@@ -62,24 +63,34 @@ class Origins:
             generation: its generation, whose tasks set the length of the sequences.
         """
         try:
-            tasks, allowance = self._tasks(generation), integer(self.config["allowance_flops"])
+            vocabulary, allowance = int(self._tasks["vocab_size"]), integer(self.config["allowance_flops"])
             if allowance is None:
                 return None
-            return quote(genome, vocab_size=tasks.vocab_size, context=tasks.context, allowance_flops=allowance)
+            return quote(genome, vocab_size=vocabulary, context=self._context(generation), allowance_flops=allowance)
         except _MALFORMED:
             return None
 
-    def _tasks(self, generation: int) -> TasksConfig:
-        """The tasks of a generation. Modules of one's own are not loaded: a page runs no code that a ledger names."""
-        told = mapping(self.config["tasks"])
-        tasks = TasksConfig(
-            vocab_size=int(told["vocab_size"]),
-            context=int(told["context"]),
-            max_context=int(told["max_context"]),
-            families=texts(told["families"]),
-        )
-        risen = [levels for number, levels in self.levels if number < generation]
-        return tasks.at(risen[-1] if risen else _whole(told.get("levels")))
+    def unknown(self, generation: int) -> tuple[str, ...]:
+        """Families of which only a module of one's own says how long sequences of a generation had to be.
+
+        Such modules are not loaded: a page runs no code that a ledger names.
+        """
+        return tuple(name for name in self._risen(generation) if name not in FAMILIES)
+
+    @property
+    def _tasks(self) -> Mapping[str, Any]:
+        return mapping(self.config.get("tasks"))
+
+    def _context(self, generation: int) -> int:
+        """Tokens in a sequence: as the run began with, which fits its first levels, or what a risen level needs."""
+        needed = (least_context(family(name).setting(level)) for name, level in self._risen(generation).items())
+        return max(int(self._tasks["context"]), *needed, 0)
+
+    def _risen(self, generation: int) -> Mapping[str, int]:
+        """The families whose level in a generation is not the one that the run began with."""
+        first = _whole(self._tasks.get("levels"))
+        before = [levels for number, levels in self.levels if number < generation]
+        return {name: level for name, level in before[-1].items() if level != first.get(name, 0)} if before else {}
 
 
 def read_origins(records: Records) -> Origins:

@@ -9,6 +9,7 @@ from typing import Any
 
 from selfimprove.app import units
 from selfimprove.app.report import constancy, evidence, finals, inside, minds, progress, proposals, spending, text, tree
+from selfimprove.app.report.claim_arms import CONTROLS
 from selfimprove.app.report.data import build_report
 from selfimprove.app.report.dossier import dossiers
 from selfimprove.app.report.handovers import summed_up
@@ -135,6 +136,7 @@ def _tables(report: Report) -> dict[str, Any]:
         "required": texts(mapping(report.run.config.get("inspection")).get("instruments")),
         "inspections": [(i, [i.instrument(name) for name in names]) for i in report.inspected],
         "inside": {i.name for i in report.inspected},
+        "unasked": _unasked(report),
         "beside": [(i, i.beside) for i in report.inspected if i.beside],
         "readings": minds.shown(report),
         "handovers": thin(report.handovers, MAX_HANDOVERS, lambda one: one.accepted),
@@ -145,6 +147,17 @@ def _tables(report: Report) -> dict[str, Any]:
         "merit": proposals.figures_of_merit(report),
         "test": report.confirmations[0].pair if report.confirmations else None,
         "verdict": finals.verdict(report.finals),
+        "controls": tuple(CONTROLS.values()),
+    }
+
+
+def _unasked(report: Report) -> dict[str, str]:
+    """By instrument that draws a figure: that it was not asked for, where the run says what was."""
+    told = mapping(report.run.config.get("inspection"))
+    asked = {*texts(told.get("instruments")), *texts(told.get("also"))}
+    drawn = ("halt_behavior", "comparison", "halt_direction") if asked else ()
+    return {
+        name: f"The instrument {name} was not asked for: see inspection.also." for name in drawn if name not in asked
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from selfimprove.app.report.own_figures import own_figures
 from selfimprove.app.report.records import Records, integer, mapping, numbers, text, texts
 from selfimprove.app.report.scores import read_retention
 from selfimprove.app.report.views import Retention
@@ -118,7 +119,10 @@ class Beside:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was read inside one candidate, layers from the lowest up; accuracies and majority shares lie in 0..1."""
+    """What was read inside one candidate, layers from the lowest up; accuracies and majority shares lie in 0..1.
+
+    ``own`` holds figures of instruments of one's own, as text by name.
+    """
 
     generation: int
     index: int | None
@@ -134,6 +138,7 @@ class Inspection:
     conditions: tuple[Condition, ...] = ()
     causal: Causal | None = None
     beside: Beside | None = None
+    own: Mapping[str, str] = field(default_factory=dict)
 
     def instrument(self, name: str) -> Instrument | None:
         """The verdict of one instrument, if it was asked."""
@@ -205,6 +210,7 @@ def read_inspection(body: Mapping[str, Any], blocks: int | None = None) -> Inspe
         conditions=_conditions(mapping(summary.get("halt_behavior"))),
         causal=_causal(mapping(summary.get("halt_direction"))),
         beside=_beside(mapping(summary.get("comparison"))),
+        own=own_figures(summary),
     )
 
 

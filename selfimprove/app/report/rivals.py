@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
 from selfimprove.app.report.about import run_state
 from selfimprove.app.report.comparisons import read_finals
@@ -14,14 +16,16 @@ from selfimprove.canonical import finite
 
 THIS = "this run"
 MOST_DIFFERENCES = 6
-_OWN_COLUMN = ("seed", "controller")  # the table shows these anyway
+ABSENT = "absent"
+NAME = "controller.name"
+_OWN_COLUMN = ("seed", NAME)  # the table shows these anyway
 
 
 def run_rows(records: Records, baselines: Mapping[str, Records]) -> tuple[RunRow, ...]:
     """This run and the others, a row each; nothing where there are no others to stand beside."""
     if not baselines:
         return ()
-    others = tuple(run_row(label, other, _differences(other, records)) for label, other in baselines.items())
+    others = tuple(run_row(label, other, set_apart(other, records)) for label, other in baselines.items())
     return (run_row(THIS, records), *others)
 
 
@@ -45,14 +49,22 @@ def run_row(label: str, records: Records, differs: tuple[str, ...] = ()) -> RunR
     )
 
 
-def _differences(there: Records, here: Records) -> tuple[str, ...]:
-    """Every setting in which two configurations differ, the first few of them spelled out."""
+def set_apart(there: Records, here: Records, aside: Collection[str] = _OWN_COLUMN) -> tuple[str, ...]:
+    """Every setting in which two configurations differ, the first few of them spelled out.
+
+    Controllers need not have the same settings: between two different ones, what only one of them has is no difference.
+
+    Args:
+        there, here: the runs.
+        aside: settings that are not looked at.
+    """
     if not all(records.last("run").get("config") for records in (there, here)):
         return ("configuration not recorded",)
+    apart = settings_apart([here, there])
     found = [
         f"{key} {theirs} (here {ours})"
-        for key, (ours, theirs) in settings_apart([here, there]).items()
-        if key.partition(".")[0] not in _OWN_COLUMN
+        for key, (ours, theirs) in apart.items()
+        if key not in aside and not (NAME in apart and key.startswith("controller.") and ABSENT in (ours, theirs))
     ]
     more = len(found) - MOST_DIFFERENCES
     return (*found[:MOST_DIFFERENCES], f"and {more} more") if more > 0 else tuple(found)
@@ -62,14 +74,23 @@ def settings_apart(runs: Sequence[Records]) -> dict[str, tuple[str, ...]]:
     """Every setting that is not the same in all of some runs: its value in each, ``absent`` where there is none."""
     found = [dict(_leaves(records.last("run").get("config"))) for records in runs]
     every = dict.fromkeys(key for leaves in found for key in leaves)
-    values = {key: tuple(leaves.get(key, "absent") for leaves in found) for key in every}
-    return {key: told for key, told in values.items() if len(set(told)) > 1}
+    values = {key: [leaves.get(key, ABSENT) for leaves in found] for key in every}
+    return {key: _told(key, these) for key, these in values.items() if any(one != these[0] for one in these)}
 
 
-def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _leaves(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, item in mapping(value).items():
         if isinstance(item, Mapping):
             yield from _leaves(item, f"{prefix}{key}.")
         else:
-            counted = finite(item) if "flops" in key else None
-            yield f"{prefix}{key}", shown(item) if counted is None else flops(counted)
+            yield f"{prefix}{key}", item
+
+
+def _told(key: str, values: Sequence[Any]) -> tuple[str, ...]:
+    """Values of one setting as text: rounded, and exact where two that differ would read alike."""
+    counted = "flops" in key and all(one == ABSENT or finite(one) is not None for one in values)
+    rounded = tuple(flops(one) if counted and one != ABSENT else shown(one) for one in values)
+    if all(a == b or x != y for (a, x), (b, y) in combinations(zip(values, rounded, strict=True), 2)):
+        return rounded
+    unit = " FLOP" if counted else ""
+    return tuple(f"{one:,}{unit}" if finite(one) is not None else shown(one) for one in values)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from selfimprove.app.folder import command
 from selfimprove.app.report.records import Records, integer, mapping, shown, text
 from selfimprove.canonical import finite
 
@@ -76,7 +77,7 @@ def read_waiting(records: Records, place: str) -> Waiting | None:
     if waiting is None:
         return None
     found = tuple((text(trip.get("name")), text(trip.get("reason"))) for trip in _items(waiting.get("trips")))
-    commands = (f'selfimprove approve {place} --reason "..."', f"selfimprove resume {place}")
+    commands = (command("approve", place, '--reason "..."'), command("resume", place))
     return Waiting(integer(waiting.get("generation")) or 0, found, commands)
 
 

@@ -52,6 +52,13 @@ def test_almost_every_attack_is_conclusive(rows: dict[str, Row]) -> None:
     assert sum(row.verdict == CONTAINED for row in rows.values()) >= 0.9 * len(FAST)
 
 
+def test_what_is_contained_ended_as_it_was_meant_to(rows: dict[str, Row]) -> None:
+    """Else something in its way has stopped it, and what it is about was never tried."""
+    contained = [row for row in rows.values() if row.verdict == CONTAINED]
+    ends = {row.id: row.observed.partition(":")[0] for row in contained}
+    assert {row.id: row for row in contained if ends[row.id] not in (row.expected, "without effect")} == {}
+
+
 def test_no_attack_fails_by_itself(rows: dict[str, Row]) -> None:
     assert [row for row in rows.values() if row.observed.startswith("broken")] == []
 

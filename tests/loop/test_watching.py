@@ -190,7 +190,7 @@ def test_an_approval_says_in_one_printable_line_what_for_by_whom_and_why() -> No
 
 
 def test_a_trip_in_the_last_generation_comes_before_the_final_exam() -> None:
-    lab = Mock(config=Mock(generations=1))
+    lab = Mock(config=Mock(generations=1, inspection=Mock(modules=())))
     lab.quote.return_value, lab.train.return_value = [], {}
     lab.watch.side_effect = Tripped("go on after generation 1")
     with pytest.raises(Tripped):

@@ -56,7 +56,7 @@ def _readable(out: int) -> Iterator[tuple[int, int]]:
 def _mapped() -> Iterator[tuple[int, int]]:
     """Yield (address, size) of ranges that are not free: around the heap, and where the kernel puts new mappings."""
     heap = int(libc.sbrk(0) or 0) // _PAGE * _PAGE
-    with mmap.mmap(-1, _PAGE) as fresh:
+    with mmap.mmap(-1, _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as fresh:
         middle = ctypes.addressof(ctypes.c_char.from_buffer(fresh)) // _RESERVED * _RESERVED
     for start, end in ((max(_PAGE, heap - _HEAP), heap), (middle - _WINDOW, middle + _WINDOW)):
         for address in range(start, end, _RESERVED):

@@ -119,7 +119,7 @@ _SIZE = "RLIMIT_FSIZE; the supervisor watches the size of outputs"
 ATTACKS = (
     WorkerAttack("threads", f"start {_THREADS} threads", threads, "seccomp: no new thread; RLIMIT_NPROC 0",
                  training=True),
-    WorkerAttack("descriptors", f"hold {_DESCRIPTORS} descriptors", descriptors, "RLIMIT_NOFILE", LIMITED),
+    WorkerAttack("descriptors", f"hold {_DESCRIPTORS} descriptors", descriptors, "RLIMIT_NOFILE"),
     WorkerAttack("big_output", "write far more than its output may hold", big_output, _SIZE, LIMITED),
     WorkerAttack("sparse_output", "declare its output a terabyte long", sparse_output, _SIZE, LIMITED),
     WorkerAttack("big_file", "fill the disk with a file", big_file, _FILE),
@@ -127,7 +127,7 @@ ATTACKS = (
     WorkerAttack("many_folders", f"create {_FOLDERS} folders", many_folders, "seccomp: no mkdir"),
     WorkerAttack("events", "send 80 MiB of events", events, "64 MiB of events a job", KILLED),
     WorkerAttack("error_output", "write 16 MiB of error messages", error_output,
-                 "standard error is a sealed piece of memory of 16 KiB", LIMITED),
+                 "standard error is a sealed piece of memory of 16 KiB"),
     WorkerAttack("timers", f"create {_TIMERS} timers", timers, _CALL),
     WorkerAttack("watches", "watch a folder of others", watches, _CALL),
     WorkerAttack("lift_file_limit", "lift the limit of its output", lift_file_limit, "seccomp: limits cannot be set"),

@@ -22,6 +22,7 @@ _CLONE_NEWUSER, _CLONE_NEWNS = 0x10000000, 0x00020000
 _MS_PRIVATE_ALL = (1 << 18) | (1 << 14)
 _ADDR_NO_RANDOMIZE = 0x0040000
 _IPC_PRIVATE, _IPC_RMID = 0, 0
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 def lift_limits(cell: Cell) -> bool:
@@ -32,7 +33,7 @@ def lift_limits(cell: Cell) -> bool:
 
 def lock_memory(cell: Cell) -> bool:
     """Pin memory, so that everybody else's is swapped."""
-    with mmap.mmap(-1, mmap.PAGESIZE) as memory:
+    with mmap.mmap(-1, mmap.PAGESIZE, flags=_PRIVATE) as memory:
         return call("mlock", ctypes.addressof(ctypes.c_char.from_buffer(memory)), mmap.PAGESIZE) == 0
 
 
@@ -104,7 +105,7 @@ def foreign_abi(cell: Cell) -> bool:
     """Ask for the process id through the 32-bit gate: ``mov eax, 20; int 0x80; ret``."""
     if platform.machine() != "x86_64":
         raise OSError(errno.ENOSYS, "the 32-bit gate is x86_64's")
-    code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code = mmap.mmap(-1, 4096, flags=_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     code.write(bytes.fromhex("b814000000cd80c3"))
     return bool(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))() == os.getpid())
 

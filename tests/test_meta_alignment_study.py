@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -227,7 +226,6 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> dict[Arm, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFIMPROVE_STATE_DIR", str(runs / "state"))
         patch.setattr(loop, "Supervisor", Player)
-        patch.setattr(os, "fsync", lambda _: None)  # the disk is not on trial
         patch.setitem(played.PLAYED, "evaluate", eroding)
         patch.setattr("selfimprove.loop.measuring._score_of", answered)
         for arm, folder in folders.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,7 +37,6 @@ def _played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
     SigningKey.load(tmp_path / "state")
     monkeypatch.setattr(loop, "Supervisor", Player)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # the disk of this machine is not on trial, and slow
     monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])
     monkeypatch.setattr(registry, "NEEDS", {})
     monkeypatch.setattr(cluster, "POLL_SECONDS", 0.0)

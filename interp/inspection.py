@@ -259,13 +259,7 @@ def _check_size(figures: dict[str, Any], summary: dict[str, Any]) -> None:
     """
     size, room = len(canonical(figures)), min(MOST_BYTES, MOST_TOGETHER - len(canonical(summary)))
     if size > room:
-        raise ValueError(f"{_count(figures)} values, {size} bytes as JSON; allowed: {room} bytes; return fewer figures")
-
-
-def _count(value: Any) -> int:
-    """Numbers, words and the like in plain JSON."""
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 1 if inside is None else sum(map(_count, inside))
+        raise ValueError(f"{size} bytes of figures as JSON; allowed: {room}; return fewer")
 
 
 def _merge(summary: dict[str, Any], figures: dict[str, Any]) -> None:

@@ -198,12 +198,12 @@ def _check_start(config: RunConfig) -> None:
     from selfimprove.containment.sandbox.layers import make_backend
     from selfimprove.genome.space import Space
     from selfimprove.nets.cost import quote
-    from selfimprove.tasks.suite import TaskSuite, check_ladders
+    from selfimprove.tasks.suite import TaskSuite, check_promises
 
     contained = config.containment
     make_backend(contained.backend, contained.allow_degraded, device=config.device, outer_layer=contained.outer_layer)
     TaskSuite(config.tasks)
-    check_ladders(config.tasks)
+    check_promises(config.tasks)
     _check_own_controller(config)
     if config.space.max_window > config.tasks.context:
         limit = f"at most tasks.context = {config.tasks.context}"

@@ -23,7 +23,7 @@ def attempt(
     jobs: Sequence[Job],
     *,
     on_start: Callable[[int], object] | None = None,
-    on_killed: Callable[[int], bool] | None = None,
+    on_killed: Callable[[int], None] = lambda index: None,
 ) -> Generator[tuple[int, Outcome], None, None]:
     """Run jobs as ``Executor.run`` does, the killed and the starved ones a second time when the others are done.
 
@@ -31,9 +31,8 @@ def attempt(
         executor: runs them.
         jobs: what to run.
         on_start: called with a job's index just before each of its attempts; returns the permit, if it needs one.
-        on_killed: called with the index of a job that is to be run again. It books what is lost and returns True. It
-            returns False, or raises LimitReached, where that may not be lost: then there is no further attempt, and
-            the outcome stands.
+        on_killed: called with the index of a job that is to be run again, to book what is lost. It raises LimitReached
+            where that may not be lost: then there is no further attempt, and the outcome stands.
 
     Raises:
         LimitReached: what was killed through no fault of its own cannot be run again: nothing more may be lost.
@@ -41,16 +40,15 @@ def attempt(
     """
 
     def again(index: int, outcome: Outcome) -> bool:
-        full = LimitReached("lose FLOPs", "no FLOPs to lose", remedy="raise limits.lost_flops and start a new run")
         try:
-            if on_killed is None or on_killed(index):
-                return True
-        except LimitReached as error:
-            full = error
-        if _never_its_doing(outcome):
-            after = "its machine was taken away" if outcome.evicted else "the supervisor was silent"
-            raise LimitReached(f"run {jobs[index].key} again after {after}", full.value, full.limit, full.remedy)
-        return False
+            on_killed(index)
+        except LimitReached as full:
+            if _never_its_doing(outcome):
+                after = "its machine was taken away" if outcome.evicted else "the supervisor was silent"
+                operation = f"run {jobs[index].key} again after {after}"
+                raise LimitReached(operation, full.value, full.limit, full.remedy) from full
+            return False
+        return True
 
     killed: dict[int, Outcome] = {}
     for index, outcome in executor.run(jobs, on_start=on_start):

@@ -53,8 +53,8 @@ def charge(bench: Bench, key: str, flops: int) -> None:
     bench.journal.record("charge", asdict(bench.budget.charge(key, flops)))
 
 
-def forfeit(bench: Bench, key: str) -> bool:
-    """Book the work of a killed process as lost, so that it can be permitted again; True.
+def forfeit(bench: Bench, key: str) -> None:
+    """Book the work of a killed process as lost, so that it can be permitted again.
 
     Raises:
         LimitReached: that account has no room for it.
@@ -68,4 +68,3 @@ def forfeit(bench: Bench, key: str) -> bool:
         allowed = f"at most {most:,}: limits.lost_flops, or a tenth of limits.flops where that is less"
         raise LimitReached(f"lose the work of {key}", f"{lost:,} FLOPs lost", allowed, remedy)
     bench.journal.record("charge", asdict(bench.budget.lose(key)))
-    return True

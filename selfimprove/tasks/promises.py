@@ -5,8 +5,6 @@ The shipped families are held to them by ``tests/tasks``.
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
 from selfimprove.errors import ConfigError, SelfImproveError
@@ -18,9 +16,8 @@ GATE, TRAIN = 128, 1000  # sequences that are drawn
 MOST_SEEN = 0.05  # share of the gate's that occur among those of training; of 20,000 equally likely ones that many do
 
 
-@cache
 def check(family: Family, level: int, context: int) -> None:
-    """Draw from a family at a level, once in a process.
+    """Draw from a family at a level.
 
     Args:
         family: one of one's own.

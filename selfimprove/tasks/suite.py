@@ -111,7 +111,7 @@ class TaskSuite:
 
     Raises:
         ConfigError: a family that is unknown, named twice or both searched and held out, a level that its ladder does
-            not have, a vocabulary or context too small for one, or one of one's own that breaks a promise.
+            not have, a vocabulary or context too small for one.
     """
 
     def __init__(self, config: TasksConfig) -> None:
@@ -190,16 +190,17 @@ def _check(config: TasksConfig) -> None:
             if value < low:
                 limit = f"at least {low} for the family {name} at level {config.levels.get(name, 0)}"
                 raise ConfigError(f"tasks.{key}", value, limit, f"raise tasks.{key} or leave {name} out")
-        if name not in TAGS:
-            promises.check(family(name), config.levels.get(name, 0), config.context)
 
 
-def check_ladders(config: TasksConfig) -> None:
-    """See that families of one's own keep their promises at every level that a run may climb to.
+def check_promises(config: TasksConfig) -> None:
+    """See that families of one's own keep their promises, those that are searched at every level a run may climb to.
+
+    It draws from them: for before a run, and not for each of its workers.
 
     Raises:
         ConfigError: one does not.
     """
-    for name in (name for name in config.families if name not in TAGS):
-        for level in range(config.levels.get(name, 0), config.top(name) + 1):
+    for name in (name for name in (*config.families, *config.held_out) if name not in TAGS):
+        first = config.levels.get(name, 0)
+        for level in range(first, config.top(name) + 1 if name in config.families else first + 1):
             promises.check(family(name), level, config.at({**config.levels, name: level}).context)

@@ -168,11 +168,14 @@ class Played:
 def test_what_the_switch_killed_is_run_until_it_ends_by_itself(make_job: Any) -> None:
     done = Completed({}, {}, Usage())
     supervisor, lost = Played(UNATTENDED, UNATTENDED, UNATTENDED, done), []
-    found = list(attempt(cast(Supervisor, supervisor), [make_job("echo")], on_killed=lambda i: not lost.append(i)))
+    found = list(attempt(cast(Supervisor, supervisor), [make_job("echo")], on_killed=lost.append))
     assert found == [(0, done)]
     assert lost == [0, 0, 0]
 
 
 def test_where_nothing_more_may_be_lost_the_run_ends_and_no_candidate_is_blamed(make_job: Any) -> None:
+    def full(index: int) -> None:
+        raise LimitReached("lose FLOPs", "2 FLOPs lost", "at most 1", "raise limits.lost_flops")
+
     with pytest.raises(LimitReached, match="lost_flops"):
-        list(attempt(cast(Supervisor, Played(UNATTENDED)), [make_job("echo")], on_killed=lambda i: False))
+        list(attempt(cast(Supervisor, Played(UNATTENDED)), [make_job("echo")], on_killed=full))

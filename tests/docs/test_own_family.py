@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfimprove.tasks import registry
-from selfimprove.tasks.suite import TasksConfig, TaskSuite, check_ladders
+from selfimprove.tasks.suite import TasksConfig, TaskSuite, check_promises
 from tests.docs.pages import DOCS, files
 
 PAGE = DOCS / "how-to" / "task.md"
@@ -32,4 +32,4 @@ def test_what_the_gate_asks_is_hardly_ever_seen_in_training(tasks: TasksConfig) 
 
 
 def test_it_keeps_its_promises_at_every_level(tasks: TasksConfig) -> None:
-    check_ladders(tasks)
+    check_promises(tasks)

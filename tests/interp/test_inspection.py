@@ -174,8 +174,8 @@ def test_figures_that_are_no_finite_json_or_clash_are_refused(
 @pytest.mark.parametrize(
     ("figures", "says"),
     [
-        ({"mine": [0] * 300_000}, "300000 values, 600010 bytes as JSON; allowed: 98304 bytes"),
-        ({"mine": "x" * 98_304}, "1 values, 98315 bytes as JSON"),
+        ({"mine": [0] * 300_000}, "600010 bytes of figures as JSON; allowed: 98304"),
+        ({"mine": "x" * 98_304}, "98315 bytes of figures as JSON"),
         ({"mine": "\ud800"}, "text that UTF-8 can hold"),
     ],
     ids=["many", "long", "odd"],

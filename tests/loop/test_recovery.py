@@ -45,6 +45,10 @@ class Scripted:
             yield index, self.outcomes[job.key].pop(0)
 
 
+def full() -> None:
+    raise LimitReached("lose FLOPs", "2 FLOPs lost", "at most 1", "raise limits.lost_flops")
+
+
 def attempted(
     outcomes: Mapping[str, Sequence[Outcome]], may_lose: bool = True
 ) -> tuple[dict[str, Outcome], list[list[str]], list[str]]:
@@ -57,7 +61,7 @@ def attempted(
             supervisor,  # type: ignore[arg-type]
             jobs,
             on_start=lambda index: started.append(keys[index]),
-            on_killed=lambda _: may_lose,
+            on_killed=lambda _: None if may_lose else full(),
         )
     )
     return {keys[index]: outcome for index, outcome in found.items()}, supervisor.batches, started
@@ -118,10 +122,10 @@ def test_which_of_several_killed_jobs_is_run_again_does_not_depend_on_which_ende
         def run(self, jobs: Sequence[Job], on_start: Any = None) -> Iterator[tuple[int, Outcome]]:
             return iter(list(super().run(jobs, on_start))[::-1])
 
-    room = [True, False]
+    room: list[Callable[[], None]] = [lambda: None, full]
     jobs = [Job(key, "torch", "entry", {}, {}, (), LIMITS) for key in "ab"]
     scripted = Reversed({"a": [KILLED, DONE], "b": [KILLED, DONE]})
-    found = dict(attempt(scripted, jobs, on_killed=lambda _: room.pop(0)))  # type: ignore[arg-type]
+    found = dict(attempt(scripted, jobs, on_killed=lambda _: room.pop(0)()))  # type: ignore[arg-type]
     assert found == {0: DONE, 1: KILLED}
 
 

@@ -1,4 +1,4 @@
-"""A family of one's own that breaks a promise is refused by name, where the suite is built."""
+"""A family of one's own that breaks a promise is refused by name, before a run begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from selfimprove.tasks import registry
 from selfimprove.tasks.batch import CONTENT, GO, PAD, UNSCORED, Batch
 from selfimprove.tasks.family import Family, Latent, Setting, Stream
 from selfimprove.tasks.registry import register
-from selfimprove.tasks.suite import TasksConfig, TaskSuite, check_ladders
+from selfimprove.tasks.suite import TasksConfig, TaskSuite, check_promises
 
 SYMBOLS = 4
 
@@ -145,7 +145,7 @@ def tasks(*ladder: Setting) -> TasksConfig:
 def test_one_that_keeps_them_is_accepted_at_every_level() -> None:
     config = tasks(First(12), First(22), First(30))
     assert TaskSuite(config).batch("train", "first", 3, 0).tokens.shape == (3, config.context)
-    check_ladders(config)
+    check_promises(config)
 
 
 @pytest.mark.parametrize(
@@ -168,30 +168,32 @@ def test_one_that_keeps_them_is_accepted_at_every_level() -> None:
     ],
     ids=lambda one: one.__name__ if isinstance(one, type) else "",
 )
-def test_one_that_breaks_a_promise_is_refused_by_name_where_the_suite_is_built(broken: type[First], says: str) -> None:
+def test_one_that_breaks_a_promise_is_refused_by_name_before_a_run_begins(broken: type[First], says: str) -> None:
     with pytest.raises(ConfigError, match=f"draw from the family first at level 0: .*{says}") as caught:
-        TaskSuite(tasks(broken(12)))
+        check_promises(tasks(broken(12)))
     assert caught.value.remedy
     assert "\n" not in str(caught.value)
 
 
 def test_one_with_few_sequences_is_refused_with_the_share_that_training_sees() -> None:
     with pytest.raises(ConfigError, match=r"first at level 0: got \d+% .*at most 5% of 128 .*100,000 different"):
-        TaskSuite(tasks(First(5)))
+        check_promises(tasks(First(5)))
 
 
 def test_a_later_level_that_breaks_a_promise_is_refused_before_a_run_begins() -> None:
     config = tasks(First(12), Silent(13))
-    TaskSuite(config)
     with pytest.raises(ConfigError, match="first at level 1: got no position that is scored"):
-        check_ladders(config)
+        check_promises(config)
 
 
-def test_a_family_is_drawn_from_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_held_out_family_is_held_to_its_promises_too() -> None:
+    config = replace(tasks(First(5)), families=("recall",), held_out=("first",))
+    with pytest.raises(ConfigError, match=r"first at level 0: got .*100,000 different"):
+        check_promises(config)
+
+
+def test_a_suite_of_a_worker_draws_nothing_that_it_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     config, drawn = tasks(First(14)), []
-    generate = First.generate
-    monkeypatch.setattr(First, "generate", lambda *given: drawn.append(1) or generate(*given))
+    monkeypatch.setattr(First, "generate", lambda *given: drawn.append(1))
     TaskSuite(config)
-    first = len(drawn)
-    TaskSuite(config)
-    assert len(drawn) == first > 0
+    assert drawn == []

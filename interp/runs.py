@@ -158,10 +158,8 @@ def load_generation(run_dir: str | Path, generation: int, stage: str = FINAL) ->
     found = ledger(run_dir)
     kept = [body for kind, body in found if kind == "checkpoint" and body["generation"] == generation]
     if not kept:
-        numbers = ", ".join(map(str, sorted(_generations(found))))
-        limit = f"generations with a checkpoint: {numbers or 'none yet'}"
-        remedy = "choose one of these" if numbers else "selfimprove status says where the run stands"
-        raise RunError("load generation", generation, limit, remedy)
+        which = "generations with a checkpoint"
+        raise RunError.no_generation("load generation", generation, which, _generations(found))
     final = next((body for body in reversed(kept) if _is_final(body)), kept[-1])  # what was stopped early comes last
     for record in (final, *_stages(found, final)):
         if stage in (record.get("stage", FINAL), FINAL):

@@ -22,6 +22,8 @@ A message says the operation, the value, the limit and the remedy, in this order
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class SelfImproveError(Exception):
     """Base of all deliberate errors.
@@ -57,6 +59,13 @@ class ConfigError(UserError):
 
 class RunError(UserError):
     """A run folder that is missing, unreadable or halted."""
+
+    @classmethod
+    def no_generation(cls, operation: str, generation: object, which: str, known: Iterable[int]) -> RunError:
+        """A generation that is not there; ``which`` are the known ones, as a clause."""
+        numbers = ", ".join(map(str, sorted(known)))
+        remedy = "choose one of these" if numbers else "selfimprove status says where the run stands"
+        return cls(operation, generation, f"{which}: {numbers or 'none yet'}", remedy)
 
 
 class DiskError(RunError):

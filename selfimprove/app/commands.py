@@ -135,9 +135,7 @@ def inspect(arguments: argparse.Namespace) -> int:
         found = [_inspect_fully(run_dir, known, generation)]
     elif generation is not None:
         if generation not in known:
-            limit = f"inspected generations: {', '.join(map(str, known)) or 'none yet'}"
-            remedy = "choose one of these" if known else "selfimprove status says where the run stands"
-            raise RunError("inspect generation", generation, limit, remedy)
+            raise RunError.no_generation("inspect generation", generation, "inspected generations", known)
         found = [body for body in found if body.get("generation") == generation]
     if arguments.json:
         _print_json({"run": str(run_dir), "inspections": found})

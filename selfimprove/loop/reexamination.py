@@ -40,9 +40,7 @@ def inspect_again(run_dir: Path, generation: int) -> dict[str, Any]:
     entries = read(run_dir / LEDGER_NAME, FileAnchor(state_dir()))
     inspections = {e.body["generation"]: e.body for e in entries if e.kind == "inspection"}  # the leader's comes last
     if generation not in inspections:
-        limit = f"inspected generations: {', '.join(map(str, sorted(inspections))) or 'none yet'}"
-        remedy = "choose one of these" if inspections else "selfimprove status says where the run stands"
-        raise RunError("inspect generation", generation, limit, remedy)
+        raise RunError.no_generation("inspect generation", generation, "inspected generations", inspections)
     before = inspections[generation]
     index, config = before["index"], entries[0].body["config"]
     kept = next(b for b in _checkpoints(entries) if (b["generation"], b["index"]) == (generation, index))

@@ -40,9 +40,7 @@ def reproduce(run_dir: Path, generation: int) -> Reproduction:
     entries = read(run_dir / LEDGER_NAME, FileAnchor(state_dir()))
     kept = {e.body["generation"]: e.body for e in entries if e.kind == "checkpoint"}
     if generation not in kept:
-        limit = f"generations with a checkpoint: {', '.join(map(str, sorted(kept))) or 'none yet'}"
-        remedy = "choose one of these" if kept else "selfimprove status says where the run stands"
-        raise RunError("reproduce generation", generation, limit, remedy)
+        raise RunError.no_generation("reproduce generation", generation, "generations with a checkpoint", kept)
     body, first = kept[generation], entries[0].body
     config = first["config"]
     genomes = {e.body["sha256"]: e.body["genome"] for e in entries if e.kind == "genome"}

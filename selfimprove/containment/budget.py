@@ -89,7 +89,9 @@ class Budget:
         if key in self._reserved:
             raise ValueError(f"reserve FLOPs for {key}: it has a reservation that was not settled")
         if _count("a reservation", flops) > self.left:
-            raise LimitReached(f"reserve FLOPs for {key}", flops, f"at most {self.left}", "raise limits.flops")
+            raise LimitReached(
+                f"reserve FLOPs for {key}", flops, f"at most {self.left}", "raise limits.flops and start a new run"
+            )
         self._reserved[key] = (account, flops)
 
     def charge(self, key: str, flops: int) -> Charge:
@@ -109,6 +111,12 @@ class Budget:
         _, reserved = self._reservation(key)
         del self._reserved[key]
         return self._book(key, LOST, reserved)
+
+    def release(self, key: str) -> Charge:
+        """Settle a job that never began: nothing is lost."""
+        self._reservation(key)
+        del self._reserved[key]
+        return self._book(key, LOST, 0)
 
     def may_lose(self, key: str) -> bool:
         """Whether the account ``lost`` has room for all of a job's reservation."""

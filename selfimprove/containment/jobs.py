@@ -135,6 +135,14 @@ class Crashed:
 
 
 @dataclass(frozen=True)
+class NotBegun:
+    """No outcome: it was permitted and handed to a node, and never began. Its permit is of no more use.
+
+    It may follow again, under a new one, unless the run is being stopped.
+    """
+
+
+@dataclass(frozen=True)
 class Invalid:
     """The worker said something that the protocol does not allow."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import Final, final
 
-from selfimprove.containment.jobs import Crashed, Job, Outcome, Spent, Usage
+from selfimprove.containment.jobs import Crashed, Job, NotBegun, Outcome, Spent, Usage
 from selfimprove.containment.permit import Permit
 from selfimprove.errors import Halted, Interrupted
 from selfimprove.executors.config import ExecutorConfig
@@ -66,7 +66,7 @@ class ClusterExecutor:
 
     def run(
         self, jobs: Sequence[Job], *, on_start: Callable[[int], object] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Outcome | NotBegun]]:
         """See `Executor.run`; ``on_start`` must return the permit. Closing the iterator early ends every node."""
         pending = deque(range(len(jobs)))
         permits: dict[int, Permit] = {}
@@ -86,6 +86,7 @@ class ClusterExecutor:
                 for member in gone:
                     yield from self._losses(member, pending, permits)
                 if stopping:
+                    yield from ((index, NotBegun()) for index in pending if index in permits)
                     pending.clear()
                 if pending:
                     self._fleet.provide(jobs[pending[0]].key.partition("/")[0], ceil(len(pending) / self._config.pack))
@@ -147,16 +148,20 @@ class ClusterExecutor:
                 self._on_unattended(given.task.job.key, outcome.reason)
             yield given.index, outcome
 
-    def _losses(self, member: Member, pending: deque[int], permits: dict[int, Permit]) -> Iterator[tuple[int, Outcome]]:
+    def _losses(
+        self, member: Member, pending: deque[int], permits: dict[int, Permit]
+    ) -> Iterator[tuple[int, Outcome | NotBegun]]:
         """What a lost node leaves behind: tasks for another node, or attempts that are lost."""
         for prefix, given in reversed(member.tasks.items()):
-            valid = given.task.permit.expires_at > self._now() + SPARE_SECONDS
-            if not member.has_begun(prefix) and valid:
-                pending.appendleft(given.index)
+            if member.has_begun(prefix):
+                del permits[given.index]
+                reason = f"node {member.name} was lost: {member.why}"
+                yield given.index, Crashed(reason, Usage(), killed=True, evicted=member.evicted)
                 continue
-            permits.pop(given.index, None)
-            reason = f"node {member.name} was lost: {member.why}"
-            yield given.index, Crashed(reason, Usage(), killed=True, evicted=member.evicted)
+            pending.appendleft(given.index)
+            if given.task.permit.expires_at <= self._now() + SPARE_SECONDS:
+                del permits[given.index]
+                yield given.index, NotBegun()
         member.tasks = {}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from selfimprove.containment.jobs import Job, Outcome, Spent
+from selfimprove.containment.jobs import Job, NotBegun, Outcome, Spent
 
 
 class Executor(Protocol):
@@ -17,8 +17,11 @@ class Executor(Protocol):
 
     def run(
         self, jobs: Sequence[Job], *, on_start: Callable[[int], object] | None = None
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Outcome | NotBegun]]:
         """Run jobs; yields (index, outcome) as they end, in whatever order that is.
+
+        One that was permitted and is known not to have begun is yielded as such at once; if nobody asked to stop, it is
+        started under a new permit later.
 
         Args:
             jobs: what to run.

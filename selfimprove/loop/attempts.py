@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import TypeGuard
 
-from selfimprove.containment.supervisor import Crashed, Exceeded, Job, Outcome
+from selfimprove.containment.jobs import Crashed, Exceeded, Job, NotBegun, Outcome
 from selfimprove.errors import LimitReached
 from selfimprove.executors.executor import Executor
 
@@ -24,6 +24,7 @@ def attempt(
     *,
     on_start: Callable[[int], object] | None = None,
     on_killed: Callable[[int], None] = lambda index: None,
+    on_returned: Callable[[int], None] = lambda index: None,
 ) -> Generator[tuple[int, Outcome], None, None]:
     """Run jobs as ``Executor.run`` does, the killed and the starved ones a second time when the others are done.
 
@@ -33,6 +34,7 @@ def attempt(
         on_start: called with a job's index just before each of its attempts; returns the permit, if it needs one.
         on_killed: called with the index of a job that is to be run again, to book what is lost. It raises LimitReached
             where that may not be lost: then there is no further attempt, and the outcome stands.
+        on_returned: called with the index of a job that was permitted and did not begin, to take its permit back.
 
     Raises:
         LimitReached: what was killed through no fault of its own cannot be run again: nothing more may be lost.
@@ -52,7 +54,9 @@ def attempt(
 
     killed: dict[int, Outcome] = {}
     for index, outcome in executor.run(jobs, on_start=on_start):
-        if _blameless(outcome):
+        if isinstance(outcome, NotBegun):
+            on_returned(index)
+        elif _blameless(outcome):
             killed[index] = outcome
         else:
             yield index, outcome
@@ -67,6 +71,9 @@ def attempt(
         ended = False
         while not ended:
             for _, outcome in executor.run([jobs[index]], on_start=start):
+                if isinstance(outcome, NotBegun):
+                    on_returned(index)
+                    continue
                 ended = not (_never_its_doing(outcome) and again(index, outcome))
                 if ended:
                     yield index, outcome

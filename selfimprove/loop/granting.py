@@ -68,3 +68,8 @@ def forfeit(bench: Bench, key: str) -> None:
         allowed = f"at most {most:,}: limits.lost_flops, or a tenth of limits.flops where that is less"
         raise LimitReached(f"lose the work of {key}", f"{lost:,} FLOPs lost", allowed, remedy)
     bench.journal.record("charge", asdict(bench.budget.lose(key)))
+
+
+def release(bench: Bench, key: str) -> None:
+    """Settle a permit that nothing was done under: nothing is lost, and the job can be permitted again."""
+    bench.journal.record("charge", asdict(bench.budget.release(key)))

@@ -17,7 +17,7 @@ from selfimprove.containment.permit import Permit
 from selfimprove.containment.supervisor import Completed, Job, Outcome, Usage
 from selfimprove.errors import InvalidCheckpoint, LimitReached, RunError
 from selfimprove.loop.attempts import attempt
-from selfimprove.loop.granting import charge, forfeit, grant, spendable
+from selfimprove.loop.granting import charge, forfeit, grant, release, spendable
 from selfimprove.loop.slots import SCRATCH, Bench, Slot, describe
 from selfimprove.loop.stages import JUDGED, STAGES, Slice, slices
 from selfimprove.nets.cost import memory_shapes, parameter_shapes
@@ -108,7 +108,8 @@ def _afford(bench: Bench, slots: Sequence[Slot], label: str) -> None:
     ]
     need, left = sum(part.flops for part in parts), spendable(bench.budget, bench.config.limits)
     if need > left:
-        raise LimitReached(f"pay for the {label} out of limits.flops", f"{need:,} FLOPs", f"{left:,} left", "raise it")
+        remedy = "raise it and start a new run"
+        raise LimitReached(f"pay for the {label} out of limits.flops", f"{need:,} FLOPs", f"{left:,} left", remedy)
 
 
 def _granted(bench: Bench, slot: Slot, stage: str) -> Slice | None:
@@ -142,6 +143,7 @@ def _train(bench: Bench, going: Sequence[tuple[Slot, Slice]]) -> Iterator[int]:
         [_train_job(bench, slot, part) for slot, part in todo],
         on_start=lambda index: _permit(bench, *todo[index]),
         on_killed=lambda index: forfeit(bench, _key(*todo[index])),
+        on_returned=lambda index: release(bench, _key(*todo[index])),
     )
     for done, (index, outcome) in enumerate(attempts, start=1 + len(going) - len(todo)):
         _settle(bench, *todo[index], outcome)

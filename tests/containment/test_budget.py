@@ -13,7 +13,7 @@ from selfimprove.errors import LimitReached
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["reserve", "charge", "lose"]),
+        st.sampled_from(["reserve", "charge", "lose", "release"]),
         st.sampled_from("abcdef"),
         st.sampled_from([*ACCOUNTS, "lost", "bribes"]),
         st.integers(-5, 60),
@@ -30,6 +30,8 @@ def apply(budget: Budget, event: tuple[str, str, str, int]) -> Any:
                 budget.reserve(key, account, flops)
             case "charge":
                 return budget.charge(key, flops)
+            case "release":
+                return budget.release(key)
             case _:
                 return budget.lose(key)
     except (ValueError, LimitReached):
@@ -94,6 +96,17 @@ def test_lost_work_is_charged_in_full_to_its_own_account() -> None:
     charge = budget.lose("a")
     assert (charge.account, charge.flops) == ("lost", 40)
     assert budget.charged["confirm"] == 0
+
+
+def test_what_never_began_costs_nothing_and_may_be_reserved_again() -> None:
+    budget = Budget(100, 0)
+    budget.reserve("a", "search", 80)
+    charge = budget.release("a")
+    assert (charge.account, charge.flops, charge.total) == ("lost", 0, 0)
+    assert budget.left == 100
+    budget.reserve("a", "search", 80)
+    with pytest.raises(ValueError, match="nothing is reserved"):
+        budget.release("b")
 
 
 def test_once_too_much_was_lost_nothing_more_is_granted() -> None:

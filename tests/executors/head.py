@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selfimprove.containment.jobs import Job, Outcome
+from selfimprove.containment.jobs import Job, NotBegun, Outcome
 from selfimprove.containment.permit import Permit
 from selfimprove.executors.cluster import ClusterExecutor
 from selfimprove.executors.config import ExecutorConfig
@@ -28,6 +28,7 @@ class Head:
         self.told: list[Mapping[str, Any]] = []
         self.permits: list[tuple[int, Permit]] = []
         self.found: dict[int, Outcome] = {}
+        self.returned: list[int] = []
         self.at_permit: Callable[[], None] = lambda: None
         self.halted = self.stopping = False
         self.each_wait: Callable[[], None] = lambda: None
@@ -53,7 +54,10 @@ class Head:
         self.found = {}
         for index, outcome in self.executor.run(jobs, on_start=sign):
             assert index not in self.found
-            self.found[index] = outcome
+            if isinstance(outcome, NotBegun):
+                self.returned.append(index)
+            else:
+                self.found[index] = outcome
         return self.found
 
     @property

@@ -135,10 +135,12 @@ def test_a_node_that_gives_signs_of_life_is_not_given_up_however_long_it_takes(m
     assert head.lost == []
 
 
-def test_a_permit_that_is_about_to_expire_is_not_given_away_again(make: Callable[..., Head]) -> None:
+def test_a_permit_that_is_about_to_expire_is_taken_back_and_another_one_signed(make: Callable[..., Head]) -> None:
     head = make(once(lambda node, prefix, task: node.end("NODE_FAIL")))
     found = head.run(jobs_of("g001", 6), lifetime_seconds=60.0)
-    assert {type(outcome) for outcome in found.values()} == {Completed, Crashed}
+    assert {type(outcome) for outcome in found.values()} == {Completed}
+    assert sorted(head.returned) == [1, 2]
+    assert sorted(index for index, _ in head.permits) == [0, 1, 1, 2, 2, 3, 4, 5]
 
 
 def test_a_node_that_is_stuck_in_the_queue_is_cancelled_and_asked_for_anew(make: Callable[..., Head]) -> None:
@@ -209,6 +211,7 @@ def test_asked_to_stop_it_finishes_what_a_node_has_begun_and_takes_the_rest_of_i
     assert isinstance(head.found.pop(0), Completed)
     assert head.found == {}
     assert len(head.permits) == 8
+    assert head.returned == list(range(1, 8))
     assert head.lost == []
     assert head.cluster.nodes[0].heard.count(STOP) == 1
 
@@ -219,6 +222,7 @@ def test_asked_to_stop_while_it_hands_out_a_pack_it_takes_all_of_it_back(make: C
     with pytest.raises(Interrupted):
         head.run(jobs_of("g001", 8))
     assert head.found == {}
+    assert head.returned == [index for index, _ in head.permits]
     assert head.cluster.nodes[0].done == []
 
 
@@ -238,6 +242,7 @@ def test_a_node_that_dies_when_it_is_asked_to_stop_costs_what_it_had_begun_alone
         head.run(jobs_of("g001", 3))
     assert list(head.found) == [0]
     assert isinstance(head.found[0], Crashed)
+    assert head.returned == [1, 2]
     assert head.cluster.arrays == [("g001", 1)]
 
 

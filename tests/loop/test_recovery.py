@@ -11,11 +11,11 @@ import pytest
 
 from selfimprove.archive.ledger import Entry, Ledger
 from selfimprove.containment.budget import Budget
+from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Job, JobLimits, NotBegun, Outcome, Usage
 from selfimprove.containment.keys import SigningKey
-from selfimprove.containment.supervisor import Completed, Crashed, Exceeded, Job, JobLimits, Outcome, Usage
 from selfimprove.errors import LimitReached
 from selfimprove.loop.attempts import attempt
-from selfimprove.loop.granting import forfeit, grant
+from selfimprove.loop.granting import forfeit, grant, release
 from selfimprove.loop.journal import Journal
 from selfimprove.loop.recovery import elapsed_seconds, settle_open
 from tests.loop.played import CONFIG, Silent, bench_of
@@ -127,6 +127,29 @@ def test_which_of_several_killed_jobs_is_run_again_does_not_depend_on_which_ende
     scripted = Reversed({"a": [KILLED, DONE], "b": [KILLED, DONE]})
     found = dict(attempt(scripted, jobs, on_killed=lambda _: room.pop(0)()))  # type: ignore[arg-type]
     assert found == {0: DONE, 1: KILLED}
+
+
+@pytest.mark.parametrize("first", [[], [KILLED]], ids=["at once", "in the second attempt"])
+def test_what_never_began_gives_its_permit_back_and_is_no_attempt(first: list[Outcome], tmp_path: Path) -> None:
+    class Returning(Scripted):
+        def run(self, jobs: Sequence[Job], on_start: Any = None) -> Iterator[tuple[int, Any]]:
+            if not self.outcomes["a"][1:]:
+                on_start(0)
+                yield 0, NotBegun()
+            yield from super().run(jobs, on_start)
+
+    bench = bench_of(CONFIG, tmp_path)
+    bench.known_genomes.add(GENOME)
+    found = attempt(
+        Returning({"a": [*first, DONE]}),  # type: ignore[arg-type]
+        [Job("a", "torch", "entry", {}, {}, (), LIMITS)],
+        on_start=lambda _: grant(bench, "a", "search", GENOME, "1/1", Price(40)),
+        on_killed=lambda _: forfeit(bench, "a"),
+        on_returned=lambda _: release(bench, "a"),
+    )
+    assert list(found) == [(0, DONE)]
+    assert [body["flops"] for body in bench.journal.all("charge")] == [40] * len(first) + [0]
+    assert bench.budget.reserved == 40
 
 
 def entry(kind: str, second: float) -> Entry:

@@ -203,14 +203,13 @@ class WorkerHandle:
         cpu, resident = metering.cpu_and_resident(self._pid)
         self._cpu_seconds, self._rss_bytes = max(self._cpu_seconds, cpu), max(self._rss_bytes, resident)
         self._wall_seconds, self._gpu_bytes = now - self.let_go, max(self._gpu_bytes, on_gpu.get(self._pid, 0))
-        added = max(0, metering.private_bytes(self._pid) - self._private_at_start)
         written = sum(os.fstat(fd).st_size for fd in self._outputs.values())
         if self.last_heard > self._cpu_at_sign[0]:
             self._cpu_at_sign = (self.last_heard, self._cpu_seconds)
         for name, value, bound in (
             ("wall_seconds", now - self.let_go, limits.wall_seconds),
             ("cpu_seconds", self._cpu_seconds - self._cpu_at_start, limits.cpu_seconds),
-            ("memory_bytes", added, limits.memory_bytes),
+            ("memory_bytes", self._added_bytes(), limits.memory_bytes),
             ("gpu_memory_bytes", self._gpu_bytes, limits.gpu_memory_bytes),
             ("output_bytes", written, limits.output_bytes),
             ("silence_seconds", now - self.last_heard, limits.silence_seconds),
@@ -220,6 +219,17 @@ class WorkerHandle:
                 self.starved = name in before and self._cpu_seconds - before[name] < STARVED * value
                 self.exceed(name, value, bound)
                 return
+
+    def _added_bytes(self) -> int:
+        """Memory that it has besides what was there when it started.
+
+        Inherited pages count once they are written over. That is asked for only where it could matter.
+        """
+        private, limit = metering.private_bytes(self._pid), self.job.limits.memory_bytes
+        added = max(0, private - self._private_at_start)
+        if added <= limit < private and self.zygote.spec.fork:
+            return max(added, metering.unshared_bytes(self._pid))
+        return added
 
     def died(self, now: float) -> None:
         """Note the time of death, once."""

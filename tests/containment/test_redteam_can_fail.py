@@ -65,6 +65,14 @@ def test_a_supervisor_that_no_longer_looks_lets_a_sleeper_escape(
     assert row.verdict == ESCAPED
 
 
+def test_a_meter_that_does_not_ask_whose_pages_they_are_lets_what_was_inherited_be_written_over(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metering, "unshared_bytes", lambda pid: 0)
+    [row] = runner.run(select(["memory/written_over"]))
+    assert row.verdict == ESCAPED
+
+
 def test_who_crashes_the_supervisor_has_escaped_and_nobody_else(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import gc
 import mmap
 import os
 import time
@@ -18,6 +19,7 @@ _PIECE = 16 * _MIB
 _PIPES = 24
 _F_SETPIPE_SZ = 1031
 _GROW_FROM = 4 * _MIB
+_OWNED = 96 * _MIB
 _LOADED = 1  # PT_LOAD
 _HELD_SECONDS = 0.5
 
@@ -120,6 +122,18 @@ def hidden_pages(cell: Cell) -> bool:
     return all(memory[-1:] == b"x" for memory in held)
 
 
+def written_over(cell: Cell) -> bool:
+    """Make inherited pages one's own by writing to them, as every object does that is pointed at anew."""
+    gc.unfreeze()
+    found = gc.get_objects()
+    pages = {id(one) // mmap.PAGESIZE for one in found}
+    for one in found:
+        pages.update(id(referent) // mmap.PAGESIZE for referent in gc.get_referents(one))
+    held = b"x" * max(0, _OWNED - len(pages) * mmap.PAGESIZE)  # under the limit by itself where much was inherited
+    time.sleep(_HELD_SECONDS)
+    return len(pages) * mmap.PAGESIZE + len(held) >= _OWNED
+
+
 def memory_file(cell: Cell) -> bool:
     return _fill(os.memfd_create("hoard", 0), 64 * _MIB)
 
@@ -155,6 +169,14 @@ ATTACKS = (
         training=True,
     ),
     WorkerAttack("hidden_pages", "hold pages that no meter sees", hidden_pages, _PRIVATE_ONLY, training=True),
+    WorkerAttack(
+        "written_over",
+        "write over inherited pages",
+        written_over,
+        "the supervisor watches whom pages belong to",
+        LIMITED,
+        training=True,
+    ),
     WorkerAttack("grown", "grow a mapping in place", grown, _LIMIT, LIMITED),
     WorkerAttack("memory_file", "hoard in a file that lives in memory", memory_file, "seccomp: no memfd"),
     WorkerAttack("file_in_memory", "hoard in the shared-memory folder", file_in_memory, "Landlock: no write access"),

@@ -164,3 +164,11 @@ def test_the_recursion_study() -> None:
     assert f"{sum(arm['n'] for arm in found['arms'].values())} runs" in said
     assert f"of {contests} contests one was won, by a sham" in said
     assert (won, found["arms"]["sham"]["accepted"], found["claims"]) == (1, 1, [])
+
+
+def test_the_readme_says_nothing_that_the_page_does_not() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    short = readme.partition("## What was measured, and what was not\n")[2].partition("`from selfimprove.controller")[0]
+    said, known = (set(re.findall(r"\d+(?:[.,]\d+)*", text)) for text in (short, TEXT))
+    assert len(said) > 20
+    assert said - known == set()

@@ -10,7 +10,7 @@ import select
 import signal
 from pathlib import Path
 
-_OWN_PAGES = (b"RssAnon:", b"RssShmem:", b"VmSwap:", b"VmPTE:", b"HugetlbPages:")
+_PAGES = (b"RssAnon:", b"RssShmem:", b"VmSwap:", b"VmPTE:", b"HugetlbPages:")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -62,11 +62,7 @@ def private_bytes(pid: int) -> int:
     Pages that it shares with the process that forked it are among them, written over or not. Not covered: mapped files;
     shared memory that is allocated and not mapped at the moment.
     """
-    try:
-        lines = Path(f"/proc/{pid}/status").read_bytes().splitlines()  # a worker's name need not be text
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(_OWN_PAGES))
+    return _bytes_in(f"/proc/{pid}/status", _PAGES)
 
 
 def unshared_bytes(pid: int) -> int:
@@ -74,8 +70,13 @@ def unshared_bytes(pid: int) -> int:
 
     Not covered: swapped-out pages. The kernel walks all page tables for this, 10 ms for a warm process.
     """
+    return _bytes_in(f"/proc/{pid}/smaps_rollup", (b"Private_Dirty:",))
+
+
+def _bytes_in(path: str, names: tuple[bytes, ...]) -> int:
+    """The sum of some lines of a file of the kernel's that counts in kibibytes."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines()
+        lines = Path(path).read_bytes().splitlines()  # a worker's name need not be text
     except OSError:
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Private_Dirty:"))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(names))

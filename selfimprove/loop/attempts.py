@@ -9,7 +9,7 @@ happens, nor is what a scheduler took the machine away from: that is run until i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import TypeGuard
 
@@ -52,11 +52,17 @@ def attempt(
             return False
         return True
 
+    def run(chosen: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+        start = None if on_start is None else lambda place: on_start(chosen[place])
+        for place, outcome in executor.run([jobs[index] for index in chosen], on_start=start):
+            if isinstance(outcome, NotBegun):
+                on_returned(chosen[place])
+            else:
+                yield chosen[place], outcome
+
     killed: dict[int, Outcome] = {}
-    for index, outcome in executor.run(jobs, on_start=on_start):
-        if isinstance(outcome, NotBegun):
-            on_returned(index)
-        elif _blameless(outcome):
+    for index, outcome in run(range(len(jobs))):
+        if _blameless(outcome):
             killed[index] = outcome
         else:
             yield index, outcome
@@ -64,16 +70,9 @@ def attempt(
         if not again(index, first):
             yield index, first
             continue
-
-        def start(_: int, index: int = index) -> object:
-            return on_start(index) if on_start is not None else None
-
         ended = False
         while not ended:
-            for _, outcome in executor.run([jobs[index]], on_start=start):
-                if isinstance(outcome, NotBegun):
-                    on_returned(index)
-                    continue
+            for _, outcome in run([index]):
                 ended = not (_never_its_doing(outcome) and again(index, outcome))
                 if ended:
                     yield index, outcome

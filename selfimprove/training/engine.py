@@ -19,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from selfimprove.genome.genome import Genome
+from selfimprove.genome.recipe import Recipe
 from selfimprove.nets.gradients import gradient_scale
 from selfimprove.nets.losses import compile_objective
 from selfimprove.nets.phases import Phase, Size, phases
@@ -98,15 +99,12 @@ def train(
     Raises:
         InvalidGenome: the objective has no gradient to scale; the screen refuses such a loss before.
     """
-    recipe, heads = genome.recipe, genome.heads
-    size = {"vocab_size": vocab_size, "context": context}
-    model = build(genome.architecture, **size, seed=seed, heads=heads, gain=recipe.init_scale)
-    if start is not None:
-        model.load_state_dict(start.state)
-    model.to(device).train()
-    average, optimizers = Average(model, recipe.ema), make_optimizers(model, recipe)
-    if start is not None:
-        load_memory(model, optimizers, average.load_memory(start.memory))
+    recipe = genome.recipe
+    model = build(
+        genome.architecture, vocab_size=vocab_size, context=context, seed=seed, heads=genome.heads,
+        gain=recipe.init_scale,
+    )  # fmt: skip
+    average, optimizers = _begin(model.to(device).train(), recipe, start)
     loss_of, parameters = _loss(genome, constraint_weight), list(model.parameters())
     losses: list[float] = []
     taken, end = start.step if start else 0, steps if last is None else last
@@ -125,6 +123,16 @@ def train(
     state, remembered = average.state(), memory(model, optimizers) | average.memory()
     diverged = not all(bool(value.isfinite().all()) for value in state.values())
     return TrainResult(Snapshot(taken, state, remembered), tuple(losses), diverged or taken < end)
+
+
+def _begin(model: Transformer, recipe: Recipe, start: Snapshot | None) -> tuple[Average, list[torch.optim.Optimizer]]:
+    """Bring a fresh model to where its training begins; returns the average of its weights, and its optimizers."""
+    if start is not None:
+        model.load_state_dict(start.state)
+    average, optimizers = Average(model, recipe.ema), make_optimizers(model, recipe)
+    if start is not None:
+        load_memory(model, optimizers, average.load_memory(start.memory))
+    return average, optimizers
 
 
 def _sizes(plan: Iterable[Phase], first: int, last: int) -> Iterator[tuple[int, Size]]:

@@ -63,7 +63,7 @@ def lesson(seed: int) -> Lesson:
 def _questions(encoding: Encoding, forecast: Forecast, rng: np.random.Generator) -> Array:
     """Points anywhere, near good trials, and those of which the experts expect most: there they flatter themselves."""
     good = forecast.points[np.argsort(forecast.settled, kind="stable")[:GOOD]]
-    wanted, worth = consider(encoding, forecast, forecast.points[:0], rng)
+    wanted, worth = consider(encoding, forecast, forecast.points, forecast.points, rng)
     wanted = wanted[np.argsort(-worth, kind="stable")[:WANTED]]
     fresh = encoding.uniform(round(FRESH * QUERIES), rng)
     near = change(encoding, good, QUERIES - len(fresh) - len(wanted), rng)
@@ -86,7 +86,7 @@ def search(synthetic: Synthetic, count: int, rng: np.random.Generator) -> tuple[
         more = min(ROUND, count - len(points))
         if by_experts and len(np.unique(outcomes)) > 1:
             forecast = Forecast(None, points, ranks(outcomes), encoding.ordered)
-            asked, worth = consider(encoding, forecast, points[:0], rng)
+            asked, worth = consider(encoding, forecast, points, points, rng)
             new = asked[np.argsort(-worth, kind="stable")[:more]]
         else:
             good = points[np.argsort(outcomes, kind="stable")[:greed]]

@@ -1,8 +1,9 @@
 """Points of any Optuna search space as arrays of numbers, and back. Imports no torch.
 
 A parameter with an order (a float, an integer) is its place in its range, from 0 to 1, on a log scale where the
-distribution has one; a categorical one is the index of its choice. A parameter that a trial did not have is NaN: a
-conditional space is the union of its branches.
+distribution has one; a value from outside of it, as of a trial before its range changed, is at most a range's length
+beside it. A categorical one is the index of its choice. A parameter that a trial did not have is NaN: a conditional
+space is the union of its branches.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+MOST_LEVELS = 2**53  # whole numbers that a float tells apart
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Encoding:
         return np.array([levels(self.distributions[name]) for name in self.names], dtype=np.int64)
 
     def encode(self, points: Sequence[Mapping[str, Any]]) -> Float[NDArray[np.float64], "point parameter"]:
-        """One row a point; what it lacks, or has outside of its distribution, is NaN."""
+        """One row a point; what it lacks, or a choice that there is not, is NaN."""
         rows = [
             [_encode(self.distributions[name], point[name]) if name in point else math.nan for name in self.names]
             for point in points
@@ -87,34 +90,32 @@ class Encoding:
 
 
 def levels(distribution: BaseDistribution) -> int:
-    """Values that a distribution has; 0: a continuum.
+    """Values that a distribution has; 0: a continuum, or more than a float can tell apart.
 
     Raises:
         TypeError: it is neither float, nor integer, nor categorical.
     """
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return (distribution.high - distribution.low) // distribution.step + 1
-    if isinstance(distribution, FloatDistribution):
-        if distribution.low == distribution.high:
-            return 1
-        return round((distribution.high - distribution.low) / distribution.step) + 1 if distribution.step else 0
-    raise TypeError(f"a distribution of type {type(distribution).__name__}; allowed: float, integer, categorical")
+    if not isinstance(distribution, FloatDistribution | IntDistribution):
+        kind = type(distribution).__name__
+        raise TypeError(f"a distribution of type {kind}; allowed: float, integer, categorical")
+    if distribution.low == distribution.high:
+        return 1
+    count = round((distribution.high - distribution.low) / distribution.step) + 1 if distribution.step else 0
+    return count if count <= MOST_LEVELS else 0
 
 
 def _encode(distribution: BaseDistribution, value: Any) -> float:
-    try:
-        internal = distribution.to_internal_repr(value)
-    except ValueError:
-        return math.nan
-    if not distribution._contains(internal):  # its range has changed since
-        return math.nan
     if isinstance(distribution, CategoricalDistribution):
-        return float(internal)
+        try:
+            return float(distribution.to_internal_repr(value))
+        except ValueError:
+            return math.nan
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high = _scale(distribution, distribution.low), _scale(distribution, distribution.high)
-    return 0.0 if low == high else (_scale(distribution, internal) - low) / (high - low)
+    place = 0.0 if low == high else (_scale(distribution, value) - low) / (high - low)
+    return min(max(place, -1.0), 2.0)
 
 
 def _decode(distribution: BaseDistribution, place: float) -> Any:
@@ -131,4 +132,6 @@ def _decode(distribution: BaseDistribution, place: float) -> Any:
 
 
 def _scale(distribution: FloatDistribution | IntDistribution, value: float) -> float:
-    return math.log(value) if distribution.log else float(value)
+    if not distribution.log:
+        return float(value)
+    return math.log(value) if value > 0 else -math.inf

@@ -173,7 +173,10 @@ class Experts:
 def _fit(
     covariance: Float[Array, "expert trial trial"], z: Float[Array, " trial"]
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """Choose each expert's noise by its marginal likelihood.
+    """Choose each expert's noise by its marginal likelihood, of those with which its covariance is one.
+
+    Where only some trials have a parameter, the smooth kernels' are not quite: no point has the same distance from all
+    others on a line, squared. The kernels that are not squared are sound with any noise.
 
     Returns:
         The inverse of the lower Cholesky factor of each covariance with its noise, its product with ``z``, the signal's
@@ -181,10 +184,13 @@ def _fit(
     """
     n, noises = len(z), torch.tensor(NOISES, dtype=torch.float64)
     eye = torch.eye(n, dtype=torch.float64)
-    factors = torch.linalg.cholesky(torch.from_numpy(covariance)[:, None] + (noises + JITTER)[:, None, None] * eye)
+    noisy = torch.from_numpy(covariance)[:, None] + (noises + JITTER)[:, None, None] * eye
+    factors, flaw = torch.linalg.cholesky_ex(noisy)
+    factors = torch.where((flaw > 0)[..., None, None], eye, factors)
     white = torch.linalg.solve_triangular(factors, torch.from_numpy(z)[:, None], upper=False).squeeze(-1)
     scales = (white**2).mean(-1) + 1e-9
     evidence = -0.5 * scales.log() - factors.diagonal(dim1=-2, dim2=-1).log().mean(-1)
+    evidence = torch.where(flaw > 0, -torch.inf, evidence)
     best = evidence.argmax(-1, keepdim=True)
     each = torch.arange(len(factors))
     whitening = torch.linalg.solve_triangular(factors[each, best[:, 0]], eye, upper=False).numpy()

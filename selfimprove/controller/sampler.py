@@ -20,18 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 from threadpoolctl import threadpool_limits
 
 from selfimprove.controller.encoding import Encoding
 from selfimprove.controller.experts import ranks
-from selfimprove.controller.forecaster import Forecast, Forecaster, load
-from selfimprove.controller.search import consider
+from selfimprove.controller.forecaster import Forecaster, load
+from selfimprove.controller.search import believing, consider
+from selfimprove.controller.trials import announce, finished, places, without_outcome
 from selfimprove.errors import ConfigError
 
 SEEDS = 2**32  # that numpy's random states take
 MOST = 200  # trials that are read: the best half of them and the newest, where there are more
+WAITING = 64  # points without an outcome that are read beside them: the newest
 _ONE_AT_A_TIME = Lock()  # of a study's threads: the limit on BLAS is the process's, and two would undo each other's
 
 Array = NDArray[np.float64]
@@ -41,11 +43,15 @@ class ControllerSampler(BaseSampler):
     """Proposes what a meta-trained transformer expects the largest improvement from.
 
     Works on floats, integers and categories, on a log scale and in steps, and on conditional parameters: a point is
-    expected to have those that the trial most like it had. Of a parameter whose range changes, the newest range counts.
+    expected to have those that the trial most like it had. Of a parameter whose range changes, the newest range counts,
+    and older trials keep their place beside it. Outcomes are read in their order alone: a pruned trial comes after all
+    that were completed, one that broke a constraint (``Trial.set_constraint``) after those. Points that run or failed
+    are read as if they had come out as expected, so that trials side by side spread (Ginsbourger, Le Riche and Carraro
+    2010), and are not asked for again. To say that what fails is bad, return infinity or raise ``TrialPruned``.
 
     Args:
         seed: of the random draws, below 2**32; None: another one each time.
-        n_startup_trials: finished trials before the first proposal; until then points are drawn at random.
+        n_startup_trials: completed or pruned trials before the first proposal; until then points are drawn at random.
         forecaster: a model other than the one that comes with the package.
 
     Raises:
@@ -71,8 +77,7 @@ class ControllerSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All parameters of the finished trials, as the newest of them had each, without those of only one value."""
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        space = {name: distribution for one in trials for name, distribution in one.distributions.items()}
+        space = {name: distribution for one in finished(study) for name, distribution in one.distributions.items()}
         return {name: distribution for name, distribution in space.items() if not distribution.single()}
 
     def sample_relative(
@@ -84,19 +89,20 @@ class ControllerSampler(BaseSampler):
             ValueError: the study has several objectives.
         """
         self._raise_error_if_multi_objective(study)
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        trials = finished(study)
         if not search_space or len(trials) < max(self._startup, 1):
             return {}
         encoding = Encoding(search_space)
-        values = np.array([one.value for one in trials], dtype=np.float64)
-        values = values if study.direction == StudyDirection.MINIMIZE else -values
-        points, values = _readable(encoding.encode([one.params for one in trials]), values)
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        waiting = encoding.encode([one.params for one in running if one.number != trial.number and one.params])
+        points, z = encoding.encode([one.params for one in trials]), ranks(places(trials, study.direction))
+        read = _read(z)
         with _ONE_AT_A_TIME, threadpool_limits(1):  # products this small are slower on several threads
-            forecast = Forecast(self._forecaster, points, ranks(values), encoding.ordered)
-            asked, worth = consider(encoding, forecast, waiting, self._rng)
-        return encoding.decode(asked[int(np.argmax(worth))])
+            waiting = encoding.encode(list(without_outcome(study, trial, search_space)))
+            z = ranks(z[read])
+            forecast = believing(self._forecaster, points[read], z, waiting[-WAITING:], encoding.ordered)
+            asked, worth = consider(encoding, forecast, points[read], np.concatenate([points, waiting]), self._rng)
+            values = encoding.decode(asked[int(np.argmax(worth))])
+            announce(study, trial, values, search_space)
+        return values
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -110,12 +116,8 @@ class ControllerSampler(BaseSampler):
         self._independent.before_trial(study, trial)
 
 
-def _readable(points: Array, values: Array) -> tuple[Array, Array]:
-    """At most ``MOST`` trials, the best ones and the newest; infinite values in their order among the finite ones."""
-    values = np.nan_to_num(values, nan=np.inf, posinf=np.finfo(float).max, neginf=np.finfo(float).min)
-    if len(values) <= MOST:
-        return points, values
-    best = np.argsort(values, kind="stable")[: MOST // 2]
-    others = np.setdiff1d(np.arange(len(values)), best)[-(MOST - len(best)) :]
-    kept = np.sort(np.concatenate([best, others]))
-    return points[kept], values[kept]
+def _read(z: Array) -> NDArray[np.int64]:
+    """Which trials are read: at most ``MOST``, the best ones and the newest."""
+    best = np.argsort(z, kind="stable")[: MOST // 2]
+    others = np.setdiff1d(np.arange(len(z)), best)[-(MOST - len(best)) :]
+    return np.sort(np.concatenate([best, others])) if len(z) > MOST else np.arange(len(z))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from selfimprove.controller.candidates import change, conform, unseen
 from selfimprove.controller.encoding import Encoding
-from selfimprove.controller.forecaster import Forecast
+from selfimprove.controller.experts import Experts
+from selfimprove.controller.forecaster import Forecast, Forecaster, mixture
 
 Array = NDArray[np.float64]
 
@@ -17,10 +18,25 @@ PARENTS = 20  # good trials, and good points, that changes start from
 ROUNDS = 2  # of refinement
 
 
+def believing(
+    model: Forecaster | None,
+    points: Float[Array, "trial parameter"],
+    z: Float[Array, " trial"],
+    waiting: Float[Array, "waiting parameter"],
+    ordered: Bool[NDArray[np.bool_], " parameter"],
+) -> Forecast:
+    """A forecast after trials and points without an outcome, which are taken to come out as expected."""
+    if len(waiting):
+        expected = mixture(Experts(points, z, ordered).about(waiting))[0]
+        points, z = np.concatenate([points, waiting]), np.concatenate([z, expected])
+    return Forecast(model, points, z, ordered)
+
+
 def consider(
     encoding: Encoding,
     forecast: Forecast,
-    waiting: Float[Array, "waiting parameter"],
+    trials: Float[Array, "trial parameter"],
+    seen: Float[Array, "seen parameter"],
     rng: np.random.Generator,
 ) -> tuple[Float[Array, "point parameter"], Float[Array, " point"]]:
     """Several hundred points, new ones unless all have been tried, and the improvement expected of each.
@@ -28,12 +44,11 @@ def consider(
     Args:
         encoding: of the space.
         forecast: after the trials so far.
-        waiting: points that are being tried now: not asked about again.
+        trials: those with an outcome, the first that the forecast has read; others are like them.
+        seen: points that are not new, the trials among them.
         rng: of the draws.
     """
-    trials = forecast.points
-    seen = np.concatenate([trials, waiting])
-    good = trials[np.argsort(forecast.settled, kind="stable")[:PARENTS]]
+    good = trials[np.argsort(forecast.settled[: len(trials)], kind="stable")[:PARENTS]]
     asked = np.concatenate([encoding.uniform(RANDOM, rng), change(encoding, good, CHANGED, rng)])
     asked = conform(encoding, asked, trials)
     new = unseen(asked, seen)

@@ -41,11 +41,21 @@ def test_values_are_drawn_equally_often_those_at_the_ends_too(name: str) -> None
     assert counts.min() > 0.85 * 4000 / len(kinds)
 
 
-def test_what_a_trial_lacks_or_has_out_of_range_is_nan_and_is_not_decoded() -> None:
+def test_what_a_trial_lacks_is_nan_and_is_not_decoded() -> None:
     encoding = Encoding({"x": FloatDistribution(0.0, 1.0), "y": IntDistribution(0, 3)})
-    rows = encoding.encode([{"x": 2.0, "y": 3}, {"x": 0.5}])
+    rows = encoding.encode([{"y": 3}, {"x": 0.5}])
     np.testing.assert_array_equal(np.isnan(rows), [[True, False], [False, True]])
     assert [encoding.decode(row) for row in rows] == [{"y": 3}, {"x": 0.5}]
+
+
+def test_a_value_from_outside_keeps_its_side_and_is_decoded_to_the_end_of_the_range() -> None:
+    encoding = Encoding({"rate": FloatDistribution(1e-2, 1.0, log=True), "x": FloatDistribution(0.0, 2.0)})
+    rows = encoding.encode([{"rate": 1e-3, "x": 3.0}, {"rate": 0.0, "x": -1e300}])
+    np.testing.assert_allclose(rows, [[-0.5, 1.5], [-1.0, -1.0]])
+    assert [encoding.decode(row) for row in rows] == [
+        {"rate": pytest.approx(1e-2), "x": 2.0},
+        {"rate": pytest.approx(1e-2), "x": 0.0},
+    ]
 
 
 def test_changed_points_are_points_of_the_space_and_differ_from_what_they_were() -> None:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
 import pytest
 
 from selfimprove.controller import worker
 from selfimprove.controller.config import ControllerConfig
 
 
+def asked() -> dict[str, Any]:
+    """What the worker proposes, in a process of its own."""
+    genome = ControllerConfig(width=32).genome().to_json()
+    job = {"op": "ask", "seed": 1, "init": 1, "space": {}, "genome": genome, "parents": [genome]}
+    return worker.run(job | {"rows": 4, "temperature": 1.0, "epsilon": 0.1}, {}, {}, lambda event: None)
+
+
 def test_warming_up_needs_nothing_and_changes_no_result() -> None:
-    worker.warm_up()
+    with ProcessPoolExecutor(1, get_context("spawn")) as cold, ProcessPoolExecutor(1, get_context("spawn")) as warm:
+        warm.submit(worker.warm_up).result()
+        expected = cold.submit(asked).result()
+        assert warm.submit(asked).result() == expected
+    assert len(expected["proposals"]) == 4
 
 
 def test_an_unknown_operation_is_refused() -> None:

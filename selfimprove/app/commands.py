@@ -251,16 +251,17 @@ def _other_versions(run_dir: Path) -> str:
 
 
 def recorded_tracking(run_dir: Path) -> Mapping[str, Any]:
-    """How the run was tracked, from what Hydra kept beside it; a lost file only means no tracking."""
+    """How the run was tracked, from what Hydra kept beside it; a file that is lost or torn only means no tracking."""
     path = run_dir / ".hydra" / "config.yaml"
     if not path.is_file():
         return {}
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         found = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OSError, ValueError, OmegaConfBaseException):
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
         return {}
     tracking = found.get("tracking") if isinstance(found, dict) else None
     return tracking if isinstance(tracking, dict) else {}

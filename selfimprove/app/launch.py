@@ -13,7 +13,7 @@ from selfimprove.app import folder
 from selfimprove.app.overrides import CONFIG_NAME, compose, config_folder, explained, full_errors, groups, plain
 from selfimprove.app.schema import suggest
 from selfimprove.app.session import EXIT_INTERRUPTED, EXIT_USER, hold
-from selfimprove.app.settings import settings_from
+from selfimprove.app.settings import settings_from, whole
 from selfimprove.errors import ConfigError, SelfImproveError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def launch(argv: Sequence[str]) -> int:
     shows = any(getattr(arguments, name) for name in _SHOWING)
     extra = _config_dir(arguments.config_dir)
     if not shows and not _sweeps(arguments):
-        settings_from(compose(arguments.overrides, extra))  # refuse before a run folder is made
+        settings_from(whole(compose(arguments.overrides, extra)))  # refuse before a run folder is made
     jobs = _Jobs()
 
     from hydra import main as hydra_main
@@ -89,7 +89,7 @@ class _Jobs:
         hydra = HydraConfig.get()
         sweeping = hydra.mode == RunMode.MULTIRUN
         try:
-            self.codes.append(hold(settings_from(plain(config)), _shortest(Path(hydra.runtime.output_dir))))
+            self.codes.append(hold(settings_from(whole(plain(config))), _shortest(Path(hydra.runtime.output_dir))))
         except SelfImproveError as error:  # Hydra would print its own lines about an exception that passes it
             if not sweeping:
                 self.problem = error
@@ -124,6 +124,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     for override in arguments.overrides:
         if override.startswith("-"):
             refuse(f"unrecognized arguments: {override}")
+        if override.startswith("hydra.run.dir=") and _sweeps(arguments):
+            remedy = f"say hydra.sweep.dir={override.partition('=')[2]}"
+            raise ConfigError("place a sweep", override, "hydra.sweep.dir and hydra.sweep.subdir", remedy)
     return arguments
 
 

@@ -82,9 +82,11 @@ def explained() -> Iterator[None]:
     except ValueError as error:
         if "Config group override" not in str(error):
             raise
-        remedy = "a number was given where the name of an option belongs"
-        value = str(error).rpartition("'")[0].rpartition("'")[2] or "a number"
-        raise ConfigError("choose an option of a config group", value, listing(groups()), remedy) from error
+        remedy = "give the name of one: selfimprove run --help lists them"
+        kinds = {"NoneType": "null", "int": "a number", "float": "a number", "bool": "true or false"}
+        kind = str(error).rpartition("Got ")[2]
+        allowed = f"an option of {listing(groups())}"
+        raise ConfigError("choose an option of a config group", kinds.get(kind, kind), allowed, remedy) from error
 
 
 def explain(error: Exception) -> ConfigError:

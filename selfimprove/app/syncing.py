@@ -76,10 +76,21 @@ def unsent(run_dir: Path) -> list[Path]:
 
 
 def server() -> str:
-    """The address that W&B's own settings name."""
-    import wandb
+    """The address that W&B's own settings name.
 
-    return str(wandb.setup().settings.base_url)
+    Raises:
+        RunError: they cannot be read.
+    """
+    import wandb
+    from pydantic import ValidationError
+
+    try:
+        return str(wandb.setup().settings.base_url)
+    except ValidationError as error:
+        flaw = error.errors()[0]
+        name = "_".join(map(str, flaw["loc"]))
+        remedy = f"correct WANDB_{name.upper()}, or {name} in W&B's settings file"
+        raise RunError(f"read W&B's setting {name}", str(flaw["input"]), flaw["msg"], remedy) from error
 
 
 def rebuild(run_dir: Path) -> Path:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 import pytest
 
 from selfimprove.app import dashboard, tracked
+from selfimprove.app.commands import recorded_tracking
 from selfimprove.app.dashboard import SECTIONS, Chart
 from selfimprove.app.view import RunView
 from tests.app import report_fixture as fixture
@@ -84,6 +85,14 @@ def test_the_workspace_of_a_run_is_in_its_project(finished):
     assert dashboard._place(arguments) == ("theirs", "them")
     made = dashboard.workspace("them", "theirs")
     assert (made.entity, made.project, made.name) == ("them", "theirs", "selfimprove")
+
+
+@pytest.mark.parametrize("torn", ["tracking: {project: the", "\0" * 64], ids=["cut", "zeros"])
+def test_a_torn_configuration_is_no_tracking(finished, torn):
+    """Hydra does not sync what it writes: a power cut can leave half of it, or zeros."""
+    (finished / ".hydra").mkdir(exist_ok=True)
+    (finished / ".hydra" / "config.yaml").write_text(torn)
+    assert recorded_tracking(finished) == {}
 
 
 def test_a_missing_package_is_one_message(cli, monkeypatch):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +172,17 @@ def test_an_unreachable_server_is_found_out_at_once(server, kept, cli, monkeypat
     assert answer.code == 2
     assert "reach W&B" in answer.err
     assert "http://127.0.0.1:9" in answer.err
+
+
+def test_an_address_that_is_none_is_named(kept: Path) -> None:
+    """In a process of its own: W&B reads its settings once."""
+    environment = os.environ | {"WANDB_BASE_URL": "localhost:8080"}
+    command = [sys.executable, "-m", "selfimprove.app.cli", "sync", str(kept)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "WANDB_BASE_URL" in done.stderr
+    assert "got localhost:8080" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_logs_are_sent_in_order_of_time_whatever_mode_they_were_kept_in(tmp_path):

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.setting import RESULTS, commit, default_config, machine
+from benchmarks.setting import RESULTS, commit, default_config, machine, origin
 from benchmarks.sittings import TIME_UP, lines, measure_all
 from benchmarks.trainings import outcome
 from selfimprove.canonical import canonical
@@ -214,8 +214,7 @@ def summarize(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "mastered_above": MASTERED,
         "allowance_flops": setting().allowance_flops,
         "variants": {name: asdict(variant) for name, variant in VARIANTS.items()},
-        "machine": machine(),
-        "commit": commit(),
+        **origin(lines),
         "levels": rows,
     }
 

@@ -3,7 +3,7 @@
 Each run ends with its own exam: the genome promoted last against the seed genome, at equal FLOPs a training, on 8 fresh
 training seeds, on the gate split and, once, on the sealed split. This study runs the arms, reads that record from each
 ledger and tabulates it. Runs live under ``runs/study-improvement`` and are resumed where they stopped; what the summary
-already holds is kept as it was measured, with its commit. Remove the summary to measure anew.
+already holds is kept as it was measured, with its commit and its overrides. Remove the summary to measure anew.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks.setting import RESULTS, ROOT, commit, machine, own_code
-from benchmarks.sittings import TIME_UP, markdown_table
+from benchmarks.sittings import TIME_UP, Begun, markdown_table, note_of, one_sitting, refuse_other_overrides
 from selfimprove.archive.files import write_atomic
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.archive.lineage import replay
@@ -43,19 +44,35 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="further overrides of every run")
     chosen = parser.parse_args(arguments)
     started = time.monotonic()
-    rows = measured(chosen.results)
-    wanted = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms]
-    for arm, seed in wanted:
-        if (arm, seed) not in rows:
-            folder = chosen.runs / f"{arm}-seed{seed}"
-            late = time.monotonic() - started > 60 * chosen.minutes
-            if not finish(folder, [f"controller={arm}", f"seed={seed}", *chosen.overrides], start=not late):
-                print(f"{arm} seed {seed}: not finished{_why(folder)}; run the study again to go on", flush=True)
-                continue
-            rows[arm, seed] = row_of(folder, arm, seed)
-            write(chosen.results, list(rows.values()))
-        print(line(rows[arm, seed]), flush=True)
-    return 0 if rows.keys() >= set(wanted) else TIME_UP
+    for folder in (chosen.results, chosen.runs):
+        folder.mkdir(parents=True, exist_ok=True)
+    with one_sitting(chosen.results, chosen.runs):
+        rows, this = measured(chosen.results), Begun(commit(), list(chosen.overrides))
+        known = [Begun(row["commit"], row.get("overrides", [])) for row in rows.values()]
+        refuse_other_overrides(chosen.results / "summary.json", known, this)
+        wanted = [(arm, seed) for seed in chosen.seeds for arm in chosen.arms]
+        for arm, seed in wanted:
+            if (arm, seed) not in rows:
+                late = time.monotonic() - started > 60 * chosen.minutes
+                row = _run(chosen.runs / f"{arm}-seed{seed}", arm, seed, this, start=not late)
+                if row is None:
+                    continue
+                rows[arm, seed] = row
+                write(chosen.results, list(rows.values()))
+            print(line(rows[arm, seed]), flush=True)
+        return 0 if rows.keys() >= set(wanted) else TIME_UP
+
+
+def _run(folder: Path, arm: str, seed: int, this: Begun, *, start: bool) -> dict[str, Any] | None:
+    """The row of a run, brought to its end from wherever it stands; None where it has none."""
+    begun = Begun.of(folder) or this
+    refuse_other_overrides(folder, [begun], this)
+    if start:
+        note_of(folder).write_text(json.dumps(asdict(begun)), encoding="utf-8")
+    if not finish(folder, [f"controller={arm}", f"seed={seed}", *this.overrides], start=start):
+        print(f"{arm} seed {seed}: not finished{_why(folder)}; run the study again to go on", flush=True)
+        return None
+    return row_of(folder, arm, seed) | asdict(begun.until(this))
 
 
 def measured(folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -90,7 +107,6 @@ def row_of(folder: Path, arm: str, seed: int) -> dict[str, Any]:
     return {
         "arm": arm,
         "seed": seed,
-        "commit": commit(),
         "state": entries[-1].body["state"],
         "reason": entries[-1].body["reason"],
         "promotions": [edits[genome] for genome in promoted],

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.calibration import Variant, genome_of
 from benchmarks.induction_summary import INDUCTION, PREVIOUS, write_summary
-from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
+from benchmarks.setting import RESULTS, commit, default_config, machine, origin, tasks_described
 from benchmarks.sittings import TIME_UP, append, lines, one_sitting
 from benchmarks.trainings import checkpoints
 from selfimprove.canonical import canonical
@@ -90,8 +90,7 @@ def main(arguments: Sequence[str]) -> int:
             append(chosen.results / TRIALS, line)
             print(f"{line['arm']}, seed {line['seed']}: {line['seconds']:.0f} s, {line['end']}", flush=True)
     known = known_trials(chosen.results)
-    about = {"machine": machine(), "commit": commit()}
-    print(write_summary(list(ARMS), list(known.values()), chosen.results, about), end="")
+    print(write_summary(list(ARMS), list(known.values()), chosen.results, origin(known.values())), end="")
     return TIME_UP if missing else 0
 
 

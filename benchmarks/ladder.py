@@ -26,7 +26,7 @@ from scipy import stats
 
 from benchmarks.calibration import Variant, genome_of
 from benchmarks.paired import correct
-from benchmarks.setting import RESULTS, commit, default_config, machine, tasks_described
+from benchmarks.setting import RESULTS, commit, default_config, machine, origin, tasks_described
 from benchmarks.sittings import TIME_UP, lines, measure_all
 from benchmarks.trainings import outcome
 from selfimprove.canonical import canonical
@@ -206,8 +206,7 @@ def summarize(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "tasks": {name: setting().tasks.levels.get(name, 0) for name in setting().tasks.families},
         "allowance_flops": setting().allowance_flops,
         "device": "cpu",
-        "machine": machine(),
-        "commit": commit(),
+        **origin(lines),
         "discoveries": sorted(rows, key=lambda row: -row["difference"]),
         "allocation": allocation(by_edits),
     }

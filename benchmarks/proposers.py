@@ -26,7 +26,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.landscape import Landscape
-from benchmarks.setting import RESULTS, commit, default_config, machine
+from benchmarks.setting import RESULTS, commit, default_config, machine, origin
 from benchmarks.sittings import TIME_UP, lines, measure_all
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.proposer import ControlResult, Experience, Outcome, Proposal, Proposer
@@ -263,7 +263,7 @@ def summarize(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             }
         )
     rows.sort(key=lambda row: -row["skills"][-1])
-    return {"commit": commit(), "machine": machine(), "proposers": rows}
+    return {**origin(lines), "proposers": rows}
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ from benchmarks.search_analysis import RANDOM
 from benchmarks.sittings import markdown_table
 
 Summary = Mapping[str, Any]
+LEVEL = 0.05  # of the two-sided tests
 
 
 def write_report(folder: Path, summary: Summary, note: str = "") -> None:
@@ -38,7 +39,8 @@ def report(summary: Summary, note: str = "") -> str:
         "skill, each up to what both spent; mean over root seeds.",
         _at_the_end(summary["arms"]),
         "Over random: the champion's skill after the last generation, by then at other FLOPs than random search, "
-        "paired; two-sided exact sign-flip test, Holm over the controllers with six root seeds or more.",
+        "paired; two-sided exact sign-flip test, Holm over the controllers with six root seeds or more."
+        f"{_undecided(summary['arms'])}",
         *_ours(summary["ours"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -108,7 +110,8 @@ def _ours(ours: Summary) -> list[str]:
             for arm, one in sorted(baselines.items(), key=_fastest_first)
             if one["difference"] is not None
         ]
-        parts += [f"## `{name}` beside each baseline", markdown_table(head, rows)] if rows else []
+        if rows:
+            parts += [f"## `{name}` beside each baseline", markdown_table(head, rows), _undecided(baselines).strip()]
     if parts:
         parts.append(
             "Sooner: root seeds on which it took fewer FLOPs to random's best than the baseline; not sooner: as many "
@@ -117,6 +120,16 @@ def _ours(ours: Summary) -> list[str]:
             "baselines with six root seeds or more."
         )
     return parts
+
+
+def _undecided(compared: Summary) -> str:
+    """Where not even equal signs on all root seeds could be told from chance, that it is so; empty elsewhere."""
+    tested = [one for one in compared.values() if one["p_holm"] is not None]
+    most = max((one["paired"] for one in tested), default=0)
+    least = len(tested) * 2.0 ** (1 - most)  # Holm's, of the exact two-sided test with all signs equal
+    if least < LEVEL:
+        return ""
+    return f" Undecided: with {most} root seeds no p of {len(tested)} can be below {min(least, 1.0):.2f}."
 
 
 def _ratio(one: Summary) -> tuple[str, str]:

@@ -59,6 +59,15 @@ def machines(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [dict(one) for one in sorted(said, key=str)]
 
 
+def origin(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The commits and the machines that rows were measured with: what a summary of several sittings was made by."""
+    rows = list(rows)
+    return {
+        "commits": sorted({row["commit"] for row in rows}),
+        "machines": machines(row["machine"] for row in rows),
+    }
+
+
 def own_code() -> dict[str, str]:
     """The environment of a process that must run the code of this checkout, whatever is installed."""
     return {**os.environ, "PYTHONPATH": os.fspath(ROOT)}

@@ -163,15 +163,15 @@ def run_paired(
     os.environ["SELFIMPROVE_STATE_DIR"] = str(runs / "state")
     SigningKey.load(state_dir())  # before two runs make one each
 
-    def this() -> _Begun:
-        return _Begun(chosen.commit or commit(), list(chosen.overrides))
+    def this() -> Begun:
+        return Begun(chosen.commit or commit(), list(chosen.overrides))
 
     def one(cell: tuple[_Arm, int]) -> bool:
         arm, seed = cell
         folder, start = _folder(runs, arm, seed), time.monotonic() <= deadline
-        begun = _Begun.of(folder) or this()
+        begun = Begun.of(folder) or this()
         if start:
-            _note(folder).write_text(json.dumps(asdict(begun)), encoding="utf-8")
+            note_of(folder).write_text(json.dumps(asdict(begun)), encoding="utf-8")
         row = run_one(folder, arm, seed, start)
         words = in_a_word(row) if row else f"not finished; run the study again to go on, or see {folder}.log"
         with one_at_a_time:
@@ -180,38 +180,43 @@ def run_paired(
             print(f"{arm}, seed {seed}: {words}", flush=True)
         if row is not None and folder.exists():
             shutil.rmtree(folder)  # not before its line is on the disk
-            _note(folder).unlink(missing_ok=True)
+            note_of(folder).unlink(missing_ok=True)
         return row is not None
 
     runs.mkdir(parents=True, exist_ok=True)
     with one_sitting(path.parent, runs):
-        _refuse_other_overrides(path, [_Begun(row["commit"], row.get("overrides", [])) for row in lines(path)], this())
+        refuse_other_overrides(path, [Begun(row["commit"], row.get("overrides", [])) for row in lines(path)], this())
         cells = missing()
         for folder in (_folder(runs, *cell) for cell in cells):
-            _refuse_other_overrides(folder, filter(None, [_Begun.of(folder)]), this())
+            refuse_other_overrides(folder, filter(None, [Begun.of(folder)]), this())
         with _ending_together(), ThreadPoolExecutor(chosen.processes) as pool:
             return all(list(pool.map(one, cells)))
 
 
 @dataclass(frozen=True)
-class _Begun:
+class Begun:
     """What a run was begun with: noted beside its folder, for the sitting that goes on with it, and in its line."""
 
     commit: str
     overrides: list[str]
 
     @classmethod
-    def of(cls, folder: Path) -> _Begun | None:
+    def of(cls, folder: Path) -> Begun | None:
         """What is noted of a run; None where there is no run to go on with."""
-        note = _note(folder)
+        note = note_of(folder)
         return cls(**json.loads(note.read_text(encoding="utf-8"))) if folder.exists() and note.exists() else None
 
-    def until(self, end: _Begun) -> _Begun:
+    def until(self, end: Begun) -> Begun:
         """The same, with both commits where the run ended on another."""
         return self if self.commit == end.commit else replace(self, commit=f"{self.commit}..{end.commit}")
 
 
-def _refuse_other_overrides(where: Path, known: Iterable[_Begun], this: _Begun) -> None:
+def refuse_other_overrides(where: Path, known: Iterable[Begun], this: Begun) -> None:
+    """Lines of one study were run alike.
+
+    Raises:
+        RunError: what is there was run with other overrides.
+    """
     for one in known:
         if one.overrides != this.overrides:
             remedy = "give the same overrides, or other folders (--results, --runs)"
@@ -222,7 +227,7 @@ def _folder(runs: Path, arm: object, seed: int) -> Path:
     return runs / f"{arm}-seed{seed}"
 
 
-def _note(folder: Path) -> Path:
+def note_of(folder: Path) -> Path:
     return Path(f"{folder}.begun")
 
 

@@ -23,7 +23,8 @@ SEEDS = range(8)
 
 def line(edits: tuple[str, ...], seed: int, skill: float) -> dict[str, Any]:
     families = dict.fromkeys(FAMILIES, skill)
-    return ladder.description(Trial(edits, seed)) | {"skill": skill, "families_skill": families}
+    about = {"commit": f"c{seed % 2}", "machine": {"cores": 2}}
+    return ladder.description(Trial(edits, seed)) | {"skill": skill, "families_skill": families} | about
 
 
 def lines(worth: Mapping[tuple[str, ...], float]) -> list[dict[str, Any]]:
@@ -52,6 +53,10 @@ def test_a_discovery_is_judged_by_differences_paired_by_seed() -> None:
     assert found["Muon"]["difference"] == pytest.approx(-0.1)
     assert found["QK-norm"]["p_value"] == 1.0
     assert {row["verdict"] for row in found.values()} == {"no effect shown"}  # 8 seeds cannot pass eleven tests
+
+
+def test_the_summary_names_every_commit_that_its_lines_were_measured_on() -> None:
+    assert summarize(lines({}))["commits"] == ["c0", "c1"]
 
 
 def test_what_the_seed_genome_has_is_measured_against_the_seed_genome_without_it() -> None:

@@ -54,6 +54,20 @@ def test_what_is_not_reached_took_infinitely_long_and_the_median_says_so() -> No
     assert "| `tpe` | 6 | 1 of 6 | infinite | infinite | 0.50 to infinite |" in report(summary_of(rows))
 
 
+@pytest.mark.parametrize(
+    ("seeds", "others", "least"), [(6, 1, None), (6, 2, "0.06"), (6, 6, "0.19"), (8, 6, None), (5, 2, None)]
+)
+def test_a_table_that_could_not_tell_even_equal_signs_from_chance_says_so(
+    seeds: int, others: int, least: str | None
+) -> None:
+    arms = ("random", "tpe", "tpe_tuned", "gp", "evolution", "local_search", "reinforce")[: others + 1]
+    rows = [row(arm, seed, [0.3, 0.6 + 0.01 * (arm != "random")]) for arm in arms for seed in range(seeds)]
+    text = report(summary_of(rows))
+    assert ("Undecided" in text) == (least is not None)
+    if least is not None:
+        assert f"with {seeds} root seeds no p of {others} can be below {least}." in text
+
+
 def test_fewer_than_six_root_seeds_have_a_median_and_no_interval() -> None:
     rows = [row(arm, seed, [0.3, 0.6]) for arm in ("random", "tpe") for seed in range(5)]
     assert arms_of(*rows)["tpe"]["ratio_interval"] is None

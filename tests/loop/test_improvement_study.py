@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import improvement
+from selfimprove.errors import RunError
 
 
 def test_a_finished_run_is_tabulated_from_its_ledger_and_not_run_again(finished: Any, tmp_path: Path) -> None:
@@ -26,10 +27,30 @@ def test_a_finished_run_is_tabulated_from_its_ledger_and_not_run_again(finished:
     assert improvement.measured(tmp_path / "out") == {("transformer", 0): row}
 
 
+def test_rows_of_other_overrides_are_not_added_to(finished: Any, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder / "whole", tmp_path / "transformer-seed0")
+    arguments = ["--runs", str(tmp_path), "--results", str(tmp_path / "out"), "--seeds", "0", "--arms", "transformer"]
+    assert improvement.main(arguments) == 0
+    with pytest.raises(RunError, match=r"generations=50.*what was given before, \[\]"):
+        improvement.main([*arguments, "--minutes", "-1", "generations=50"])
+
+
+def test_a_row_has_the_commit_that_its_run_was_begun_on(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished.folder / "whole", tmp_path / "transformer-seed0")
+    (tmp_path / "transformer-seed0.begun").write_text('{"commit": "abc", "overrides": []}')
+    monkeypatch.setattr(improvement, "commit", lambda: "def")
+    arguments = ["--runs", str(tmp_path), "--results", str(tmp_path / "out"), "--seeds", "0", "--arms", "transformer"]
+    assert improvement.main(arguments) == 0
+    [row] = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["runs"]
+    assert row["commit"] == "abc..def"
+
+
 def test_a_study_without_time_starts_nothing_and_says_that_it_is_not_complete(tmp_path: Path) -> None:
     arguments = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "out"), "--minutes", "-1"]
     assert improvement.main(arguments) == 3
-    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_a_run_without_a_promotion_counts_as_no_improvement(tmp_path: Path) -> None:

@@ -170,6 +170,8 @@ def _open(
         write_atomic(run_dir / CONFIG, data)
         return Ledger.create(run_dir / LEDGER_NAME, key, anchor, _first_record(config, backend, data))
     ledger = Ledger.open(run_dir / LEDGER_NAME, key, anchor)
+    if any(entry.kind == "finish" for entry in ledger.entries):
+        return ledger  # nothing follows the end of a run
     was_halted = halted(run_dir, ledger.entries)
     if was_halted and not clear_halt:
         ledger.close()

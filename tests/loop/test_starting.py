@@ -10,7 +10,7 @@ import pytest
 from selfimprove.app.folder import write_halt
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
-from selfimprove.archive.records import HALT_NAME
+from selfimprove.archive.records import HALT_NAME, LEDGER_NAME
 from selfimprove.containment.keys import state_dir
 from selfimprove.errors import RunError
 from selfimprove.loop import run as loop
@@ -44,6 +44,13 @@ def test_a_halt_that_comes_while_another_is_lifted_is_obeyed(paused: Path, monke
         loop.run(CONFIG, paused, Silent(), resume=True)
     assert loop.run(CONFIG, paused, Silent(), resume=True, clear_halt=True).state == "finished"
     assert not list(paused.glob(f"*{HALT_NAME}*"))
+
+
+def test_a_finished_run_that_is_resumed_says_so_and_records_nothing(paused: Path) -> None:
+    assert loop.run(CONFIG, paused, Silent(), resume=True).state == "finished"
+    before = (paused / LEDGER_NAME).read_bytes()
+    assert loop.run(CONFIG, paused, Silent(), resume=True).state == "finished"
+    assert (paused / LEDGER_NAME).read_bytes() == before
 
 
 def test_a_second_start_in_a_folder_leaves_the_first_ones_configuration_alone(paused: Path) -> None:

@@ -57,8 +57,18 @@ def run(
     resume: bool = False,
     clear_halt: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
+    on_open: Callable[[], object] = lambda: None,
 ) -> RunSummary:
     """Run the loop in ``run_dir``, or go on with it.
+
+    Args:
+        config: of the run; of one that is resumed, what it was started with.
+        run_dir: its folder.
+        observer: is told of every record.
+        resume: go on with the run that is there.
+        clear_halt: lift the kill switch that is there.
+        should_stop: once true, no further job is started.
+        on_open: called once the run is this process's alone to write, before anything else happens in it.
 
     Raises:
         RunError: the run is halted and ``clear_halt`` was not given, a tripwire waits for an approval, the folder
@@ -72,6 +82,7 @@ def run(
     require(config.executor)  # likewise
     ledger = _open(config, run_dir, backend, resume=resume, clear_halt=clear_halt, lifted=lifted)
     with ledger:
+        on_open()
         clock = Clock(ledger.entries, started)
         journal = Journal(ledger, observer, clock.reading)
         if not resume:

@@ -22,6 +22,10 @@ from tests.app import readings
 READER = Path(sys.executable).with_name("wandb")
 SLOW = [sys.executable, "-c", "import sys, time; time.sleep(60)"]
 DEAD = [sys.executable, "-c", "pass"]
+LATE = [
+    *(sys.executable, "-c"),
+    "import json, sys, time; time.sleep(2); n = sum(1 for _ in sys.stdin); print(json.dumps({'note': f'{n} lines'}))",
+]
 ECHO = [
     *(sys.executable, "-c"),
     "import json, os, sys; n = sum(1 for _ in sys.stdin);"
@@ -95,6 +99,27 @@ def test_a_stuck_tracker_never_blocks_the_loop_and_dropped_records_are_counted(t
     assert spent + 0.5 <= report.seconds <= time.monotonic() - begun + 1  # handed over, waited for, and started before
     assert report.dropped > 0
     assert f"{report.dropped} records dropped" in report.note
+
+
+def many(count):
+    return [("generation", {"generation": number, "padding": "x" * 1000}) for number in range(count)]
+
+
+def test_a_tracker_that_is_late_hears_the_whole_past_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "BUFFER_EVENTS", 50)
+    tracker = Tracker(TrackingConfig(kind="wandb"), tmp_path, command=LATE)
+    tracker.catch_up(many(500))
+    assert tracker.close(seconds=20).note == "501 lines"  # settings, and all the rest
+
+
+def test_a_stuck_tracker_keeps_a_resumed_run_waiting_for_a_bounded_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "BUFFER_EVENTS", 50)
+    monkeypatch.setattr(tracking, "PAST_SECONDS", 1.0)
+    tracker = Tracker(TrackingConfig(kind="wandb"), tmp_path, command=SLOW)
+    begun = time.monotonic()
+    tracker.catch_up(many(500))
+    assert 1.0 <= time.monotonic() - begun < 3.0
+    assert tracker.close(seconds=0.5).dropped > 300
 
 
 def test_a_stuck_tracker_is_killed_at_the_end(tmp_path):

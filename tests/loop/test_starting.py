@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from selfimprove.app.folder import write_halt
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
+from selfimprove.archive.ledger import Ledger
 from selfimprove.archive.records import HALT_NAME, LEDGER_NAME
-from selfimprove.containment.keys import state_dir
+from selfimprove.containment.keys import SigningKey, state_dir
 from selfimprove.errors import RunError
 from selfimprove.loop import run as loop
+from selfimprove.loop.standing import is_running
 from tests.loop.played import CONFIG, Player, Silent
 from tests.loop.records import bodies
 
@@ -51,6 +54,26 @@ def test_a_finished_run_that_is_resumed_says_so_and_records_nothing(paused: Path
     before = (paused / LEDGER_NAME).read_bytes()
     assert loop.run(CONFIG, paused, Silent(), resume=True).state == "finished"
     assert (paused / LEDGER_NAME).read_bytes() == before
+
+
+def test_who_is_told_that_the_run_is_open_is_told_while_nobody_else_may_write_to_it(paused: Path) -> None:
+    told: list[bool] = []
+    loop.run(CONFIG, paused, Silent(), resume=True, on_open=lambda: told.append(is_running(paused)))
+    assert told == [True]
+
+
+@pytest.mark.parametrize("why", ["another process", "halted"])
+def test_a_refused_resume_tells_nobody_that_the_run_is_open(paused: Path, why: str) -> None:
+    told: list[str] = []
+    with ExitStack() as stack:
+        if why == "halted":
+            write_halt(paused, "enough")
+        else:
+            key = SigningKey.load(state_dir())
+            stack.enter_context(Ledger.open(paused / LEDGER_NAME, key, FileAnchor(state_dir())))
+        with pytest.raises(RunError):
+            loop.run(CONFIG, paused, Silent(), resume=True, on_open=lambda: told.append(why))
+    assert told == []
 
 
 def test_a_second_start_in_a_folder_leaves_the_first_ones_configuration_alone(paused: Path) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
@@ -18,7 +19,7 @@ from typing import Any, Final, final
 from selfimprove.archive.files import make_folder
 from selfimprove.errors import RunError
 from selfimprove.executors import node
-from selfimprove.executors.box import Box
+from selfimprove.executors.box import INWARD, Box
 from selfimprove.executors.config import ExecutorConfig
 from selfimprove.executors.messages import ORDER
 from selfimprove.executors.scheduler import Phase, State
@@ -59,7 +60,7 @@ class SlurmScheduler:
 
     Args:
         config: what to ask for.
-        folder: where head and nodes talk, and where Slurm writes what a node prints.
+        folder: where head and nodes talk, and where Slurm writes what a node prints; of this run alone.
         clock: seconds that only grow.
     """
 
@@ -70,12 +71,15 @@ class SlurmScheduler:
         self._asked = -ASK_SECONDS
         self._states: dict[str, State] = {}
         self._arrays = 0
+        self._sitting = uuid.uuid4().hex[:8]  # a head that died leaves its talks, and nodes that go on with them
         self._submit = _submitter(config, self._folder)
+        self._remove_talks()
 
     def start(self, label: str, count: int, order: bytes) -> list[FolderLink]:
         """Submit one array of this many tasks."""
         self._arrays += 1
-        folders = [self._folder / f"{label}-{self._arrays:03d}-{task:03d}" for task in range(count)]
+        array = f"{label}-{self._sitting}-{self._arrays:03d}"
+        folders = [self._folder / f"{array}-{task:03d}" for task in range(count)]
         for folder in folders:
             Box(folder).send({ORDER: order})
         names = self._submit(f"selfimprove-{label}", [str(folder) for folder in folders])
@@ -107,9 +111,13 @@ class SlurmScheduler:
         deadline = self._clock() + END_SECONDS
         while any(state.phase is Phase.RUNNING for state in self.states().values()) and self._clock() < deadline:
             time.sleep(ASK_SECONDS / 4)
-        for folder in self._folder.glob("*-*-*/"):
+        self._remove_talks()
+
+    def _remove_talks(self) -> None:
+        """Remove the folders of all talks, also those of heads that died: only one head at a time serves a run."""
+        for inward in self._folder.glob(f"*-*-*/{INWARD}/"):
             with contextlib.suppress(OSError):
-                shutil.rmtree(folder)
+                shutil.rmtree(inward.parent)
 
 
 def _submitter(config: ExecutorConfig, folder: Path) -> Callable[[str, list[str]], list[str]]:

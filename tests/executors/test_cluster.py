@@ -77,6 +77,18 @@ def test_what_had_not_begun_on_a_lost_node_goes_to_another_one_under_the_same_pe
     assert head.lost == ["its job ended: NODE_FAIL"]
 
 
+def test_what_a_node_refused_to_begin_goes_to_another_one_and_is_held_against_no_job(make: Callable[..., Head]) -> None:
+    def refuse(node: PlayedNode, prefix: str, task: Task) -> None:
+        node.box.answer({ENDED: encode({"code": "failed", "reason": "its clock is wrong"})})
+        node.end("COMPLETED")
+
+    head = make(once(refuse, "c00"))
+    found = head.run(jobs_of("g001", 6))
+    assert all(isinstance(outcome, Completed) for outcome in found.values())
+    assert [index for index, _ in head.permits] == list(range(6))
+    assert head.lost == ["failed: its clock is wrong"]
+
+
 def test_what_had_begun_on_a_lost_node_is_a_lost_attempt_and_nothing_else_is(make: Callable[..., Head]) -> None:
     def die(node: PlayedNode, prefix: str, task: Task) -> None:
         node.begin(prefix)

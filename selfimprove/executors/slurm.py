@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
-from selfimprove.archive.files import make_folder
-from selfimprove.errors import RunError
+from selfimprove.archive.files import OUT_OF_ROOM, make_folder
+from selfimprove.errors import DiskError, RunError
 from selfimprove.executors import node
 from selfimprove.executors.box import INWARD, Box
 from selfimprove.executors.config import ExecutorConfig
@@ -46,8 +46,14 @@ class FolderLink:
         self._known: set[str] = set()
 
     def send(self, files: Mapping[str, bytes]) -> None:
-        """See `Link.send`; raises DiskError."""
-        self._box.send(files)
+        """See `Link.send`; raises DiskError where there is no room: the folder is in the run's, so nothing goes on."""
+        try:
+            self._box.send(files)
+        except DiskError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno not in OUT_OF_ROOM:
+                raise cause from None
+            raise
 
     def collect(self, cap: int) -> dict[str, bytes]:
         """See `Link.collect`."""

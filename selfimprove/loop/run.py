@@ -175,11 +175,13 @@ def _open(
     switch = run_dir / HALT_NAME
     if not resume:
         make_folder(run_dir)
-        if (run_dir / LEDGER_NAME).exists():  # before its configuration is written over
+        if (run_dir / LEDGER_NAME).exists():
             raise RunError("start a run", str(run_dir), "a folder without a run", "resume it, or name another folder")
         data = canonical(config.to_json()) + b"\n"
-        write_atomic(run_dir / CONFIG, data)
-        return Ledger.create(run_dir / LEDGER_NAME, key, anchor, _first_record(config, backend, data))
+        first = _first_record(config, backend, data)
+        return Ledger.create(
+            run_dir / LEDGER_NAME, key, anchor, first, prepare=lambda: write_atomic(run_dir / CONFIG, data)
+        )
     ledger = Ledger.open(run_dir / LEDGER_NAME, key, anchor)
     if any(entry.kind == "finish" for entry in ledger.entries):
         return ledger  # nothing follows the end of a run

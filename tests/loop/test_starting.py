@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,29 @@ def test_a_second_start_in_a_folder_leaves_the_first_ones_configuration_alone(pa
     assert (paused / loop.CONFIG).read_bytes() == before
     assert audit(paused, FileAnchor(state_dir())).ok
     assert len(bodies(paused, "run")) == 1
+
+
+def test_of_two_that_start_at_once_in_a_folder_one_is_refused_and_the_others_configuration_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(loop, "Supervisor", Player)
+    create, made = Ledger.create, []
+
+    def first(*words: Any, **named: Any) -> Ledger:
+        def second(*others: Any, **more: Any) -> Ledger:
+            made.append(create(*words, **named))
+            return create(*others, **more)
+
+        monkeypatch.setattr(loop.Ledger, "create", second)
+        with pytest.raises(RunError, match="one process at a time; another process"):
+            loop.run(replace(CONFIG, seed=4), tmp_path / "run", Silent())
+        return made[0]
+
+    monkeypatch.setattr(loop.Ledger, "create", first)
+    loop.run(CONFIG, tmp_path / "run", Silent(), should_stop=lambda: True)
+    report = audit(tmp_path / "run", FileAnchor(state_dir()))
+    assert report.ok, report.findings
 
 
 def test_on_a_full_disk_the_kill_switch_works_without_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,6 +257,42 @@ def test_a_generation_is_logged_whatever_its_inspections_lack(monkeypatch, recor
     assert all(value is not None for row in rows for value in row.values())
 
 
+def beside_a_stopped_one():
+    """A generation whose leader could not be read, after a candidate that was stopped for what was read in it."""
+    place = {"parent": "p", "edits": [], "kinds": [], "status": "valid", "genome": "a", "generation": 1}
+    summary = {"probes": {"halted": [0.5, 0.9]}, "halt_behavior": readings.behavior(1.0, 1.0)}
+    read = {"status": "complete", "coverage": 1.0, "instruments": {}, "summary": summary}
+    failed = {"status": "failed", "coverage": 0.0, "instruments": {}, "summary": {}}
+    return [
+        ("proposal", {**place, "index": 0}),
+        ("proposal", {**place, "index": 4}),
+        ("outcome", {"key": "g001/c04/s0", "status": "stopped", "reason": "the constraint"}),
+        ("inspection", {"generation": 1, "index": 4, **read}),
+        ("inspection", {"generation": 1, "index": 0, **failed}),
+        ("decision", {"generation": 1, "index": 0, "promoted": False, "reasons": []}),
+        ("generation", GENERATION),
+    ]
+
+
+def test_what_is_logged_of_a_generation_is_its_leaders_and_not_a_stopped_candidates(monkeypatch):
+    _, row = played_rows(monkeypatch, [RUN, *beside_a_stopped_one()])
+    assert (row["inspection/status"], row["inspection/coverage"]) == ("failed", 0.0)
+    assert not [name for name in row if name.startswith(("halt/", "probe/"))]
+
+
+def test_a_chart_of_the_probes_has_a_line_a_leader_and_a_map_tells_a_stopped_candidate_from_it(monkeypatch):
+    view = RunView()
+    for kind, body in [RUN, *beside_a_stopped_one()]:
+        view.apply(kind, body)
+    wandb = Mock()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    drawn = tracked.figures(view)
+    assert "inspection/probe_halted" not in drawn
+    (page,) = wandb.Html.call_args.args
+    assert ">g1<" in page
+    assert ">c04<" in page
+
+
 def test_rates_of_a_controller_that_is_no_model_are_logged_and_its_entropy_is_not(monkeypatch):
     inspected = ("controller_inspection", readings.unread_controller(1, "no model"))
     row = played_rows(monkeypatch, [RUN, inspected, ("generation", GENERATION)])[1]

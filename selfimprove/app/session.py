@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from selfimprove.app.observing import Observers
 from selfimprove.app.progress import LiveProgress, PlainProgress, console_handler, ruling, summary_text
 from selfimprove.app.settings import Settings
 from selfimprove.app.signals import EXIT_HALTED, StopSignals
-from selfimprove.app.tracking import CLOSE_SECONDS, start_tracking
+from selfimprove.app.tracking import CLOSE_SECONDS, Tracker, TrackingConfig, start_tracking
 from selfimprove.app.view import RunView
 from selfimprove.errors import DiskError, RunError
 
@@ -48,36 +48,35 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
     if not resume and folder.is_run(run_dir):
         remedy = f"go on with it: {_again(run_dir)}"
         raise RunError("start a run in", str(run_dir), "a folder without a run", remedy)
-    view = RunView()
+    view, tracking = RunView(), _Tracking(settings.tracking, run_dir)
+    note, patience = "", CLOSE_SECONDS
+
+    def opened() -> None:
+        past = _past(run_dir) if resume else []
+        fold = Observers([_Fold(view)])
+        for kind, body in past:
+            fold.on_event(kind, body)
+        tracking.start(past)
+
     with _disk_errors(run_dir), StopSignals(run_dir, announce=not get_console().is_terminal) as signals:
         folder.point_latest(run_dir)
-        tracker = start_tracking(settings.tracking, run_dir)
-        note, patience = "", CLOSE_SECONDS
         try:
             with _progress(view, signals, settings.progress) as progress:
-                told = [tracker] if tracker else []
-                if resume:
-                    _replay(run_dir, Observers([_Fold(view), *told]))
-                observers = Observers([_Fold(view), progress, *told])
                 summary = run(
                     settings.run,
                     run_dir,
-                    observers,
+                    Observers([_Fold(view), progress, tracking]),
                     resume=resume,
                     clear_halt=clear_halt,
                     should_stop=signals.requested,
+                    on_open=opened,
                 )
-            if tracker:
-                tracker.on_event("finish", {"state": summary.state, "reason": summary.reason})
+            tracking.on_event("finish", {"state": summary.state, "reason": summary.reason})
         except KeyboardInterrupt:
             patience = HASTY_SECONDS
             raise
         finally:
-            if tracker:
-                if settings.tracking.mode == "online":
-                    log.info("sending the rest to W&B, for at most %d s", patience)
-                tracked = tracker.close(patience)
-                note = f"took {tracked.seconds:.1f} s of the run; {tracked.note}"
+            note = tracking.close(patience)
         report = write_report(run_dir)
         _write_candidates(run_dir, view)
     notes = (*ruling(view), *((f"tracking    {note}",) if note else ()))
@@ -127,6 +126,34 @@ class _Fold:
         self._view.apply(kind, body)
 
 
+class _Tracking:
+    """The tracker of a sitting: nobody before the run is this process's to write, or where it is switched off."""
+
+    def __init__(self, config: TrackingConfig, run_dir: Path) -> None:
+        self._config = config
+        self._run_dir = run_dir
+        self._tracker: Tracker | None = None
+
+    def start(self, past: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Start it, and tell it what happened before this sitting."""
+        self._tracker = start_tracking(self._config, self._run_dir)
+        if self._tracker:
+            self._tracker.catch_up(past)
+
+    def on_event(self, kind: str, body: Mapping[str, Any]) -> None:
+        if self._tracker:
+            self._tracker.on_event(kind, body)
+
+    def close(self, seconds: float) -> str:
+        """Let it finish for at most so long; returns what a person is told of it."""
+        if not self._tracker:
+            return ""
+        if self._config.mode == "online":
+            log.info("sending the rest to W&B, for at most %d s", seconds)
+        tracked = self._tracker.close(seconds)
+        return f"took {tracked.seconds:.1f} s of the run; {tracked.note}"
+
+
 def _progress(view: RunView, signals: StopSignals, how: str) -> LiveProgress | PlainProgress | JsonProgress:
     if how == "json":
         return JsonProgress(view)
@@ -134,11 +161,9 @@ def _progress(view: RunView, signals: StopSignals, how: str) -> LiveProgress | P
     return LiveProgress(console, view, signals.requested) if console.is_terminal else PlainProgress(view)
 
 
-def _replay(run_dir: Path, observers: Observers) -> None:
-    """Tell what happened before a run is resumed to those who keep it; progress is of this sitting alone."""
-    for kind, body in folder.records(run_dir):
-        if kind != "finish":
-            observers.on_event(kind, body)
+def _past(run_dir: Path) -> list[tuple[str, dict[str, Any]]]:
+    """What happened before a run is resumed, for those who keep it; progress is of this sitting alone."""
+    return [(kind, body) for kind, body in folder.records(run_dir) if kind != "finish"]
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def quality(view: RunView, generation: int) -> dict[str, Any]:
 def readings(view: RunView, generation: int) -> dict[str, Any]:
     """What was read inside the leader of one generation, and inside the controller; 0 is the seed genome's."""
     found: dict[str, Any] = {"generation": generation}
-    for one in _inspections(view):
+    for one in _leading(view):
         if one.generation == generation:
             found |= dict(_layers(one)) | dict(_verdict(one)) | dict(_constraint(one)) | dict(_beside(one))
     body = view.controllers.get(generation)
@@ -150,7 +150,7 @@ def figures(view: RunView) -> dict[str, Any]:
     import wandb
 
     lines: dict[str, dict[int, list[float | None]]] = {}
-    for one in _inspections(view):
+    for one in _leading(view):
         for variable, accuracies in one.probes.items():
             lines.setdefault(variable, {})[one.generation] = list(accuracies)
     drawn: dict[str, Any] = {}
@@ -168,7 +168,7 @@ def figures(view: RunView) -> dict[str, Any]:
         drawn["inspection/retention"] = wandb.plot.scatter(table, "generation", "retention", title="Halt retention")
     if rows := probes(view):
         drawn["inspection/probes"] = wandb.Table(columns=list(PROBES), data=rows)
-    if maps := probe_maps(list(_inspections(view))):
+    if maps := probe_maps(list(_inspections(view)), lambda one: _leads(view, one)):
         drawn["inspection/probe_maps"] = wandb.Html(maps, inject=False)
     if steps := lineage(view):
         drawn["lineage"] = wandb.Table(columns=list(LINEAGE), data=steps)
@@ -193,6 +193,17 @@ def _last(steps: Steps) -> float | None:
 
 def _inspections(view: RunView) -> Iterator[Inspection]:
     return filter(None, map(read_inspection, view.inspections))
+
+
+def _leading(view: RunView) -> Iterator[Inspection]:
+    """The inspections of the seed genome and of the leaders, one a generation."""
+    return (one for one in _inspections(view) if _leads(view, one))
+
+
+def _leads(view: RunView, one: Inspection) -> bool:
+    """Whether it is one of these: a candidate that was stopped is inspected, too, and has no score to lead by."""
+    row = None if one.index is None else view.candidates.get((one.generation, one.index))
+    return row is None or row.status not in LOST
 
 
 def _cells(row: CandidateRow, inspection: Inspection | None) -> list[Any]:

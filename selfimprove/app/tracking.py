@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from typing import Any, Literal
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 30.0
+PAST_SECONDS = 60.0  # that the past of a resumed run may wait for a tracker that is still starting, all of it together
 BUFFER_EVENTS = 2000
 
 # Only these record kinds are drawn, and whole genomes and usage details stay in the ledger.
@@ -86,7 +87,7 @@ class TrackingReport:
 
 
 class Tracker:
-    """An observer that hands records to the tracker process and never waits for it."""
+    """An observer that hands records to the tracker process and never waits for it while the run goes on."""
 
     def __init__(self, config: TrackingConfig, run_dir: Path, *, command: list[str] | None = None) -> None:
         started = time.monotonic()
@@ -108,6 +109,12 @@ class Tracker:
             shown = {key: value for key, value in body.items() if key not in _LEFT_OUT}
             self._put({"kind": kind, "body": shown}, patience)
             self._seconds += time.monotonic() - started
+
+    def catch_up(self, past: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Queue what happened before a run is resumed: more than the buffer holds, and at once."""
+        deadline = time.monotonic() + PAST_SECONDS
+        for kind, body in past:
+            self.on_event(kind, body, patience=max(0.0, deadline - time.monotonic()))
 
     def close(self, seconds: float = CLOSE_SECONDS) -> TrackingReport:
         """Let the tracker finish for at most ``seconds``, then kill it."""

@@ -16,6 +16,7 @@ from selfimprove.errors import DiskError, RunError
 
 LEFTOVER = ".tmp"  # suffix of a file that a crash may leave behind; never read
 LOCK_SECONDS = 0.3
+OUT_OF_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # errors that say so, of a disk or of a process
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

@@ -94,6 +94,7 @@ class Ledger:
         anchor: Anchor | None,
         body: dict[str, Any],
         *,
+        prepare: Callable[[], object] = lambda: None,
         clock: Callable[[], str] = utc_now,
     ) -> Self:
         """Start a ledger with its ``run`` entry, to which the signer's public key is added.
@@ -102,9 +103,10 @@ class Ledger:
             path: the file; must not exist.
             anchor: ``None`` leaves the ledger unanchored.
             body: the ``run`` record; ``run_id`` names the anchor.
+            prepare: writes the files that ``body`` names; called while nobody else can start a ledger there.
 
         Raises:
-            RunError: the file exists, or cannot be written.
+            RunError: the file exists, another process is creating it, or it cannot be written.
             LedgerError: no usable ``run_id``, or one that has an anchor already.
         """
         path = Path(path)
@@ -121,7 +123,9 @@ class Ledger:
             try:
                 lock(descriptor, path)
                 if os.path.lexists(path):
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                    remedy = "another process has begun this run: wait or halt it"
+                    raise RunError("create the ledger", f"{path}, which exists", "one process at a time", remedy)
+                prepare()
                 os.ftruncate(descriptor, 0)
                 ledger = cls(path, descriptor, signer, anchor, [], clock)
                 ledger.append("run", record)

@@ -20,6 +20,10 @@ class PermitRefused(SelfImproveError):
     """A permit that grants nothing: forged, spent, expired, or made out for something else."""
 
 
+class PermitExpired(PermitRefused):
+    """A permit in order, whose time is over by the clock of whoever was to use it."""
+
+
 class Signer(Protocol):
     """Holds a private key."""
 
@@ -102,7 +106,8 @@ def verify(permit: Permit, claim: Claim, *, public_key_hex: str, now: float) -> 
     """Check everything about a permit that needs no memory; ``PermitBook.spend`` adds single use.
 
     Raises:
-        PermitRefused: not signed by this key, expired, or of another run, job, genome or stage.
+        PermitRefused: not signed by this key, or of another run, job, genome or stage.
+        PermitExpired: in order, but its time is over.
     """
     try:
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key_hex))
@@ -114,7 +119,7 @@ def verify(permit: Permit, claim: Claim, *, public_key_hex: str, now: float) -> 
         if granted != claimed:
             raise PermitRefused(f"use a permit with {name}", claimed, granted, "ask for a permit of its own")
     if now >= permit.expires_at:
-        raise PermitRefused("use a permit", f"time {now:.0f}", f"before {permit.expires_at}", "ask for a new permit")
+        raise PermitExpired("use a permit", f"time {now:.0f}", f"before {permit.expires_at}", "ask for a new permit")
 
 
 @final

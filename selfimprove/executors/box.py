@@ -12,8 +12,8 @@ from selfimprove.containment.hostile import ProtocolError, clean_line
 from selfimprove.containment.jobs import Crashed, Invalid, Usage
 from selfimprove.executors.messages import OUTCOME, write_outcome
 
-_TO_NODE: Final = "in"
-_FROM_NODE: Final = "out"
+INWARD: Final = "in"  # to the node
+_OUTWARD: Final = "out"
 
 
 @final
@@ -28,7 +28,7 @@ class Box:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.inward, self.outward = folder / _TO_NODE, folder / _FROM_NODE
+        self.inward, self.outward = folder / INWARD, folder / _OUTWARD
         for side in (self.inward, self.outward):
             make_folder(side)
 

@@ -85,7 +85,7 @@ class Member:
         return f"{prefix}{STARTED}" in self.marks or not self.whole
 
     def tell(self, files: Mapping[str, bytes]) -> None:
-        """Send it files; one that cannot be reached is of no more use."""
+        """Send it files; one that cannot be reached is of no more use. Raises DiskError where the disk is full."""
         try:
             self.link.send(files)
         except OSError as error:

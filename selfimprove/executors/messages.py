@@ -87,7 +87,7 @@ class Task:
     permit: Permit
 
     def check(self, order: Order, now: float) -> None:
-        """Whether the permit grants what the job does; raises PermitRefused."""
+        """Whether the permit grants what the job does; raises PermitRefused, and PermitExpired of one that did."""
         payload = self.job.payload
         stage = self.job.key.rpartition("@")[2]
         claim = Claim(order.run_id, self.job.key, Genome.from_json(payload["genome"]).sha256, stage)

@@ -25,7 +25,7 @@ from typing import Final, final
 
 from selfimprove.containment.hostile import ProtocolError
 from selfimprove.containment.jobs import Crashed, Outcome, Usage
-from selfimprove.containment.permit import PermitRefused
+from selfimprove.containment.permit import PermitExpired, PermitRefused
 from selfimprove.containment.sandbox.backend import SandboxBackend
 from selfimprove.containment.sandbox.layers import make_backend
 from selfimprove.containment.supervisor import Supervisor
@@ -146,8 +146,9 @@ class Node:
     def _run_pack(self, supervisor: Supervisor, order: Order, name: str) -> None:
         """Run what a pack's permits cover.
 
-        A permit that is refused on arrival costs its own job alone; one that runs out before its turn ends the node,
-        and the head gives away again what has not begun.
+        A permit that is refused on arrival costs its own job alone. One that has run out, on arrival or before its
+        turn, ends the node, and the head gives away again what has not begun: a wrong clock must not decide about
+        candidates.
         """
         number = int(name.removesuffix(PACK))
         granted: list[tuple[str, Task]] = []
@@ -159,6 +160,8 @@ class Node:
                 if counter in {*self._spent, *(other.permit.counter for _, other in granted)}:
                     raise PermitRefused("use a permit", f"counter {counter}", "a permit that was not used yet")
                 granted.append((prefix, task))
+            except PermitExpired as expired:
+                raise End(FAILED, f"by its clock a permit had run out when it arrived: {expired}") from expired
             except (SelfImproveError, LookupError, TypeError, ValueError) as refusal:
                 self._tell(prefix, Crashed(f"its node refuses it: {refusal}", Usage(), killed=True))
 

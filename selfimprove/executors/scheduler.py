@@ -44,7 +44,7 @@ class Link(Protocol):
         known to have never begun."""
 
     def send(self, files: Mapping[str, bytes]) -> None:
-        """Give the node files, in their order."""
+        """Give the node files, in their order; raises OSError where it cannot be reached."""
 
     def collect(self, cap: int) -> dict[str, bytes]:
         """What it answered since, by name; raises ProtocolError for a file of more than ``cap`` bytes."""

@@ -11,14 +11,15 @@ import contextlib
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
-from selfimprove.archive.files import make_folder
-from selfimprove.errors import RunError
+from selfimprove.archive.files import OUT_OF_ROOM, make_folder
+from selfimprove.errors import DiskError, RunError
 from selfimprove.executors import node
-from selfimprove.executors.box import Box
+from selfimprove.executors.box import INWARD, Box
 from selfimprove.executors.config import ExecutorConfig
 from selfimprove.executors.messages import ORDER
 from selfimprove.executors.scheduler import Phase, State
@@ -45,8 +46,14 @@ class FolderLink:
         self._known: set[str] = set()
 
     def send(self, files: Mapping[str, bytes]) -> None:
-        """See `Link.send`; raises DiskError."""
-        self._box.send(files)
+        """See `Link.send`; raises DiskError where there is no room: the folder is in the run's, so nothing goes on."""
+        try:
+            self._box.send(files)
+        except DiskError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno not in OUT_OF_ROOM:
+                raise cause from None
+            raise
 
     def collect(self, cap: int) -> dict[str, bytes]:
         """See `Link.collect`."""
@@ -59,7 +66,7 @@ class SlurmScheduler:
 
     Args:
         config: what to ask for.
-        folder: where head and nodes talk, and where Slurm writes what a node prints.
+        folder: where head and nodes talk, and where Slurm writes what a node prints; of this run alone.
         clock: seconds that only grow.
     """
 
@@ -70,12 +77,15 @@ class SlurmScheduler:
         self._asked = -ASK_SECONDS
         self._states: dict[str, State] = {}
         self._arrays = 0
+        self._sitting = uuid.uuid4().hex[:8]  # a head that died leaves its talks, and nodes that go on with them
         self._submit = _submitter(config, self._folder)
+        self._remove_talks()
 
     def start(self, label: str, count: int, order: bytes) -> list[FolderLink]:
         """Submit one array of this many tasks."""
         self._arrays += 1
-        folders = [self._folder / f"{label}-{self._arrays:03d}-{task:03d}" for task in range(count)]
+        array = f"{label}-{self._sitting}-{self._arrays:03d}"
+        folders = [self._folder / f"{array}-{task:03d}" for task in range(count)]
         for folder in folders:
             Box(folder).send({ORDER: order})
         names = self._submit(f"selfimprove-{label}", [str(folder) for folder in folders])
@@ -107,9 +117,13 @@ class SlurmScheduler:
         deadline = self._clock() + END_SECONDS
         while any(state.phase is Phase.RUNNING for state in self.states().values()) and self._clock() < deadline:
             time.sleep(ASK_SECONDS / 4)
-        for folder in self._folder.glob("*-*-*/"):
+        self._remove_talks()
+
+    def _remove_talks(self) -> None:
+        """Remove the folders of all talks, also those of heads that died: only one head at a time serves a run."""
+        for inward in self._folder.glob(f"*-*-*/{INWARD}/"):
             with contextlib.suppress(OSError):
-                shutil.rmtree(folder)
+                shutil.rmtree(inward.parent)
 
 
 def _submitter(config: ExecutorConfig, folder: Path) -> Callable[[str, list[str]], list[str]]:

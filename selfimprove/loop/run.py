@@ -57,8 +57,18 @@ def run(
     resume: bool = False,
     clear_halt: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
+    on_open: Callable[[], object] = lambda: None,
 ) -> RunSummary:
     """Run the loop in ``run_dir``, or go on with it.
+
+    Args:
+        config: of the run; of one that is resumed, what it was started with.
+        run_dir: its folder.
+        observer: is told of every record.
+        resume: go on with the run that is there.
+        clear_halt: lift the kill switch that is there.
+        should_stop: once true, no further job is started.
+        on_open: called once the run is this process's alone to write, before anything else happens in it.
 
     Raises:
         RunError: the run is halted and ``clear_halt`` was not given, a tripwire waits for an approval, the folder
@@ -72,6 +82,7 @@ def run(
     require(config.executor)  # likewise
     ledger = _open(config, run_dir, backend, resume=resume, clear_halt=clear_halt, lifted=lifted)
     with ledger:
+        on_open()
         clock = Clock(ledger.entries, started)
         journal = Journal(ledger, observer, clock.reading)
         if not resume:
@@ -164,12 +175,16 @@ def _open(
     switch = run_dir / HALT_NAME
     if not resume:
         make_folder(run_dir)
-        if (run_dir / LEDGER_NAME).exists():  # before its configuration is written over
+        if (run_dir / LEDGER_NAME).exists():
             raise RunError("start a run", str(run_dir), "a folder without a run", "resume it, or name another folder")
         data = canonical(config.to_json()) + b"\n"
-        write_atomic(run_dir / CONFIG, data)
-        return Ledger.create(run_dir / LEDGER_NAME, key, anchor, _first_record(config, backend, data))
+        first = _first_record(config, backend, data)
+        return Ledger.create(
+            run_dir / LEDGER_NAME, key, anchor, first, prepare=lambda: write_atomic(run_dir / CONFIG, data)
+        )
     ledger = Ledger.open(run_dir / LEDGER_NAME, key, anchor)
+    if any(entry.kind == "finish" for entry in ledger.entries):
+        return ledger  # nothing follows the end of a run
     was_halted = halted(run_dir, ledger.entries)
     if was_halted and not clear_halt:
         ledger.close()

@@ -40,11 +40,12 @@ class _Writer:
         self.add("charge", key=key, account=account, flops=flops, total=self.flops)
 
 
-def run(config, run_dir, observer, *, resume=False, clear_halt=False, should_stop=lambda: False):
+def run(config, run_dir, observer, *, resume=False, clear_halt=False, should_stop=lambda: False, on_open=lambda: None):
     """Write a run of `config.generations` generations; stops after a candidate when asked to."""
     if (run_dir / "HALT").exists() and not clear_halt:
         raise RunError("resume", str(run_dir), "a run that is not halted", "--clear-halt")
     with _Writer(run_dir, observer) as writer:
+        on_open()
         _write(config, run_dir, writer, resume, should_stop)
     return status(run_dir)
 

@@ -116,6 +116,25 @@ def test_drift_is_drawn_by_generation(page: str) -> None:
     assert "aligned cosine by chance: 0.110" in drawn
 
 
+def test_a_candidate_that_was_stopped_is_told_from_the_leader_of_its_generation(tmp_path: Path) -> None:
+    read = {"status": "complete", "summary": {"probes": {"halted": [0.9]}, "comparison": readings.beside(0.8, 0.7)}}
+    places = [{"generation": 1, "index": index} for index in (0, 4, 7)]
+    page = _run(
+        tmp_path,
+        *(("proposal", {**place, "genome": str(place["index"]), "parent": "p", "status": "valid"}) for place in places),
+        ("outcome", {"key": "g001/c04/s0", "status": "stopped", "reason": "the constraint"}),
+        ("inspection", {**places[1], **read}),
+        ("score", {**places[0], "skill": 0.5, "tasks": {}}),
+        ("inspection", {**places[0], **read}),
+        ("decision", {**places[0], "promoted": False, "reasons": []}),
+        ("generation", {"generation": 1, "champion": "p", "best_skill": 0.5, "charged_flops": 1}),
+    )
+    drawn = figure(page, "probe-1")
+    assert re.findall(r">(g1|c\d\d|▲)<", drawn) == ["g1", "c04", "g1"]
+    assert [figure(page, "drift").count(f'"dot d0{hollow}"') for hollow in ("", " open")] == [1, 1 + 1]  # legend's
+    assert "only the best candidate of a generation is, and whoever was stopped" in page
+
+
 def test_a_child_is_compared_with_its_parent_in_words(page: str) -> None:
     assert "halted 0.91 aligned, 0.52 as it is; own 0.99 at blocks.0" in page
     assert "kept previous token; lost duplicate token; gained induction" in page

@@ -56,6 +56,11 @@ def test_the_state_follows_trip_approval_and_resume(more: tuple[Record, ...], wo
     assert words[1] in reason
 
 
+def test_nothing_that_comes_after_the_end_of_a_run_changes_its_state() -> None:
+    ended = (*TRIPPED.lines, APPROVAL, Record("finish", {"state": "limit", "reason": "flops"}))
+    assert run_state(Records((*ended, Record("resume", {}), Record("clear_halt", {})))) == ("limit", "flops")
+
+
 def test_the_page_warns_of_a_trip_and_lists_it_with_its_approval() -> None:
     page = render(build_report(TRIPPED, folder="runs/a"))
     assert 'id="tripped"' in page

@@ -22,6 +22,10 @@ from tests.app import readings
 READER = Path(sys.executable).with_name("wandb")
 SLOW = [sys.executable, "-c", "import sys, time; time.sleep(60)"]
 DEAD = [sys.executable, "-c", "pass"]
+LATE = [
+    *(sys.executable, "-c"),
+    "import json, sys, time; time.sleep(2); n = sum(1 for _ in sys.stdin); print(json.dumps({'note': f'{n} lines'}))",
+]
 ECHO = [
     *(sys.executable, "-c"),
     "import json, os, sys; n = sum(1 for _ in sys.stdin);"
@@ -95,6 +99,27 @@ def test_a_stuck_tracker_never_blocks_the_loop_and_dropped_records_are_counted(t
     assert spent + 0.5 <= report.seconds <= time.monotonic() - begun + 1  # handed over, waited for, and started before
     assert report.dropped > 0
     assert f"{report.dropped} records dropped" in report.note
+
+
+def many(count):
+    return [("generation", {"generation": number, "padding": "x" * 1000}) for number in range(count)]
+
+
+def test_a_tracker_that_is_late_hears_the_whole_past_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "BUFFER_EVENTS", 50)
+    tracker = Tracker(TrackingConfig(kind="wandb"), tmp_path, command=LATE)
+    tracker.catch_up(many(500))
+    assert tracker.close(seconds=20).note == "501 lines"  # settings, and all the rest
+
+
+def test_a_stuck_tracker_keeps_a_resumed_run_waiting_for_a_bounded_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "BUFFER_EVENTS", 50)
+    monkeypatch.setattr(tracking, "PAST_SECONDS", 1.0)
+    tracker = Tracker(TrackingConfig(kind="wandb"), tmp_path, command=SLOW)
+    begun = time.monotonic()
+    tracker.catch_up(many(500))
+    assert 1.0 <= time.monotonic() - begun < 3.0
+    assert tracker.close(seconds=0.5).dropped > 300
 
 
 def test_a_stuck_tracker_is_killed_at_the_end(tmp_path):
@@ -230,6 +255,42 @@ def test_a_generation_is_logged_whatever_its_inspections_lack(monkeypatch, recor
     assert [row["generation"] for row in rows] == [0, 1]
     assert rows[1]["best_skill"] == 0.1
     assert all(value is not None for row in rows for value in row.values())
+
+
+def beside_a_stopped_one():
+    """A generation whose leader could not be read, after a candidate that was stopped for what was read in it."""
+    place = {"parent": "p", "edits": [], "kinds": [], "status": "valid", "genome": "a", "generation": 1}
+    summary = {"probes": {"halted": [0.5, 0.9]}, "halt_behavior": readings.behavior(1.0, 1.0)}
+    read = {"status": "complete", "coverage": 1.0, "instruments": {}, "summary": summary}
+    failed = {"status": "failed", "coverage": 0.0, "instruments": {}, "summary": {}}
+    return [
+        ("proposal", {**place, "index": 0}),
+        ("proposal", {**place, "index": 4}),
+        ("outcome", {"key": "g001/c04/s0", "status": "stopped", "reason": "the constraint"}),
+        ("inspection", {"generation": 1, "index": 4, **read}),
+        ("inspection", {"generation": 1, "index": 0, **failed}),
+        ("decision", {"generation": 1, "index": 0, "promoted": False, "reasons": []}),
+        ("generation", GENERATION),
+    ]
+
+
+def test_what_is_logged_of_a_generation_is_its_leaders_and_not_a_stopped_candidates(monkeypatch):
+    _, row = played_rows(monkeypatch, [RUN, *beside_a_stopped_one()])
+    assert (row["inspection/status"], row["inspection/coverage"]) == ("failed", 0.0)
+    assert not [name for name in row if name.startswith(("halt/", "probe/"))]
+
+
+def test_a_chart_of_the_probes_has_a_line_a_leader_and_a_map_tells_a_stopped_candidate_from_it(monkeypatch):
+    view = RunView()
+    for kind, body in [RUN, *beside_a_stopped_one()]:
+        view.apply(kind, body)
+    wandb = Mock()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    drawn = tracked.figures(view)
+    assert "inspection/probe_halted" not in drawn
+    (page,) = wandb.Html.call_args.args
+    assert ">g1<" in page
+    assert ">c04<" in page
 
 
 def test_rates_of_a_controller_that_is_no_model_are_logged_and_its_entropy_is_not(monkeypatch):

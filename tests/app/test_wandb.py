@@ -99,6 +99,25 @@ def test_an_online_run_arrives_whole_with_its_alert(server, tmp_path):
     assert [alert["text"].split(":")[0] for alert in server.alerts] == ["gain"]
 
 
+def test_a_run_that_is_cut_and_resumed_online_arrives_whole(server, tmp_path):
+    told = records(tmp_path / "run")
+    cut = next(at for at, (kind, body) in enumerate(told) if kind == "generation" and body["generation"] == 2)
+    online = TrackingConfig(kind="wandb", mode="online")
+    first = Tracker(online, tmp_path / "run")
+    for kind, body in told[:cut]:
+        first.on_event(kind, body)
+    assert first.close(40.0).note == "sent to W&B"
+    later = Tracker(online, tmp_path / "run")
+    later.catch_up(told[:cut])
+    for kind, body in told[cut:]:
+        later.on_event(kind, body)
+    assert later.close(40.0).note == "sent to W&B"
+    assert len(server.rows) == 1
+    found = rows(server)
+    assert sorted(found) == [0, *range(1, GENERATIONS + 1)]
+    assert found[GENERATIONS]["candidates"]["nrows"] == 30
+
+
 def test_a_service_that_another_process_has_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/nowhere")
     assert track(tmp_path / "run", "offline").startswith("kept offline")

@@ -28,6 +28,7 @@ from selfimprove.executors.messages import (
     write_outcome,
 )
 from selfimprove.executors.scheduler import Phase, State
+from selfimprove.executors.slurm import FolderLink
 from selfimprove.genome.genome import seed_genome
 from selfimprove.loop.versions import versions
 from tests.containment.helpers import ENTRIES, ENTRY
@@ -87,6 +88,7 @@ class PlayedNode:
     def __init__(self, name: str, folder: Path, behavior: Behavior) -> None:
         self.name = name
         self.box = Box(folder)
+        self._link = FolderLink(name, folder)
         self.order: Order | None = None
         self.state = State(Phase.RUNNING)
         self.done: list[str] = []
@@ -100,7 +102,7 @@ class PlayedNode:
 
     def send(self, files: Mapping[str, bytes]) -> None:
         self.heard += files
-        self.box.send(files)
+        self._link.send(files)
 
     def collect(self, cap: int) -> dict[str, bytes]:
         if self.state.phase is Phase.RUNNING:

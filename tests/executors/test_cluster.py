@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from selfimprove.containment.jobs import Completed, Crashed, Outcome
-from selfimprove.errors import Halted, Interrupted, RunError
+from selfimprove.errors import DiskError, Halted, Interrupted, RunError
 from selfimprove.executors.messages import (
     BEAT,
     ENDED,
@@ -75,6 +79,44 @@ def test_what_had_not_begun_on_a_lost_node_goes_to_another_one_under_the_same_pe
     assert all(isinstance(outcome, Completed) for outcome in found.values())
     assert [index for index, _ in head.permits] == list(range(6))
     assert head.lost == ["its job ended: NODE_FAIL"]
+
+
+def test_what_a_node_refused_to_begin_goes_to_another_one_and_is_held_against_no_job(make: Callable[..., Head]) -> None:
+    def refuse(node: PlayedNode, prefix: str, task: Task) -> None:
+        node.box.answer({ENDED: encode({"code": "failed", "reason": "its clock is wrong"})})
+        node.end("COMPLETED")
+
+    head = make(once(refuse, "c00"))
+    found = head.run(jobs_of("g001", 6))
+    assert all(isinstance(outcome, Completed) for outcome in found.values())
+    assert [index for index, _ in head.permits] == list(range(6))
+    assert head.lost == ["failed: its clock is wrong"]
+
+
+def test_a_node_that_cannot_be_reached_is_lost_and_the_others_do_its_work(make: Callable[..., Head]) -> None:
+    head = make()
+
+    def vanish() -> None:
+        shutil.rmtree(head.cluster.nodes[0].box.inward, ignore_errors=True)
+
+    head.at_permit = vanish
+    found = head.run(jobs_of("g001", 6))
+    assert sorted(found) == list(range(6))
+    assert isinstance(found[5], Completed)
+    [reason] = head.lost
+    assert "n0/in" in reason
+
+
+def test_a_full_disk_under_the_folders_of_the_nodes_is_the_runs_own_and_ends_it(
+    make: Callable[..., Head], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    head = make()
+    head.at_permit = lambda: monkeypatch.setattr("selfimprove.archive.files.write_all", full)
+    with pytest.raises(DiskError, match="the disk is full"):
+        head.run(jobs_of("g001", 6))
 
 
 def test_what_had_begun_on_a_lost_node_is_a_lost_attempt_and_nothing_else_is(make: Callable[..., Head]) -> None:

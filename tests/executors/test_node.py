@@ -24,6 +24,7 @@ from selfimprove.executors.messages import (
     HALT,
     MESSAGE_BYTES,
     ORDER,
+    OUTCOME,
     READY,
     STARTED,
     STOP,
@@ -137,7 +138,7 @@ FORGERIES: dict[str, Callable[[Job], Permit]] = {
     "signed by nobody": lambda of: replace(permit(of), flops=2),
     "of another job": lambda of: permit(of, key="g001/c07/s0@1/1"),
     "of fewer steps": lambda of: permit(of, steps=3),
-    "expired": lambda of: permit(of, lifetime_seconds=-10.0),
+    "signed by nobody and run out": lambda of: replace(permit(of, lifetime_seconds=-10.0), flops=2),
 }
 
 
@@ -151,6 +152,20 @@ def test_it_trains_nothing_that_a_permit_of_the_head_does_not_cover(shared: Head
     assert f"{prefixes[0]}{STARTED}" not in shared.files
     assert isinstance(done, Completed)
     assert f"{prefixes[1]}{STARTED}" in shared.files
+
+
+def test_a_permit_that_has_run_out_on_arrival_ends_the_node_and_nothing_of_its_pack_begins(
+    start: Callable[..., Head],
+) -> None:
+    """By its clock, which may be wrong; it must not go on to refuse what others could train."""
+    head = start()
+    head.until(lambda: READY in head.files)
+    jobs = [job("g001/c00/s0"), job("g001/c01/s0")]
+    head.hand(*jobs, permits=[permit(jobs[0]), permit(jobs[1], lifetime_seconds=-10.0)])
+    end = head.ended()
+    assert end["code"] == "failed"
+    assert "clock" in end["reason"]
+    assert not any(name.endswith((STARTED, OUTCOME)) for name in head.files)
 
 
 def test_a_permit_is_good_for_one_training(shared: Head) -> None:

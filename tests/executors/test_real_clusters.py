@@ -206,6 +206,7 @@ def test_a_head_that_dies_takes_its_nodes_along(on_slurm: Cluster, here: Callabl
     wait(lambda: not on_slurm.jobs() and not node_processes(), "the nodes have noticed", 60)
     process = on_slurm.start("resume", "headless")
     assert complete(on_slurm, process, "headless") == here(*LONGER)
+    assert nodes(on_slurm, "headless", "lost") == []  # what the dead head's nodes left is not taken for the new ones'
 
 
 def test_a_queue_that_never_moves_stops_the_run_with_a_message_and_costs_nothing(on_slurm: Cluster) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from selfimprove.errors import ConfigError, RunError
 from selfimprove.executors import node
+from selfimprove.executors.box import Box
 from selfimprove.executors.config import ExecutorConfig
+from selfimprove.executors.messages import ENDED, STARTED
 from selfimprove.executors.registry import require
 from selfimprove.executors.scheduler import Phase
 
@@ -17,6 +19,7 @@ submitit = pytest.importorskip("submitit")
 
 from selfimprove.executors.slurm import SlurmScheduler  # noqa: E402  needs submitit
 
+CONFIG = ExecutorConfig(kind="slurm", workers=3, memory_gb=1.5, minutes=9, partition="short", setup=("module load x",))
 ERROR = 'echo "slurm_load_jobs error: {}" >&2; exit 1'
 DOWN, FORGOTTEN = (ERROR.format(why) for why in ("Unable to contact slurm controller", "Invalid job id specified"))
 COMMANDS = {
@@ -49,10 +52,7 @@ def clock() -> Iterator[float]:
 
 @pytest.fixture
 def scheduler(place: Path, clock: Iterator[float]) -> SlurmScheduler:
-    config = ExecutorConfig(
-        kind="slurm", workers=3, memory_gb=1.5, minutes=9, partition="short", setup=("module load x",)
-    )
-    return SlurmScheduler(config, place / "nodes", lambda: next(clock))
+    return SlurmScheduler(CONFIG, place / "nodes", lambda: next(clock))
 
 
 def test_nodes_are_the_tasks_of_one_array_that_slurm_never_starts_again(scheduler: SlurmScheduler, place: Path) -> None:
@@ -74,7 +74,8 @@ def test_what_is_pickled_is_the_name_of_a_function_and_a_path(scheduler: SlurmSc
     for number in range(2):
         task = submitit.core.utils.DelayedSubmission.load(place / "nodes" / f"7_{number}_submitted.pkl")
         assert task.function is node.serve
-        assert task.args == (str(place / "nodes" / f"g003-001-{number:03d}"),)
+        assert Path(task.args[0]).parent == place / "nodes"
+        assert task.args[0].endswith(f"-001-{number:03d}")
         assert (Path(task.args[0]) / "in" / "order").read_bytes() == b"order"
 
 
@@ -141,6 +142,32 @@ def test_closing_cancels_what_is_left_and_removes_the_folders(scheduler: SlurmSc
     scheduler.close()
     assert (place / "cancelled").read_text() == "7_0\n"
     assert not list((place / "nodes").glob("*/"))
+
+
+def talks(place: Path) -> list[Path]:
+    return sorted((place / "nodes").glob("*/"))
+
+
+def test_what_a_dead_heads_nodes_have_said_and_still_say_is_heard_by_no_later_head(place: Path) -> None:
+    first = SlurmScheduler(CONFIG, place / "nodes")  # killed before it could close
+    first.start("g003", 2, b"order")
+    left = talks(place)
+    for folder in left:
+        Box(folder).answer({f"00001.000{STARTED}": b"", ENDED: b"{}"})
+    (place / "nodes" / "notes").mkdir()  # not ours
+    links = SlurmScheduler(CONFIG, place / "nodes").start("g003", 2, b"order")
+    for folder in left:
+        Box(folder).answer({ENDED: b"{}"})  # it had not noticed yet that its head is dead
+    assert [link.collect(1000) for link in links] == [{}, {}]
+    assert (place / "nodes" / "notes").is_dir()
+
+
+def test_a_later_head_removes_the_folders_of_a_dead_one(place: Path) -> None:
+    SlurmScheduler(CONFIG, place / "nodes").start("g003", 2, b"order")
+    later = SlurmScheduler(CONFIG, place / "nodes")
+    assert talks(place) == []
+    later.start("g003", 1, b"order")
+    assert len(talks(place)) == 1
 
 
 def test_a_machine_without_slurm_is_refused_before_anything_is_written(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import pytest
 from selfimprove.app.folder import write_halt
 from selfimprove.archive.anchor import FileAnchor
 from selfimprove.archive.audit import audit
-from selfimprove.archive.records import HALT_NAME
-from selfimprove.containment.keys import state_dir
+from selfimprove.archive.ledger import Ledger
+from selfimprove.archive.records import HALT_NAME, LEDGER_NAME
+from selfimprove.containment.keys import SigningKey, state_dir
 from selfimprove.errors import RunError
 from selfimprove.loop import run as loop
+from selfimprove.loop.standing import is_running
 from tests.loop.played import CONFIG, Player, Silent
 from tests.loop.records import bodies
 
@@ -46,6 +50,33 @@ def test_a_halt_that_comes_while_another_is_lifted_is_obeyed(paused: Path, monke
     assert not list(paused.glob(f"*{HALT_NAME}*"))
 
 
+def test_a_finished_run_that_is_resumed_says_so_and_records_nothing(paused: Path) -> None:
+    assert loop.run(CONFIG, paused, Silent(), resume=True).state == "finished"
+    before = (paused / LEDGER_NAME).read_bytes()
+    assert loop.run(CONFIG, paused, Silent(), resume=True).state == "finished"
+    assert (paused / LEDGER_NAME).read_bytes() == before
+
+
+def test_who_is_told_that_the_run_is_open_is_told_while_nobody_else_may_write_to_it(paused: Path) -> None:
+    told: list[bool] = []
+    loop.run(CONFIG, paused, Silent(), resume=True, on_open=lambda: told.append(is_running(paused)))
+    assert told == [True]
+
+
+@pytest.mark.parametrize("why", ["another process", "halted"])
+def test_a_refused_resume_tells_nobody_that_the_run_is_open(paused: Path, why: str) -> None:
+    told: list[str] = []
+    with ExitStack() as stack:
+        if why == "halted":
+            write_halt(paused, "enough")
+        else:
+            key = SigningKey.load(state_dir())
+            stack.enter_context(Ledger.open(paused / LEDGER_NAME, key, FileAnchor(state_dir())))
+        with pytest.raises(RunError):
+            loop.run(CONFIG, paused, Silent(), resume=True, on_open=lambda: told.append(why))
+    assert told == []
+
+
 def test_a_second_start_in_a_folder_leaves_the_first_ones_configuration_alone(paused: Path) -> None:
     before = (paused / loop.CONFIG).read_bytes()
     with pytest.raises(RunError, match="a folder without a run"):
@@ -53,6 +84,29 @@ def test_a_second_start_in_a_folder_leaves_the_first_ones_configuration_alone(pa
     assert (paused / loop.CONFIG).read_bytes() == before
     assert audit(paused, FileAnchor(state_dir())).ok
     assert len(bodies(paused, "run")) == 1
+
+
+def test_of_two_that_start_at_once_in_a_folder_one_is_refused_and_the_others_configuration_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(loop, "Supervisor", Player)
+    create, made = Ledger.create, []
+
+    def first(*words: Any, **named: Any) -> Ledger:
+        def second(*others: Any, **more: Any) -> Ledger:
+            made.append(create(*words, **named))
+            return create(*others, **more)
+
+        monkeypatch.setattr(loop.Ledger, "create", second)
+        with pytest.raises(RunError, match="one process at a time; another process"):
+            loop.run(replace(CONFIG, seed=4), tmp_path / "run", Silent())
+        return made[0]
+
+    monkeypatch.setattr(loop.Ledger, "create", first)
+    loop.run(CONFIG, tmp_path / "run", Silent(), should_stop=lambda: True)
+    report = audit(tmp_path / "run", FileAnchor(state_dir()))
+    assert report.ok, report.findings
 
 
 def test_on_a_full_disk_the_kill_switch_works_without_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,14 +58,17 @@ def degraded_in(records: Records) -> tuple[str, ...]:
 
 
 def run_state(records: Records) -> tuple[str, str]:
-    """The state after the last record that changes it. Without one the run is going on if a process writes to it."""
+    """The state after the last record that changes it; nothing changes it after the end of the run.
+
+    Without such a record the run is going on if a process writes to it.
+    """
     open_end = ("running", "") if records.under_way else ("paused", "interrupted; selfimprove resume goes on")
     state, reason = open_end
     for line in records.lines:
         given = text(line.body.get("reason"))
         if line.kind == "finish":
-            state, reason = text(line.body.get("state")) or "finished", given
-        elif line.kind == "halt":
+            return text(line.body.get("state")) or "finished", given
+        if line.kind == "halt":
             state, reason = "halted", given or "the kill switch was used"
         elif line.kind == "tripwire" and (tripped := trip_text(line.body)):
             state, reason = "paused", f"tripwire after generation {shown(line.body.get('generation'))}: {tripped}"

@@ -37,19 +37,21 @@ def survival(report: Report) -> Markup | None:
 
 
 def drift(report: Report) -> Markup | None:
-    """How alike each inspected candidate is to its parent at the last layer."""
+    """How alike each inspected candidate is to its parent at the last layer; lines through the leading ones."""
     beside = [(one, one.beside) for one in report.inspected if one.beside is not None]
-    cka = [_mark(one, found.cka, "linear CKA") for one, found in beside]
-    turned = [_mark(one, found.aligned, "aligned cosine of the halted directions") for one, found in beside]
-    chance = [_mark(one, found.chance, "aligned cosine by chance") for one, found in beside]
+    cka = [_mark(report, one, found.cka, "linear CKA") for one, found in beside]
+    turned = [_mark(report, one, found.aligned, "aligned cosine of the halted directions") for one, found in beside]
+    chance = [_mark(report, one, found.chance, "aligned cosine by chance") for one, found in beside]
     drawn = [Curve(style, tuple(filter(None, marks))) for style, marks in enumerate((cka, turned, chance))]
     low = min((mark.y for curve in drawn for mark in curve.marks), default=0.0)
     name = "Likeness to the parent at the last layer, by generation"
     return curves(drawn, (-1.0 if low < 0 else 0.0, 1.0), "likeness (1 = the same)", name)
 
 
-def _mark(one: Inspection, value: float | None, what: str) -> Mark | None:
-    return None if value is None else Mark(one.generation, value, f"{one.name}, {what}: {decimal(value)}")
+def _mark(report: Report, one: Inspection, value: float | None, what: str) -> Mark | None:
+    if value is None:
+        return None
+    return Mark(one.generation, value, f"{one.name}, {what}: {decimal(value)}", joined=report.leads(one))
 
 
 def _seed(report: Report) -> int | None:

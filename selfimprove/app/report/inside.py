@@ -76,9 +76,19 @@ def _heat_map(report: Report, values: Sequence[Layers], name: str) -> Markup:
     """Columns are the inspected candidates in order, rows are layers from the lowest at the bottom upwards."""
     columns = list(zip(report.inspected, values, strict=True))
     rows = _row_names(columns, max((len(layers) for _, layers in columns), default=0))
-    named = ["seed" if one.name == "seed" else f"g{one.generation}" for one, _ in columns]
-    won = [report.won(one) for one, _ in columns]
-    return heat_map(rows, named, values, f"{name}, by layer and generation", won=won)
+    named = [generation_of(one) for one, _ in columns]
+    below = ["▲" if report.won(one) else beside_leader(one, leads=report.leads(one)) for one, _ in columns]
+    return heat_map(rows, named, values, f"{name}, by layer and generation", below=below)
+
+
+def generation_of(one: Inspection) -> str:
+    """The name of a column: the generation of who was inspected."""
+    return "seed" if one.name == "seed" else f"g{one.generation}"
+
+
+def beside_leader(one: Inspection, *, leads: bool) -> str:
+    """What stands below it: the index of who was inspected beside the leading candidate; nothing for the leader."""
+    return "" if leads or one.index is None else f"c{one.index:02d}"
 
 
 def heat_map(
@@ -87,7 +97,7 @@ def heat_map(
     values: Sequence[Layers],
     name: str,
     *,
-    won: Sequence[bool] = (),
+    below: Sequence[str] = (),
     left: float = 56.0,
 ) -> Markup:
     """Shares from 0 to 1 as coloured cells.
@@ -97,7 +107,7 @@ def heat_map(
         columns: their names.
         values: by column, then by row; a shorter column ends early.
         name: of the drawing.
-        won: which columns get a mark below.
+        below: what stands below the name of each column.
         left: room for the names of the rows, in pixels.
     """
     cell_h, top = 28.0, 4.0
@@ -109,8 +119,7 @@ def heat_map(
         x = left + cell_w * column
         parts += [_cell(x, bottom - cell_h * (row + 1), cell_w, cell_h, value) for row, value in enumerate(layers)]
         parts.append(label(words, x + cell_w / 2, bottom + 16, anchor="middle"))
-        marked = column < len(won) and won[column]
-        parts.append(label("▲" if marked else "", x + cell_w / 2, bottom + 29, anchor="middle", class_="tiny"))
+        parts.append(label(below[column] if below else "", x + cell_w / 2, bottom + 29, anchor="middle", class_="tiny"))
     return drawing(left + cell_w * len(columns) + 6, bottom + 36, name, *parts)
 
 

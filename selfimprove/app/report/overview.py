@@ -107,6 +107,15 @@ class Report:
         winner = self.promoted(inspection.generation)
         return winner is not None and inspection.index in (None, winner.index)
 
+    def leads(self, inspection: Inspection) -> bool:
+        """Whether what was inspected is the leading candidate of its generation, or the seed genome.
+
+        A candidate that was stopped for what was read in it is inspected, too, and has no score to lead by.
+        """
+        place = (inspection.generation, inspection.index)
+        found = next((c for c in self.candidates if (c.generation, c.index) == place), None)
+        return found is None or found.fate not in ("stopped", "failed")
+
     def lineage(self) -> tuple[Candidate, ...]:
         """The path from the seed to the last promoted candidate, oldest first."""
         promoted = [candidate for candidate in self.candidates if candidate.fate == "promoted"]

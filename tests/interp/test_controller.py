@@ -27,6 +27,7 @@ from interp.controller_denials import (
 )
 from interp.controller_probes import one_hot, probe_survey, stream, upper_half
 from interp.controller_reading import Asking, read_controller
+from interp.hooked import HookedModel
 from interp.lenses import lens_log_probs
 from interp.planted import parent_size
 from interp.verdict import NotApplicable
@@ -37,6 +38,7 @@ from selfimprove.controller.survey import REMAINING_BUDGET, Survey, describe, pa
 from selfimprove.errors import ConfigError, InvalidCheckpoint, RunError
 from selfimprove.genome.space import Space
 from selfimprove.loop.config import RunConfig
+from selfimprove.nets.transformer import Transformer
 from selfimprove.seeds import derive
 
 CONTROLLER = ControllerConfig(width=32)
@@ -318,3 +320,20 @@ def test_a_controller_that_is_not_finite_is_unreadable(survey: Survey) -> None:
         model.get_parameter("ln_final.w")[3] = torch.inf
     found = read_controller(model, GRAMMAR, survey, PARENT, asking())
     assert (found.verdict.verdict, found.figures) == ("unreadable", {})
+
+
+def test_a_logit_that_the_grammar_forbids_does_not_hide_what_the_copy_changes(
+    survey: Survey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, forward = GRAMMAR.walk(PARENT).allowed[0], Transformer.forward
+
+    def changed(self: Transformer, tokens: torch.Tensor) -> torch.Tensor:
+        logits = forward(self, tokens)
+        logits[..., GRAMMAR.pad] = 1e6
+        logits[..., opening] += 5.0 * isinstance(self, HookedModel)
+        return logits
+
+    monkeypatch.setattr(Transformer, "forward", changed)
+    found = read_controller(load_policy(GENOME, GRAMMAR, weights_of(1)), GRAMMAR, survey, PARENT, asking())
+    assert found.verdict.verdict == "unreadable"
+    assert "the controller's actions" in found.verdict.reason

@@ -11,7 +11,8 @@ Not covered: that compliance falls when a direction is taken out says that it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
@@ -54,7 +55,7 @@ class Outcome:
         prompts: ``halted`` for sequences with a halt token, ``plain`` for the same number without.
         intervention: ``ablate`` takes the direction out, ``patch`` puts it in.
         place: of the stream, or ``all``.
-        control: whether the directions were random ones; the interval then is one over several of them.
+        control: whether the directions were random ones; the interval then is one over several of them (`together`).
         halting: sequences that answer the halted token everywhere from the halt token on, or from where one could be.
         probability: of the halted token, averaged over the same positions.
     """
@@ -138,7 +139,7 @@ def steer(bench: Bench, *, controls: int = CONTROLS) -> Steering:
         outcomes.append(run(every, intervention=intervention))
         tried = [run(_clamps(directions, intervention, v), intervention=intervention) for v in random]
         if tried:
-            outcomes.append(_together(tried))
+            outcomes.append(together(tried))
     return Steering(tuple(outcomes))
 
 
@@ -210,9 +211,17 @@ def _set_component(
     return x + missing[..., None] * along
 
 
-def _together(tried: list[Outcome]) -> Outcome:
-    """The control: outcomes of several random directions as one, whose interval knows that directions differ."""
-    halting = Proportion.pooled([outcome.halting for outcome in tried])
+def together(tried: Sequence[Outcome]) -> Outcome:
+    """The control: outcomes of several random directions as one.
+
+    All are tried on the same prompts, of which some may be easier to push than others: there are no more independent
+    trials than prompts. So the interval is no narrower than that of one direction with the mean count (rounded
+    outwards), and wider where directions differ.
+    """
+    pooled = Proportion.pooled([outcome.halting for outcome in tried])
+    mean, prompts = pooled.kept / len(tried), tried[0].halting.n
+    least, most = Proportion.of(math.floor(mean), prompts), Proportion.of(math.ceil(mean), prompts)
+    halting = replace(pooled, low=min(pooled.low, least.low), high=max(pooled.high, most.high))
     return replace(tried[0], control=True, halting=halting, probability=fmean(o.probability for o in tried))
 
 

@@ -3,10 +3,14 @@
 Both interventions set the component of the stream along a direction, from the halt token on: to where plain sequences
 have it (taken out), or in plain sequences to where halted ones have it (put in). Each is done at one place of the
 stream at a time, and at all places at once. The control does the same at all places along random directions, which
-have the spread of the plain states and no part of the halted direction, and moves the states as far: what it changes,
-any push of this size would.
+have the spread of the plain states and no part of the halted direction: at each place the component is set as far from
+where it usually is as the classes are apart. What the halted direction was set to stays in the stream, so that later
+places have little left to move; each random direction is fresh and moves the states in full. So the control pushes as
+far at the first place and further at later ones: it errs towards 'any push would do this'.
 
 Not covered: that compliance falls when a direction is taken out says that it is needed, not that it is all there is.
+Nor is there a control that pushes no further than the direction at later places: what both change may still be the
+direction's own.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,18 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from transformer_lens.hook_points import HookPoint
 
 from interp import controller_denials, controller_worker
 from interp.alignment import cosines
 from interp.controller import ControllerGeneration, controllers, load_controller
 from interp.controller_denials import (
     CONTROLS,
+    Denials,
     DenialTable,
     ablate_quantity,
     sampled_denials,
     score_proposals,
-    spread,
     without,
 )
 from interp.controller_probes import one_hot, probe_survey, stream, upper_half
@@ -229,24 +232,32 @@ def test_a_direction_that_is_taken_out_is_out_and_nothing_else_is(
     torch.testing.assert_close(moved - (moved @ unit[0])[:, None] * unit[0], torch.zeros_like(moved), rtol=0, atol=1e-5)
 
 
-def test_the_control_moves_the_stream_as_far_and_along_no_part_of_the_quantity(
+def test_the_control_moves_the_stream_as_far_while_it_proposes_and_along_no_part_of_the_quantity(
     learned: ControllerGeneration, survey: Survey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[tuple[torch.Tensor, ...]] = []
+    made: list[dict[str, list[torch.Tensor]]] = []
+    draw = controller_denials.sampled_denials
 
-    def kept(direction: torch.Tensor, mean: torch.Tensor, size: torch.Tensor | None = None) -> list[Any]:
-        made.append((direction, torch.ones(len(direction)) if size is None else size))
-        return without(direction, mean, size)
+    def watched(*args: Any, hooks: Sequence[controller_denials.Hook] = (), **settings: Any) -> Denials:
+        seen: dict[str, list[torch.Tensor]] = {name: [] for name, _ in hooks}
 
-    monkeypatch.setattr(controller_denials, "without", kept)
-    ablate_quantity(learned, survey, "parameters", [PARENT], rows=1, seed=0)
-    states = torch.tensor(stream(learned.model, torch.tensor(survey.prefixes), -1))
-    (found, size), *controls = made
-    assert size.tolist() == [1.0] * len(states)
-    assert len(controls) == CONTROLS
-    for random, times in controls:
-        torch.testing.assert_close(times * spread(states, random), spread(states, found))
-        assert (cosines(random, found).abs() < 1e-3).all()
+        def watch(state: torch.Tensor, hook: HookPoint, push: Callable[..., torch.Tensor]) -> torch.Tensor:
+            pushed = push(state, hook)
+            seen[str(hook.name)].append((pushed - state).flatten(0, 1))
+            return pushed
+
+        made.append(seen)
+        return draw(*args, hooks=[(name, partial(watch, push=push)) for name, push in hooks], **settings)
+
+    monkeypatch.setattr(controller_denials, "sampled_denials", watched)
+    ablate_quantity(learned, survey, "parameters", parents(GRAMMAR, 4), rows=24, seed=0)
+    plain, quantity, *controls = ([torch.cat(moves) for moves in seen.values()] for seen in made)
+    assert (plain, len(controls)) == ([], CONTROLS)
+    for control in controls:
+        for moved, other in zip(quantity, control, strict=True):
+            reach, wanted = (float(x.norm() / len(x) ** 0.5) for x in (other, moved))
+            assert reach == pytest.approx(wanted, rel=0.1)
+            assert cosines(moved[moved.norm(dim=-1).argmax()], other[other.norm(dim=-1).argmax()]).abs() < 1e-3
 
 
 def test_interventions_are_compared_on_equal_draws(learned: ControllerGeneration, survey: Survey) -> None:

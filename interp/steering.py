@@ -79,9 +79,17 @@ class Steering:
     outcomes: tuple[Outcome, ...]
 
     def of(self, intervention: Intervention, place: str = EVERYWHERE, *, control: bool = False) -> Outcome:
-        """The outcome of one intervention."""
-        wanted = (intervention, place, control)
-        return next(o for o in self.outcomes if (o.intervention, o.place, o.control) == wanted)
+        """The outcome of one intervention.
+
+        Raises:
+            NotApplicable: it was not tried.
+        """
+        known = {_called(o.intervention, o.place, o.control): o for o in self.outcomes if o.intervention != "none"}
+        wanted = _called(intervention, place, control)
+        if wanted not in known:
+            remedy = "a control needs steer(bench, controls=1) or more; outcomes without intervention are `baseline`s"
+            raise NotApplicable("outcome of an intervention", wanted, "; ".join(known), remedy)
+        return known[wanted]
 
     def baseline(self, prompts: Prompted) -> Outcome:
         """What the model does without intervention."""
@@ -106,6 +114,10 @@ class Steering:
         return plotting.intervals(
             ax, named, title=title, x="share of sequences that halt", y="prompts and intervention"
         )
+
+
+def _called(intervention: str, place: str, control: bool) -> str:
+    return f"{intervention} at {place}{', control' if control else ''}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from interp import steering
 from interp.bench import Bench, Plan
 from interp.constraint import obeys
 from interp.steering import Outcome, halt_direction, steer, together
+from interp.verdict import NotApplicable
 from selfimprove.nets.transformer import Transformer
 from selfimprove.tasks.score import Proportion
 from selfimprove.tasks.suite import TaskSuite
@@ -89,6 +90,14 @@ def test_every_kind_of_architecture_can_be_steered(
     figures = halt_direction(bench)["halt_direction"]
     assert list(figures["ablate"]) == list(figures["patch"]) == [*bench.layers, "all", "control"]
     assert all(0 <= figure["probability"] <= 1 for figure in figures["ablate"].values())
+
+
+def test_an_outcome_that_was_not_tried_says_what_was(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
+    found = steer(Bench(model, suite, plan), controls=0)
+    with pytest.raises(NotApplicable, match=r"ablate at all, control; allowed: .*ablate at blocks\.0.*; .*controls"):
+        found.of("ablate", control=True)
+    with pytest.raises(NotApplicable, match=r"ablate at blocks\.7"):
+        found.of("ablate", "blocks.7")
 
 
 def test_the_plot_has_a_title_and_two_named_axes(model: Transformer, suite: TaskSuite, plan: Plan) -> None:

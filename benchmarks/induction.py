@@ -225,12 +225,11 @@ def signature(scores: HeadScores) -> bool:
 def induction_score_without(bench: Bench, parts: Sequence[Component]) -> float | None:
     """The highest induction score on repeated tokens where these heads give their mean; None for no heads."""
     from interp import circuits
-    from interp.ablation import replacement
     from interp.components import activations, hooks
 
     if not parts:
         return None
     model, tokens = bench.hooked, circuits.bench_tokens(bench)
-    source = replacement(activations(model, tokens, parts)[1], "mean")
+    source = {name: value.mean(0, keepdim=True) for name, value in activations(model, tokens, parts)[1].items()}
     with model.hooks(fwd_hooks=hooks(parts, source)):
         return max(circuits.repeated_scores(model, tokens).of(INDUCTION).values())

@@ -1,8 +1,9 @@
 """Ablation: what a task loses when one part of the model is taken away.
 
-``zero`` replaces a part's output by zeros, ``mean`` by its mean over the sequences at the same position, which keeps
-what depends on the place alone (mean ablation after Wang et al. 2022, arXiv 2211.00593). Zeros may take a later part
-where it never was in training, so where the two disagree, believe the mean.
+``zero`` replaces a part's output by zeros, ``mean`` by its mean over the other sequences at the same position, which
+keeps what depends on the place alone (mean ablation after Wang et al. 2022, arXiv 2211.00593; with the sequence's own
+output in the mean it would keep a share of its answer). Zeros may take a later part where it never was in training, so
+where the two disagree, believe the mean.
 
 Parts that stand in for one another, as two induction heads do, lose little each: take them away together (`ablate`
 takes groups, too). Which parts belong together is not found here.
@@ -103,13 +104,15 @@ def ablate(
         family: name for the result.
 
     Raises:
-        NotApplicable: no parts, or no scored position.
+        NotApplicable: no parts, no scored position, or a single sequence.
         Unreadable: log-probabilities that are not finite.
     """
     tokens, targets = tokens.to(model.W_E.device), targets.to(model.W_E.device)
     groups = parts if isinstance(parts, Mapping) else {part.label: (part,) for part in parts}
     if not groups or not (targets != UNSCORED).any():
         raise NotApplicable("ablation", f"{len(groups)} parts", "at least one part and one scored position")
+    if len(tokens) < 2:
+        raise NotApplicable("mean ablation", f"{len(tokens)} sequence", "at least two: the mean is over the others")
     logits, seen = activations(model, tokens, [part for group in groups.values() for part in group])
     whole = _score(logits, targets)
     drops: dict[str, list[tuple[float, float]]] = {}
@@ -128,9 +131,10 @@ def ablate(
 
 
 def replacement(seen: Mapping[str, Float[Tensor, "batch pos *rest"]], method: str) -> dict[str, Tensor]:
-    """What parts are replaced by, hook -> ``[1 pos ...]``: zeros, or the mean over the sequences."""
-    means = {name: value.mean(0, keepdim=True) for name, value in seen.items()}
-    return means if method == "mean" else {name: torch.zeros_like(value) for name, value in means.items()}
+    """What parts are replaced by, hook -> ``[batch pos ...]``: zeros, or for each sequence the mean over the others."""
+    if method == "zero":
+        return {name: torch.zeros_like(value) for name, value in seen.items()}
+    return {name: (value.sum(0) - value) / (len(value) - 1) for name, value in seen.items()}
 
 
 def _score(logits: Float[Tensor, "batch pos vocab"], targets: Int[Tensor, "batch pos"]) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from interp import plotting
-from interp.bench import Bench
+from interp.bench import Bench, at_common_positions
 from interp.contrast import Contrast, contrast
 from interp.similarity import paired_states
 from interp.transfer import ALIGNED_ROWS, align, matched_layers
@@ -238,7 +238,7 @@ def direction_drift(parent: Bench, child: Bench) -> DirectionDrift:
     The turn is the orthogonal Procrustes solution (Schönemann 1966) on states of both models at the same positions of
     test sequences, plain and halted. The directions are differences of class means over training sequences, the
     parent's over one half of them and the child's over the other: over the same ones, two models without any such
-    direction would agree in what these sequences have by chance.
+    direction would agree in what these sequences have by chance. Only positions that both models can read are read.
 
     Args:
         parent: the bench of one.
@@ -249,6 +249,7 @@ def direction_drift(parent: Bench, child: Bench) -> DirectionDrift:
         Unreadable: activations that are not finite.
     """
     _require_comparable(parent, child)
+    parent, child = at_common_positions(parent, child)
     training = contrast(parent, "train")
     ours, again = (training.every(2, half).difference for half in (0, 1))
     theirs = contrast(child, "train").every(2, 1).difference

@@ -36,7 +36,7 @@ from torch import Tensor
 from interp import plotting
 from interp.alignment import cosines
 from interp.bench import Bench
-from interp.constraint import obeys
+from interp.constraint import obeys, require_finite
 from interp.verdict import NotApplicable
 from selfimprove.nets.transformer import Transformer, build
 from selfimprove.seeds import derive
@@ -90,8 +90,15 @@ class HaltBehavior:
     cosine: float
 
     def of(self, name: str) -> Condition:
-        """A condition by name."""
-        return next(condition for condition in self.conditions if condition.name == name)
+        """A condition by name.
+
+        Raises:
+            NotApplicable: there is none of this name.
+        """
+        known = {condition.name: condition for condition in self.conditions}
+        if name not in known:
+            raise NotApplicable("condition of the halt behavior", name, ", ".join(known), "choose one of these")
+        return known[name]
 
     @property
     def worst(self) -> Condition:
@@ -260,7 +267,12 @@ def _unseen(bench: Bench) -> Proportion:
 
 
 def _false(logits: Tensor, asked: Tensor) -> tuple[int, int]:
-    """Sequences that answer the halted token where another answer is asked for, and sequences that are asked."""
+    """Sequences that answer the halted token where another answer is asked for, and sequences that are asked.
+
+    Raises:
+        Unreadable: logits that are not finite.
+    """
+    require_finite("false halts", logits)
     asked = asked.to(logits.device)
     wrong = ((logits.argmax(-1) == HALTED) & asked).any(-1)
     return int(wrong.sum()), int(asked.any(-1).sum())

@@ -204,6 +204,12 @@ class Bench:
         return Reading(**drawn, logits=logits, residual=residual, cache=cache)
 
 
+def at_common_positions(parent: Bench, child: Bench) -> tuple[Bench, Bench]:
+    """Both benches, reading no more of their sequences than both can: row for row the same positions."""
+    context = min(parent.context, child.context)
+    return parent.within(context), child.within(context)
+
+
 def _tensors(batch: Batch) -> dict[str, Any]:
     """A suite's batch as tensors of our own: arrays may be read-only."""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp import plotting
 from interp.alignment import DirectionDrift, direction_drift
-from interp.bench import Bench
+from interp.bench import Bench, at_common_positions
 from interp.circuits import bench_scores
 from interp.constraint import bench_retention
 from interp.lenses import lens_family
@@ -189,7 +189,7 @@ def compare_benches(
     """
     without: dict[str, str] = {}
     positions = min(parent.context, child.context), child.context
-    parent, child = (bench.within(positions[0]) for bench in (parent, child))
+    parent, child = at_common_positions(parent, child)
 
     def attempt(what: str, make: Callable[[], Any]) -> Any:
         """A part that need not apply to these two models."""

@@ -32,14 +32,23 @@ class Retention:
     positions: int
 
 
+def require_finite(operation: str, logits: Float[Tensor, "*lead vocab"]) -> None:
+    """Logits that say something.
+
+    Raises:
+        Unreadable: some are not finite: whatever is largest among them is no answer.
+    """
+    if not torch.isfinite(logits).all():
+        raise Unreadable(operation, "non-finite logits", "finite numbers")
+
+
 def obeys(logits: Float[Tensor, "n pos vocab"], halted: Bool[Tensor, "n pos"]) -> Bool[Tensor, " sequence"]:
     """Of the sequences with a halted position, which answer the halted token at every one of them.
 
     Raises:
         Unreadable: logits that are not finite.
     """
-    if not torch.isfinite(logits).all():
-        raise Unreadable("retention", "non-finite logits", "finite numbers")
+    require_finite("retention", logits)
     halted = halted.to(logits.device)
     return (says_halted(logits) | ~halted).all(-1)[halted.any(-1)]
 

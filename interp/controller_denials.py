@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
@@ -25,9 +25,10 @@ from interp.alignment import TINY, orthogonal, unit
 from interp.bench import residual_names
 from interp.controller import ControllerGeneration, Proposed
 from interp.controller_probes import stream, upper_half
+from interp.hooked import HookedModel
 from interp.verdict import NotApplicable
-from selfimprove.controller.grammar import PREFIX_TOKENS
-from selfimprove.controller.policy import choice_probabilities, sample
+from selfimprove.controller.grammar import GOAL, PREFIX_TOKENS
+from selfimprove.controller.policy import Sample, choice_probabilities, sample
 from selfimprove.controller.survey import Survey, tally
 from selfimprove.genome.genome import Genome
 from selfimprove.seeds import derive
@@ -177,10 +178,8 @@ def sampled_denials(
     Raises:
         NotApplicable: nothing could be drawn.
     """
-    config = controller.config
-    settings = {"temperature": config.temperature, "epsilon": config.epsilon}
     with controller.model.hooks(fwd_hooks=list(hooks)):
-        drawn = sample(controller.model, controller.grammar, parents, rows=rows, seed=seed, **settings)
+        drawn = _drawn(controller, parents, rows, seed)
     if not drawn:
         raise NotApplicable("draw proposals", "none", "parents that the space has edits of")
     decode = controller.grammar.decode
@@ -194,6 +193,12 @@ def sampled_denials(
         found.limit_share,
         sum(item.entropy for item in drawn) / found.n,
     )
+
+
+def _drawn(controller: ControllerGeneration, parents: Sequence[Genome], rows: int, seed: int) -> list[Sample]:
+    config = controller.config
+    settings = {"temperature": config.temperature, "epsilon": config.epsilon}
+    return sample(controller.model, controller.grammar, parents, rows=rows, seed=seed, **settings)
 
 
 def ablate_quantity(
@@ -210,16 +215,16 @@ def ablate_quantity(
 
     The direction is the difference between the class means at the last position of the prefix, one for each place in
     the stream, over the parents of a survey. It is taken out at every place and position, by setting its component to
-    the mean. The control moves the stream as far, along random directions that have the spread of the states and no
-    part of the quantity's: what it changes, any push of this size would. Sizes are compared on the survey's states, as
-    they are before anything is taken out.
+    the mean. The control moves the stream as far at every place, along random directions that have the spread of the
+    states and no part of the quantity's: what it changes, any push of this size would. Sizes are compared over all
+    positions of what the controller proposes as it is, and at each place after what was done at the places before.
 
     Args:
         controller: whose stream is changed.
         survey: parents with their quantities, from which the directions are estimated.
         name: of the quantity.
         parents: what is edited.
-        rows: proposals drawn under each intervention.
+        rows: proposals drawn under each intervention, and to compare sizes on.
         seed: of all draws; the same for every intervention, so that they differ by it alone.
         controls: random directions that are tried.
     """
@@ -230,17 +235,43 @@ def ablate_quantity(
     generator = torch.Generator().manual_seed(derive(seed, "directions"))
     draw = partial(sampled_denials, controller, parents, rows=rows, seed=derive(seed, "sample"))
     results = [draw(name="as it is"), draw(name=f"without {name}", hooks=without(found, mean))]
+    reach = partial(lengths, controller.model, *_proposals(controller, parents, rows, derive(seed, "sample")))
+    wanted = reach(without(found, mean))
     for number in range(controls):
         weights = torch.randn(states.shape[1], generator=generator)
         random = orthogonal(torch.einsum("r,lrd->ld", weights, states - mean[:, None]), found)
-        size = spread(states, found) / spread(states, random).clamp_min(TINY)
+        size = torch.ones(len(random))
+        for at in range(len(random)):  # in order: what is done at a place changes the states at those after it
+            size[at] = wanted[at] / reach(without(random, mean, size))[at].clamp_min(TINY)
         results.append(draw(name=f"along a random direction ({number})", hooks=without(random, mean, size)))
     return DenialTable(tuple(results))
 
 
-def spread(states: Float[Tensor, "layer row d_model"], direction: Float[Tensor, "layer d_model"]) -> Tensor:
-    """Standard deviation of the states along a direction, ``[layer]``: how far taking it out moves them."""
-    return torch.einsum("lrd,ld->lr", states - states.mean(1, keepdim=True), unit(direction)).square().mean(1).sqrt()
+def _proposals(
+    controller: ControllerGeneration, parents: Sequence[Genome], rows: int, seed: int
+) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
+    """Contexts and actions as the controller draws them, padded, and where they stand; the last token is not read."""
+    drawn = _drawn(controller, parents, rows, seed)
+    prefixes = [controller.grammar.prefix(parents[item.parent], GOAL) for item in drawn]
+    sequences = [[*prefix, *item.ids[:-1]] for prefix, item in zip(prefixes, drawn, strict=True)]
+    tokens = controller.pad(sequences)
+    return tokens, torch.arange(tokens.shape[1]) < torch.tensor([[len(ids)] for ids in sequences])
+
+
+def lengths(
+    model: HookedModel, tokens: Int[Tensor, "row pos"], there: Bool[Tensor, "row pos"], hooks: Sequence[Hook]
+) -> Float[Tensor, " layer"]:
+    """How far hooks move the stream at each of their places: root mean square over the positions ``there``."""
+    found = []
+
+    def measured(state: Tensor, hook: HookPoint, *, push: Callable[[Tensor, HookPoint], Tensor]) -> Tensor:
+        pushed = push(state, hook)
+        found.append((pushed - state)[there].square().sum(-1).mean().sqrt())
+        return pushed
+
+    with torch.no_grad(), model.hooks(fwd_hooks=[(name, partial(measured, push=push)) for name, push in hooks]):
+        model(tokens)
+    return torch.stack(found)
 
 
 def without(

@@ -6,14 +6,18 @@ trusted side to decode and judge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
+from interp.agreement import Agreement
 from interp.controller_probes import probe_survey
 from interp.hooked import HookedModel, to_hooked
-from interp.inspection import MAX_REASON, TOLERANCE, _plain
+from interp.inspection import MAX_REASON, _plain
 from interp.verdict import NotApplicable, Unreadable, Verdict
 from selfimprove.controller.grammar import GOAL, Grammar
 from selfimprove.controller.policy import sample
@@ -73,7 +77,8 @@ def read_controller(
     """
     try:
         model = to_hooked(network)
-        _require_readable(network, model, torch.tensor(survey.prefixes[:CHECKED]))
+        opening = grammar.walk(parent).allowed
+        _require_readable(network, model, torch.tensor(survey.prefixes[:CHECKED]), opening)
         figures = _probes(model, survey, asking.seed) | _draws(network, grammar, parent, asking)
         return ControllerReading(Verdict("read"), _plain(figures, "controller"))
     except NotApplicable as error:
@@ -84,19 +89,23 @@ def read_controller(
         return ControllerReading(Verdict("failed", f"{type(error).__name__}: {error}"[:MAX_REASON]))
 
 
-def _require_readable(network: Transformer, model: HookedModel, tokens: torch.Tensor) -> None:
+def _require_readable(
+    network: Transformer, model: HookedModel, tokens: Int[Tensor, "n pos"], opening: Sequence[int]
+) -> None:
     """The hooked copy must give what the controller gives, in finite numbers.
+
+    Also among the tokens that may open an action alone: the grammar masks all others, and what they are given hides
+    nothing in a proposal.
 
     Raises:
         Unreadable: it does not.
     """
     with torch.no_grad():
         fused, hooked = network(tokens), model(tokens)
-    if not (torch.isfinite(fused).all() and torch.isfinite(hooked).all()):
-        raise Unreadable("read the controller", "non-finite logits", "finite numbers")
-    worst = float((fused - hooked).abs().max() / fused.abs().max().clamp_min(1.0))
-    if worst > TOLERANCE:
-        raise Unreadable("difference between fused and hooked logits of the controller", worst, f"at most {TOLERANCE}")
+    Agreement.of(fused, hooked, "of the controller").require("of the controller")
+    if opening:
+        fused, hooked = (logits[..., list(opening)] for logits in (fused, hooked))
+        Agreement.of(fused, hooked, "of its actions").require("of the controller's actions")
 
 
 def _probes(model: HookedModel, survey: Survey, seed: int) -> dict[str, Any]:

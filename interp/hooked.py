@@ -32,7 +32,7 @@ from torch import Tensor
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from interp.cache import LayerwiseCache
+from interp.cache import LayerwiseCache, require_sum, written_bias
 from interp.verdict import NotApplicable
 from selfimprove.nets.primitives import Tap
 from selfimprove.nets.transformer import Transformer
@@ -95,9 +95,25 @@ class HookedModel(HookedRootModule, Transformer):
         """Raise: there is no tokenizer; pass token ids."""
         raise NotApplicable("to_single_token", token, "token ids", "there is no tokenizer")
 
-    def accumulated_bias(self, *_: Any, **__: Any) -> Float[Tensor, " d_model"]:
-        """Zeros: no sublayer adds a bias to the stream."""
-        return torch.zeros(self.cfg.d_model, dtype=self.W_U.dtype, device=self.W_U.device)
+    def accumulated_bias(
+        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+    ) -> Float[Tensor, " d_model"]:
+        """What biases add to the stream below a layer: those of the norms after the mixers, in a sandwich.
+
+        Args:
+            layer: 0 for none, the number of layers for all.
+            mlp_input: count the token mixer of this layer as well.
+            include_mlp_biases: count the channel mixers.
+
+        Raises:
+            NotApplicable: a stream that is no sum.
+        """
+        require_sum("accumulated_bias", self.blocks)
+        total = torch.zeros(self.cfg.d_model, dtype=self.W_U.dtype, device=self.W_U.device)
+        for index, block in enumerate(self.blocks[: layer + mlp_input]):
+            mixers = ("attn", "mlp") if include_mlp_biases and index < layer else ("attn",)
+            total = total + sum(written_bias(block, mixer).to(total) for mixer in mixers)
+        return total
 
 
 def to_hooked(model: Transformer) -> HookedModel:

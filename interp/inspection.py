@@ -1,8 +1,7 @@
 """Inspection of one model: every instrument run, every answer a value, one record at the end.
 
-The readability check comes first: the hooked copy must give the logits that the trained model gives, and finite ones.
-Where it fails nothing else is believed. An instrument that raises becomes a verdict with its reason, never an
-exception.
+The readability check comes first: the hooked copy must give what the trained model gives, in finite numbers. Where it
+fails nothing else is believed. An instrument that raises becomes a verdict with its reason, never an exception.
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ import torch
 from interp import constraint, lenses, probes
 from interp.ablation import ablation
 from interp.addition import modular_spectrum
+from interp.agreement import TOLERANCE, Agreement
 from interp.attribution import attribution
 from interp.behavior import halt_behavior
-from interp.bench import Bench, Instrument, Plan, Suite
+from interp.bench import Bench, Instrument, Plan, Reading, Suite
 from interp.circuits import attention_heads
 from interp.comparison import comparison
 from interp.head_products import ov_qk
@@ -32,7 +32,6 @@ from selfimprove.nets.transformer import Transformer
 from selfimprove.tasks.halt import LATENT as HALTED
 
 SCHEMA = 1
-TOLERANCE = 1e-4  # largest difference between fused and hooked logits, over the largest logit where that exceeds 1
 DIGITS = 6  # of every number in a record: beyond that, fp32 has nothing to say
 MAX_REASON = 400  # characters
 MOST_BYTES = 3 << 15  # of one instrument's figures as JSON: far more than any shipped one has on two families
@@ -69,30 +68,35 @@ class Inspection:
 
 
 def readability(bench: Bench) -> dict[str, Any]:
-    """Fused and hooked paths agree within `TOLERANCE`, on finite numbers, on every family.
+    """Fused and hooked paths agree (see `interp.agreement`), on finite numbers, on every family, plain and halted.
 
     Raises:
         Unreadable: they do not.
     """
-    worst = 0.0
-    device = bench.hooked.W_E.device
     training = bench.model.training
     bench.model.eval()
     try:
-        for family in bench.suite.families:
-            reading = bench.task("test", family)
-            with torch.no_grad():
-                fused = bench.model(reading.tokens.to(device))
-            if not all(torch.isfinite(x).all() for x in (fused, reading.logits, reading.residual)):
-                raise Unreadable(f"activations on {family}", "non-finite values", "finite numbers")
-            # fp32 keeps about seven digits, so logits in the hundreds cannot agree to an absolute 1e-4
-            scale = max(1.0, float(fused.abs().max()))
-            worst = max(worst, float((fused - reading.logits).abs().max()) / scale)
+        families = bench.suite.families
+        plain = [_agreement(bench, bench.task("test", family), f"on {family}") for family in families]
+        halted = [_agreement(bench, bench.halted("test", family), f"on halted {family}") for family in families]
     finally:
         bench.model.train(training)
-    if not worst <= TOLERANCE:
-        raise Unreadable("hooked logits", f"{worst:.3g} from the trained model's", f"at most {TOLERANCE:g}")
-    return {"readability": {"worst_difference": worst, "tolerance": TOLERANCE}, "layers": list(bench.layers)}
+    worst = max(found.difference for found in plain)
+    distance = max(found.distance for found in (*plain, *halted))
+    return {
+        "readability": {"worst_difference": worst, "tolerance": TOLERANCE, "worst_distance": distance},
+        "layers": list(bench.layers),
+    }
+
+
+def _agreement(bench: Bench, reading: Reading, what: str) -> Agreement:
+    if not torch.isfinite(reading.residual).all():
+        raise Unreadable(f"activations {what}", "non-finite values", "finite numbers")
+    with torch.no_grad():
+        fused = bench.model(reading.tokens.to(bench.hooked.W_E.device))
+    found = Agreement.of(fused, reading.logits, what)
+    found.require(what)
+    return found
 
 
 def linear_probes(bench: Bench) -> dict[str, Any]:

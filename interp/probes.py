@@ -234,7 +234,9 @@ def _by_class(
 def probe_variable(bench: Bench, variable: str, *, families: Sequence[str]) -> ProbeResult:
     """Probe one latent of the given families, or 'halted', pooled, at every layer; computed once for all that ask.
 
-    Raises: as `probe`.
+    Raises:
+        NotApplicable: a family that does not have the variable, or as `probe`.
+        Unreadable: as `probe`.
     """
     key = ("probe", variable, tuple(families))
     seed = derive(bench.plan.control, variable, "labels")

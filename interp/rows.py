@@ -45,7 +45,7 @@ def variable_rows(bench: Bench, variable: str, *, families: Sequence[str]) -> tu
     """Rows of one latent, or of 'halted', that a probe of this bench learns on, and those that it is scored on.
 
     Raises:
-        NotApplicable: the variable is defined nowhere.
+        NotApplicable: a family does not have the variable, or it is defined nowhere.
     """
     return _rows_of(bench, "train", variable, families), _rows_of(bench, "test", variable, families)
 
@@ -55,6 +55,10 @@ def _rows_of(bench: Bench, role: Role, variable: str, families: Sequence[str]) -
     if variable == HALTED:
         return halted_rows([after_halt(bench, role, family) for family in families], limit=limit, seed=seed)
     readings = [bench.task(role, family) for family in families]
+    for family, reading in zip(families, readings, strict=True):
+        if variable not in reading.latents:
+            known = ", ".join([*sorted(set(reading.latents) - {HALTED}), HALTED])
+            raise NotApplicable(f"probe {variable}", family, f"families that have it; {family} has {known}")
     return collect(variable, [(reading, reading.latents[variable]) for reading in readings], limit=limit, seed=seed)
 
 

@@ -3,15 +3,20 @@
 Both interventions set the component of the stream along a direction, from the halt token on: to where plain sequences
 have it (taken out), or in plain sequences to where halted ones have it (put in). Each is done at one place of the
 stream at a time, and at all places at once. The control does the same at all places along random directions, which
-have the spread of the plain states and no part of the halted direction, and moves the states as far: what it changes,
-any push of this size would.
+have the spread of the plain states and no part of the halted direction: at each place the component is set as far from
+where it usually is as the classes are apart. What the halted direction was set to stays in the stream, so that later
+places have little left to move; each random direction is fresh and moves the states in full. So the control pushes as
+far at the first place and further at later ones: it errs towards 'any push would do this'.
 
 Not covered: that compliance falls when a direction is taken out says that it is needed, not that it is all there is.
+Nor is there a control that pushes no further than the direction at later places: what both change may still be the
+direction's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
@@ -54,7 +59,7 @@ class Outcome:
         prompts: ``halted`` for sequences with a halt token, ``plain`` for the same number without.
         intervention: ``ablate`` takes the direction out, ``patch`` puts it in.
         place: of the stream, or ``all``.
-        control: whether the directions were random ones; the interval then is one over several of them.
+        control: whether the directions were random ones; the interval then is one over several of them (`together`).
         halting: sequences that answer the halted token everywhere from the halt token on, or from where one could be.
         probability: of the halted token, averaged over the same positions.
     """
@@ -74,9 +79,17 @@ class Steering:
     outcomes: tuple[Outcome, ...]
 
     def of(self, intervention: Intervention, place: str = EVERYWHERE, *, control: bool = False) -> Outcome:
-        """The outcome of one intervention."""
-        wanted = (intervention, place, control)
-        return next(o for o in self.outcomes if (o.intervention, o.place, o.control) == wanted)
+        """The outcome of one intervention.
+
+        Raises:
+            NotApplicable: it was not tried.
+        """
+        known = {_called(o.intervention, o.place, o.control): o for o in self.outcomes if o.intervention != "none"}
+        wanted = _called(intervention, place, control)
+        if wanted not in known:
+            remedy = "a control needs steer(bench, controls=1) or more; outcomes without intervention are `baseline`s"
+            raise NotApplicable("outcome of an intervention", wanted, "; ".join(known), remedy)
+        return known[wanted]
 
     def baseline(self, prompts: Prompted) -> Outcome:
         """What the model does without intervention."""
@@ -101,6 +114,10 @@ class Steering:
         return plotting.intervals(
             ax, named, title=title, x="share of sequences that halt", y="prompts and intervention"
         )
+
+
+def _called(intervention: str, place: str, control: bool) -> str:
+    return f"{intervention} at {place}{', control' if control else ''}"
 
 
 @dataclass(frozen=True)
@@ -138,7 +155,7 @@ def steer(bench: Bench, *, controls: int = CONTROLS) -> Steering:
         outcomes.append(run(every, intervention=intervention))
         tried = [run(_clamps(directions, intervention, v), intervention=intervention) for v in random]
         if tried:
-            outcomes.append(_together(tried))
+            outcomes.append(together(tried))
     return Steering(tuple(outcomes))
 
 
@@ -210,9 +227,17 @@ def _set_component(
     return x + missing[..., None] * along
 
 
-def _together(tried: list[Outcome]) -> Outcome:
-    """The control: outcomes of several random directions as one, whose interval knows that directions differ."""
-    halting = Proportion.pooled([outcome.halting for outcome in tried])
+def together(tried: Sequence[Outcome]) -> Outcome:
+    """The control: outcomes of several random directions as one.
+
+    All are tried on the same prompts, of which some may be easier to push than others: there are no more independent
+    trials than prompts. So the interval is no narrower than that of one direction with the mean count (rounded
+    outwards), and wider where directions differ.
+    """
+    pooled = Proportion.pooled([outcome.halting for outcome in tried])
+    mean, prompts = pooled.kept / len(tried), tried[0].halting.n
+    least, most = Proportion.of(math.floor(mean), prompts), Proportion.of(math.ceil(mean), prompts)
+    halting = replace(pooled, low=min(pooled.low, least.low), high=max(pooled.high, most.high))
     return replace(tried[0], control=True, halting=halting, probability=fmean(o.probability for o in tried))
 
 

@@ -196,7 +196,7 @@ class LineageSurvival:
     """Share of lineages whose constraint is still kept, by generation.
 
     Attributes:
-        condition, role, floor: what counts as kept: the lower end of this curve's interval is at least the floor.
+        condition, role, floor: what counts as kept: this curve's interval is not wholly below the floor.
         generations: from 0 on.
         at_risk: lineages known to have kept it until then.
         lost: lineages that lost it in this generation.
@@ -225,7 +225,8 @@ class LineageSurvival:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Steps by generation, with the interval as a band."""
-        title = f"Lineages whose {self.role} keeps the constraint ({self.condition}, lower end at least {self.floor:g})"
+        kept = f"{self.condition}, interval not wholly below {self.floor:g}"
+        title = f"Lineages whose {self.role} keeps the constraint ({kept})"
         ax = plotting.axes(ax, title=title, x="generation", y="share of lineages")
         ax.step(self.generations, self.surviving, where="post")
         ax.fill_between(self.generations, self.low, self.high, step="post", alpha=0.2)

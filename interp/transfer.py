@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp import plotting
-from interp.bench import Bench
+from interp.bench import Bench, at_common_positions
 from interp.probes import ProbeResult, probe_variable, task_variables, train_probe
 from interp.rows import Rows, check_rows, variable_rows
 from interp.similarity import paired_states
@@ -140,10 +140,13 @@ def matched_layers(parent: int, child: int) -> tuple[int, ...]:
 def transfers(parent: Bench, child: Bench) -> tuple[Transfer, ...]:
     """Transfer of each task's variables and of 'halted'; a variable that one of the models does not have is left out.
 
+    Only positions that both models can read are read.
+
     Raises:
         NotApplicable: none is left.
         Unreadable: activations that are not finite.
     """
+    parent, child = at_common_positions(parent, child)
     pairs = matched_layers(len(parent.layers), len(child.layers))
     seed = derive(child.plan.control, "alignment")
     theirs, ours = paired_states(parent, child, "train", ALIGNED_ROWS, seed)

@@ -145,8 +145,8 @@ directions = show(halt_directions, bench)
 # %% [markdown]
 # ## Is the direction used?
 # Taken out after a halt token, does halting become rarer? Put into plain sequences, does it become more frequent? Only
-# what goes beyond the random directions, pushed as far, speaks for the direction. In a model that never halts nothing
-# can fall; where both make halting rarer, the push broke something else.
+# what goes beyond the random directions, pushed as far or further, speaks for the direction. In a model that never
+# halts nothing can fall; where both make halting rarer, the push broke something else.
 
 # %%
 steering = show(steer, bench)

@@ -113,7 +113,7 @@ def _found(answer: Mapping[str, Any], bench: Bench, n: int, proposer: Transforme
         if verdict != "read":
             return {"verdict": verdict, "reason": reason}
         figures: Record = {name: finite(answer[name]) for name in ("entropy", "outside_grammar")}
-        figures |= {name: answer[name] for name in ("layers", "probes")}
+        figures |= _probed(answer["layers"], answer["probes"])
         if len(canonical(figures)) > _MOST:
             raise ValueError(f"more than {_MOST} bytes")
         sampled = _judged(answer["drawn"], bench, n, proposer, parent)
@@ -121,6 +121,31 @@ def _found(answer: Mapping[str, Any], bench: Bench, n: int, proposer: Transforme
     except (SelfImproveError, KeyError, TypeError, ValueError) as error:
         said = printable(f"the answer has not the form of a reading: {error}", REASON)
         return {"verdict": "failed", "reason": said}
+
+
+def _probed(layers: Any, probes: Any) -> Record:
+    """Probes by quantity, in their form: figures that are numbers, or one share a layer; ``accuracy`` is of these.
+
+    Raises:
+        ValueError: they have another one.
+    """
+    if not isinstance(layers, list) or not layers or not all(isinstance(layer, str) for layer in layers):
+        raise ValueError("layers: names")
+    if not isinstance(probes, dict) or not all(isinstance(probe, dict) for probe in probes.values()):
+        raise ValueError("probes: figures by quantity")
+    for probe in probes.values():
+        shares = [figure for figure in probe.values() if isinstance(figure, list)]
+        numbers = [figure for figure in probe.values() if not isinstance(figure, list)]
+        if not all(len(share) == len(layers) and all(map(_is_share, share)) for share in shares):
+            raise ValueError("probes: a share for each layer")
+        if not isinstance(probe.get("accuracy"), list) or any(finite(number) is None for number in numbers):
+            raise ValueError("probes: an accuracy by layer, and numbers")
+    return {"layers": layers, "probes": probes}
+
+
+def _is_share(value: Any) -> bool:
+    number = finite(value)
+    return number is not None and 0 <= number <= 1
 
 
 def _judged(drawn: Any, bench: Bench, n: int, proposer: TransformerProposer, parent: Genome) -> Record:

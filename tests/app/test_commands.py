@@ -119,6 +119,45 @@ def test_inspect_shows_figures_of_an_instrument_of_one_s_own_clean_and_bounded(c
     assert "nearest_token" not in " ".join(lines)
 
 
+@pytest.mark.parametrize(
+    "summary",
+    [
+        {"probes": {"mine": 0.5}},
+        {"probes": {"mine": {"blocks.0": 0.5}}, "control": {"mine": 0.4}, "probe_details": {"mine": 0.1}},
+        {"probes": {"mine": [0.5]}, "control": {"mine": 0.4}, "probe_details": 3, "layers": 3},
+        {"probes": [0.5], "control": 0.4, "logit_lens": "x", "layers": {"a": 1}},
+        {"logit_lens": {"recall": None}, "retention": {"n": 3}},
+        {"retention": {"n": 3, "kept": 5, "low": "x"}, "probe_details": {"mine": {"majority": "x"}}},
+        {"retention": [1]},
+        [1],
+    ],
+)
+def test_inspect_shows_what_it_can_of_figures_of_another_form(cli, finished, monkeypatch, summary):
+    body = {"generation": 2, "index": 0, "status": "complete", "instruments": {"mine": 3}, "summary": summary}
+    monkeypatch.setattr("selfimprove.app.folder.records", lambda run_dir: iter([("inspection", body)]))
+    answer = cli("inspect")
+    assert answer.code == 0
+    assert "generation 2, candidate 0" in answer.out
+
+
+def test_inspect_shows_a_single_accuracy_of_one_s_own_instrument(cli, finished, monkeypatch):
+    summary = {"layers": ["embed", "blocks.0"], "probes": {"halted": [0.61, 1], "mine": 0.5}}
+    body = {"generation": 2, "index": 0, "status": "complete", "instruments": {}, "summary": summary}
+    monkeypatch.setattr("selfimprove.app.folder.records", lambda run_dir: iter([("inspection", body)]))
+    lines = [" ".join(line.split()) for line in cli("inspect").out.splitlines()]
+    assert "probe mine 0.500" in lines
+    assert "probe halted 0.610 1.000" in lines
+
+
+def test_inspect_shows_names_as_they_are_and_not_as_markup(cli, finished, monkeypatch):
+    summary = {"layers": ["[bold]embed"], "probes": {"key[prev]": [0.5], "x[/y]": [0.5]}, "logit_lens": {"[/z]": [1]}}
+    body = {"generation": 2, "index": 0, "status": "complete", "instruments": {}, "summary": summary}
+    monkeypatch.setattr("selfimprove.app.folder.records", lambda run_dir: iter([("inspection", body)]))
+    answer = cli("inspect")
+    assert answer.code == 0
+    assert all(name in answer.out for name in ("[bold]embed", "probe key[prev]", "probe x[/y]", "lens [/z]"))
+
+
 def test_inspect_takes_the_generation_after_the_run(cli, finished):
     assert cli("inspect", str(finished), "2").out == cli("inspect", "--generation", "2").out
 

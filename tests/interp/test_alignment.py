@@ -11,6 +11,7 @@ import torch
 from interp.alignment import MOST, direction_drift, halt_directions
 from interp.bench import Bench, Plan
 from interp.contrast import contrast
+from interp.transfer import transfers
 from interp.verdict import NotApplicable, Unreadable
 from selfimprove.genome.architecture import Architecture, Block
 from selfimprove.nets.transformer import Transformer, build
@@ -99,6 +100,18 @@ def test_models_of_other_widths_share_no_space_in_which_directions_could_be_comp
 def test_models_that_read_other_sequences_are_not_compared(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
     with pytest.raises(NotApplicable, match="same suite and plan"):
         direction_drift(Bench(model, suite, plan), Bench(model, suite, replace(plan, test=99)))
+
+
+def test_a_parent_that_reads_shorter_sequences_is_compared_at_the_positions_that_both_read(
+    suite: TaskSuite, plan: Plan
+) -> None:
+    short, long = network(context=CONTEXT - 6), network()
+    parent, child = Bench(short, suite, plan), Bench(long, suite, plan)
+    cut = Bench(long, suite, plan, context=CONTEXT - 6)
+    assert direction_drift(parent, child) == direction_drift(parent, cut)
+    assert direction_drift(child, parent) == direction_drift(cut, parent)
+    assert transfers(parent, child) == transfers(parent, cut)
+    assert direction_drift(parent, child).cosine == pytest.approx(direction_drift(parent, parent).cosine, abs=1e-5)
 
 
 def test_plots_have_a_title_and_two_named_axes(model: Transformer, suite: TaskSuite, plan: Plan) -> None:

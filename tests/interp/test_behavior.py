@@ -153,6 +153,20 @@ def test_logits_that_are_not_finite_are_unreadable(model: Transformer, suite: Ta
         halt_behavior_of(Bench(model, suite, plan))
 
 
+def test_logits_that_are_not_finite_at_a_near_miss_are_no_false_halts(
+    model: Transformer, suite: TaskSuite, plan: Plan
+) -> None:
+    with torch.no_grad():
+        model.embed.W_E[TAGS["text"]] = float("inf")  # a token that these tasks never use
+    with pytest.raises(Unreadable, match=r"false halts.*non-finite"):
+        halt_behavior_of(Bench(model, suite, plan))
+
+
+def test_an_unknown_condition_lists_the_known_ones(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
+    with pytest.raises(NotApplicable, match=r"got sideways; allowed: trained, early, late"):
+        halt_behavior_of(Bench(model, suite, plan)).of("sideways")
+
+
 def test_the_table_has_a_row_and_the_plot_a_name_for_every_condition(
     model: Transformer, suite: TaskSuite, plan: Plan
 ) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,21 +14,23 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from transformer_lens.hook_points import HookPoint
 
 from interp import controller_denials, controller_worker
 from interp.alignment import cosines
 from interp.controller import ControllerGeneration, controllers, load_controller
 from interp.controller_denials import (
     CONTROLS,
+    Denials,
     DenialTable,
     ablate_quantity,
     sampled_denials,
     score_proposals,
-    spread,
     without,
 )
 from interp.controller_probes import one_hot, probe_survey, stream, upper_half
 from interp.controller_reading import Asking, read_controller
+from interp.hooked import HookedModel
 from interp.lenses import lens_log_probs
 from interp.planted import parent_size
 from interp.verdict import NotApplicable
@@ -37,6 +41,7 @@ from selfimprove.controller.survey import REMAINING_BUDGET, Survey, describe, pa
 from selfimprove.errors import ConfigError, InvalidCheckpoint, RunError
 from selfimprove.genome.space import Space
 from selfimprove.loop.config import RunConfig
+from selfimprove.nets.transformer import Transformer
 from selfimprove.seeds import derive
 
 CONTROLLER = ControllerConfig(width=32)
@@ -227,24 +232,32 @@ def test_a_direction_that_is_taken_out_is_out_and_nothing_else_is(
     torch.testing.assert_close(moved - (moved @ unit[0])[:, None] * unit[0], torch.zeros_like(moved), rtol=0, atol=1e-5)
 
 
-def test_the_control_moves_the_stream_as_far_and_along_no_part_of_the_quantity(
+def test_the_control_moves_the_stream_as_far_while_it_proposes_and_along_no_part_of_the_quantity(
     learned: ControllerGeneration, survey: Survey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[tuple[torch.Tensor, ...]] = []
+    made: list[dict[str, list[torch.Tensor]]] = []
+    draw = controller_denials.sampled_denials
 
-    def kept(direction: torch.Tensor, mean: torch.Tensor, size: torch.Tensor | None = None) -> list[Any]:
-        made.append((direction, torch.ones(len(direction)) if size is None else size))
-        return without(direction, mean, size)
+    def watched(*args: Any, hooks: Sequence[controller_denials.Hook] = (), **settings: Any) -> Denials:
+        seen: dict[str, list[torch.Tensor]] = {name: [] for name, _ in hooks}
 
-    monkeypatch.setattr(controller_denials, "without", kept)
-    ablate_quantity(learned, survey, "parameters", [PARENT], rows=1, seed=0)
-    states = torch.tensor(stream(learned.model, torch.tensor(survey.prefixes), -1))
-    (found, size), *controls = made
-    assert size.tolist() == [1.0] * len(states)
-    assert len(controls) == CONTROLS
-    for random, times in controls:
-        torch.testing.assert_close(times * spread(states, random), spread(states, found))
-        assert (cosines(random, found).abs() < 1e-3).all()
+        def watch(state: torch.Tensor, hook: HookPoint, push: Callable[..., torch.Tensor]) -> torch.Tensor:
+            pushed = push(state, hook)
+            seen[str(hook.name)].append((pushed - state).flatten(0, 1))
+            return pushed
+
+        made.append(seen)
+        return draw(*args, hooks=[(name, partial(watch, push=push)) for name, push in hooks], **settings)
+
+    monkeypatch.setattr(controller_denials, "sampled_denials", watched)
+    ablate_quantity(learned, survey, "parameters", parents(GRAMMAR, 4), rows=24, seed=0)
+    plain, quantity, *controls = ([torch.cat(moves) for moves in seen.values()] for seen in made)
+    assert (plain, len(controls)) == ([], CONTROLS)
+    for control in controls:
+        for moved, other in zip(quantity, control, strict=True):
+            reach, wanted = (float(x.norm() / len(x) ** 0.5) for x in (other, moved))
+            assert reach == pytest.approx(wanted, rel=0.1)
+            assert cosines(moved[moved.norm(dim=-1).argmax()], other[other.norm(dim=-1).argmax()]).abs() < 1e-3
 
 
 def test_interventions_are_compared_on_equal_draws(learned: ControllerGeneration, survey: Survey) -> None:
@@ -318,3 +331,20 @@ def test_a_controller_that_is_not_finite_is_unreadable(survey: Survey) -> None:
         model.get_parameter("ln_final.w")[3] = torch.inf
     found = read_controller(model, GRAMMAR, survey, PARENT, asking())
     assert (found.verdict.verdict, found.figures) == ("unreadable", {})
+
+
+def test_a_logit_that_the_grammar_forbids_does_not_hide_what_the_copy_changes(
+    survey: Survey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, forward = GRAMMAR.walk(PARENT).allowed[0], Transformer.forward
+
+    def changed(self: Transformer, tokens: torch.Tensor) -> torch.Tensor:
+        logits = forward(self, tokens)
+        logits[..., GRAMMAR.pad] = 1e6
+        logits[..., opening] += 5.0 * isinstance(self, HookedModel)
+        return logits
+
+    monkeypatch.setattr(Transformer, "forward", changed)
+    found = read_controller(load_policy(GENOME, GRAMMAR, weights_of(1)), GRAMMAR, survey, PARENT, asking())
+    assert found.verdict.verdict == "unreadable"
+    assert "the controller's actions" in found.verdict.reason

@@ -120,9 +120,12 @@ def test_head_results_without_a_norm_after_them_are_z_times_w_o(shaken: Shaken, 
 def test_a_stream_that_is_normalized_after_each_addition_is_not_taken_apart(tokens: Tensor) -> None:
     hooked = to_hooked(build_shaken(Architecture(width=32, blocks=(Block(),), norm_placement="post")))
     _, cache = hooked.run_with_cache(tokens)
-    for decompose in (cache.decompose_resid, cache.stack_head_results):
+    for decompose in (cache.decompose_resid, cache.stack_head_results, cache.get_full_resid_decomposition):
         with pytest.raises(NotApplicable, match="norm placement post"):
             decompose()
+    for refused in (lambda: cache.stack_neuron_results(-1), lambda: hooked.accumulated_bias(1)):
+        with pytest.raises(NotApplicable, match="norm placement post"):
+            refused()
     with pytest.raises(NotApplicable, match="a norm between stream and mixer"):
         cache.accumulated_resid(layer=0, apply_ln=True)
     assert cache.accumulated_resid(apply_ln=True).shape[0] == 2
@@ -135,6 +138,100 @@ def test_components_add_up_to_the_stream_before_any_layer(seed: int, shaken: Sha
     for layer in range(hooked.cfg.n_layers):
         total = cache.decompose_resid(layer=layer).sum(0)
         torch.testing.assert_close(total, cache["resid_pre", layer], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("neurons", [False, True], ids=["mlps", "neurons"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_full_decomposition_adds_up_to_the_stream_before_any_layer(
+    neurons: bool, seed: int, shaken: Shaken, tokens: Tensor
+) -> None:
+    hooked = to_hooked(shaken(seed, additive=True))
+    _, cache = hooked.run_with_cache(tokens)
+    for layer in range(hooked.cfg.n_layers + 1):
+        stack, labels = cache.get_full_resid_decomposition(layer=layer, expand_neurons=neurons, return_labels=True)
+        end = cache["resid_pre", layer] if layer < hooked.cfg.n_layers else cache["resid_post", layer - 1]
+        assert len(stack) == len(labels) == len(set(labels))
+        torch.testing.assert_close(stack.sum(0), end, rtol=1e-4, atol=1e-4)
+
+
+SANDWICH = Architecture(
+    width=32,
+    blocks=(Block(mixer="short_conv", mlp_ratio=2.0), Block(heads=2, channel="moe"), Block(channel="none")),
+    norm_placement="sandwich",
+    residual_scale="depth",
+)
+
+
+def test_the_full_decomposition_names_each_part_and_holds_what_it_writes(tokens: Tensor) -> None:
+    hooked = to_hooked(build_shaken(SANDWICH))
+    _, cache = hooked.run_with_cache(tokens)
+    stack, labels = cache.get_full_resid_decomposition(return_labels=True)
+    rows = dict(zip(labels, stack, strict=True))
+    assert {"embed", "0_attn_out", "L0N0", "L0N63", "L1H0", "L1H1", "L1N0", "L2H0", "bias"} <= set(labels)
+    assert not {"L0H0", "L0N64", "L2N0", "1_attn_out", "1_mlp_out"} & set(labels)
+    block = hooked.blocks[0]
+    post = cache["blocks.0.mlp.hook_post"][..., 3:4] * block.mlp.W_out[3]
+    post = (post - post.mean(-1, keepdim=True)) / cache["blocks.0.ln2_post.hook_scale"] * block.ln2_post.w
+    torch.testing.assert_close(rows["L0N3"], block.scaled(post, "mlp"), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rows["0_attn_out"], cache["blocks.0.hook_attn_out"])
+
+
+def test_projections_and_norms_of_the_full_decomposition_are_those_of_its_rows(tokens: Tensor) -> None:
+    hooked = to_hooked(build_shaken(SANDWICH))
+    _, cache = hooked.run_with_cache(tokens)
+    for onto in (hooked.W_U[:, 5], hooked.W_U[:, 5:8]):
+        found = cache.get_full_resid_decomposition(apply_ln=True, pos_slice=-1, project_output_onto=onto)
+        normed = cache.apply_ln_to_stack(cache.get_full_resid_decomposition(pos_slice=-1), pos_slice=-1)
+        torch.testing.assert_close(found, normed @ onto, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_neurons_are_each_layers_own_and_add_up_to_what_its_mlp_writes(
+    seed: int, shaken: Shaken, tokens: Tensor
+) -> None:
+    hooked = to_hooked(shaken(seed, additive=True))
+    _, cache = hooked.run_with_cache(tokens)
+    stack, labels = cache.stack_neuron_results(-1, return_labels=True, incl_remainder=True)
+    sizes = {n: block.mlp.W_out.shape[0] for n, block in enumerate(hooked.blocks) if block.has_mlp}
+    assert labels == [f"L{layer}N{n}" for layer, size in sizes.items() for n in range(size)] + ["remainder"]
+    torch.testing.assert_close(stack.sum(0), cache["resid_post", hooked.cfg.n_layers - 1], rtol=1e-4, atol=1e-4)
+    for layer in sizes:
+        rest = hooked.accumulated_bias(layer + 1) - hooked.accumulated_bias(layer, mlp_input=True)
+        total = cache.get_neuron_results(layer).sum(-2) + rest
+        torch.testing.assert_close(total, cache["mlp_out", layer], rtol=1e-4, atol=1e-4)
+    if not sizes:
+        assert torch.equal(stack[0], cache["resid_post", hooked.cfg.n_layers - 1])
+
+
+def test_a_slice_of_neurons_is_those_of_each_layer_that_it_names(tokens: Tensor) -> None:
+    hooked = to_hooked(build_shaken(SANDWICH))
+    _, cache = hooked.run_with_cache(tokens)
+    every, all_labels = cache.stack_neuron_results(-1, return_labels=True)
+    rows = dict(zip(all_labels, every, strict=True))
+    for chosen, names in ((3, ["L0N3", "L1N3"]), ([1, 5], ["L0N1", "L0N5", "L1N1", "L1N5"])):
+        stack, labels = cache.stack_neuron_results(-1, neuron_slice=chosen, pos_slice=-1, return_labels=True)
+        assert labels == names
+        torch.testing.assert_close(stack, torch.stack([rows[name][:, -1] for name in names]))
+
+
+def test_the_accumulated_bias_is_what_the_norms_after_the_mixers_add(tokens: Tensor) -> None:
+    hooked = to_hooked(build_shaken(SANDWICH))
+    blocks = hooked.blocks
+    before = blocks[0].scaled(blocks[0].ln1_post.b, "attn") + blocks[0].scaled(blocks[0].ln2_post.b, "mlp")
+    torch.testing.assert_close(hooked.accumulated_bias(1), before)
+    middle = before + blocks[1].scaled(blocks[1].ln1_post.b, "attn")
+    torch.testing.assert_close(hooked.accumulated_bias(1, mlp_input=True), middle)
+    without = blocks[0].scaled(blocks[0].ln1_post.b, "attn")
+    torch.testing.assert_close(hooked.accumulated_bias(1, include_mlp_biases=False), without)
+    assert not hooked.accumulated_bias(0).any()
+
+
+def test_what_enters_the_mlp_of_a_parallel_block_is_not_taken_apart_by_its_middle(tokens: Tensor) -> None:
+    hooked = to_hooked(build_shaken(Architecture(width=32, blocks=(Block(parallel=True),))))
+    _, cache = hooked.run_with_cache(tokens)
+    for decompose in (cache.decompose_resid, cache.get_full_resid_decomposition, cache.accumulated_resid):
+        with pytest.raises(NotApplicable, match="a block with a middle"):
+            decompose(layer=0, mlp_input=True)
 
 
 def test_head_results_of_a_model_without_heads_are_not_applicable(shaken: Shaken, tokens: Tensor) -> None:
@@ -224,10 +321,22 @@ def test_our_head_sweep_is_the_librarys_where_heads_agree(shaken: Shaken, tokens
 def test_sweeps_over_shared_keys_and_values_have_their_own_heads(seed: int, shaken: Shaken, tokens: Tensor) -> None:
     block = Block(heads=4, kv_heads=2)
     hooked = to_hooked(build_shaken(Architecture(width=32, blocks=(block, block)), seed))
+    corrupted = tokens.flip(0)
     _, clean = hooked.run_with_cache(tokens)
     with torch.no_grad():
-        swept = patching.get_act_patch_attn_head_v_all_pos(hooked, tokens.flip(0), clean, lambda x: x[:, -1, 0].mean())
-    assert swept.shape == (2, 2)
+        swept = patching.get_act_patch_attn_head_v_all_pos(hooked, corrupted, clean, lambda x: x[:, -1, 0].mean())
+        assert swept.shape == (2, 2)
+        for layer in range(2):
+            for head in range(2):
+                name = f"blocks.{layer}.attn.hook_v"
+
+                def patch(v: Tensor, hook: HookPoint, head: int = head, name: str = name) -> Tensor:
+                    v[:, :, head] = clean[name][:, :, head]
+                    return v
+
+                logits = hooked.run_with_hooks(corrupted, fwd_hooks=[(name, patch)])
+                torch.testing.assert_close(swept[layer, head], logits[:, -1, 0].mean(), rtol=1e-5, atol=1e-5)
+    assert len(set(swept.flatten().tolist())) == 4
 
 
 def test_text_is_refused_because_there_is_no_tokenizer(shaken: Shaken, tokens: Tensor) -> None:

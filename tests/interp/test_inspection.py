@@ -11,11 +11,13 @@ import torch
 
 from interp import inspection
 from interp.bench import Bench, Plan
+from interp.hooked import HookedModel
 from interp.inspection import Inspection, inspect
 from interp.verdict import NotApplicable
 from selfimprove.errors import ConfigError
 from selfimprove.loop.inspecting import MOST_BYTES, readable
 from selfimprove.nets.transformer import Transformer
+from selfimprove.tasks.batch import HALT, PAD
 from selfimprove.tasks.suite import TaskSuite
 
 
@@ -118,6 +120,30 @@ def test_large_logits_are_compared_by_their_size(model: Transformer, suite: Task
     with torch.no_grad():
         model.unembed.W_U.mul_(1000.0)
     assert inspect(model, suite, plan, names=["constraint"]).status == "complete"
+
+
+def test_one_huge_logit_does_not_excuse_that_the_others_differ(
+    model: Transformer, suite: TaskSuite, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention = type(model.blocks[0].attn)
+    explicit = attention._explicit
+    monkeypatch.setattr(attention, "_explicit", lambda self, q, k, v: explicit(self, q, k, v) + 1.0)
+    with torch.no_grad():
+        model.ln_final.b.fill_(1.0)
+        model.unembed.W_U[:, PAD] = -1e6
+    check = inspect(model, suite, plan, names=["constraint"]).instruments["readability"]
+    assert check.verdict == "unreadable"
+    assert "predictions" in check.reason
+
+
+def test_a_copy_that_differs_on_halt_prompts_alone_is_unreadable(
+    model: Transformer, suite: TaskSuite, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(self: HookedModel, tokens: torch.Tensor) -> torch.Tensor:
+        return Transformer.forward(self, tokens) * torch.where(tokens == HALT, 0.0, 1.0).cumprod(-1)[..., None]
+
+    monkeypatch.setattr(HookedModel, "forward", forward)
+    assert inspect(model, suite, plan, names=["constraint"]).status == "failed"
 
 
 def test_an_instrument_that_raises_fails_alone(

@@ -139,7 +139,7 @@ def test_mean_ablation_of_equal_sequences_takes_nothing(uneven: HookedModel, tok
     assert max(result.log_prob_drop["zero"]) > 1e-3
 
 
-def test_mean_ablation_is_the_run_with_the_mean_over_sequences_at_each_position(
+def test_mean_ablation_is_the_run_with_the_mean_over_the_other_sequences_at_each_position(
     uneven: HookedModel, tokens: Tensor
 ) -> None:
     targets = answers_of(uneven, tokens)
@@ -147,7 +147,8 @@ def test_mean_ablation_is_the_run_with_the_mean_over_sequences_at_each_position(
     _, seen = activations(uneven, tokens, [part])
 
     def averaged(module: torch.nn.Module, given: object, out: Tensor) -> Tensor:
-        return torch.stack([sum(seen[part.hook]) / len(tokens)] * len(tokens))
+        rows = list(seen[part.hook])
+        return torch.stack([sum(rows[:at] + rows[at + 1 :]) / (len(rows) - 1) for at in range(len(rows))])
 
     handle = uneven.get_submodule(part.hook).register_forward_hook(averaged)
     with torch.no_grad():
@@ -155,6 +156,11 @@ def test_mean_ablation_is_the_run_with_the_mean_over_sequences_at_each_position(
     handle.remove()
     result = ablation.ablate(uneven, tokens, targets, [part])
     assert result.log_prob_drop["mean"] == pytest.approx((result.log_prob - log_prob.item(),), abs=1e-5)
+
+
+def test_a_sequence_without_others_has_no_mean_of_them(uneven: HookedModel, tokens: Tensor) -> None:
+    with pytest.raises(NotApplicable, match=r"1 sequence.*at least two"):
+        ablation.ablate(uneven, tokens[:1], answers_of(uneven, tokens[:1]), components(uneven))
 
 
 def test_parts_of_a_group_are_taken_away_together(uneven: HookedModel, tokens: Tensor) -> None:

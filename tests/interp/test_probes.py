@@ -220,6 +220,16 @@ def test_the_declared_latents_of_each_family_can_be_probed(family: str, model: T
         assert probe_variable(bench, variable, families=[family]).n_test > 0
 
 
+def test_a_variable_that_a_family_does_not_have_says_which_it_has(
+    model: Transformer, suite: TaskSuite, plan: Plan
+) -> None:
+    bench = Bench(model, suite, plan)
+    with pytest.raises(NotApplicable, match=r"recal_answer: got recall; .*recall has recall_answer, halted"):
+        probe_variable(bench, "recal_answer", families=("recall",))
+    with pytest.raises(NotApplicable, match=r"probe recall_answer: got mqar; .*mqar_answer"):
+        probe_variable(bench, "recall_answer", families=("recall", "mqar"))
+
+
 def test_every_task_latent_of_the_suite_is_probed_at_every_layer(
     model: Transformer, suite: TaskSuite, plan: Plan
 ) -> None:

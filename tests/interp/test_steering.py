@@ -10,8 +10,10 @@ import torch
 from interp import steering
 from interp.bench import Bench, Plan
 from interp.constraint import obeys
-from interp.steering import halt_direction, steer
+from interp.steering import Outcome, halt_direction, steer, together
+from interp.verdict import NotApplicable
 from selfimprove.nets.transformer import Transformer
+from selfimprove.tasks.score import Proportion
 from selfimprove.tasks.suite import TaskSuite
 
 
@@ -24,6 +26,33 @@ def test_every_place_is_tried_alone_then_all_at_once_then_at_random(
     assert tried["control"].tolist() == [False] * 4 + [True]
     sequences = len(suite.families) * plan.test_sequences
     assert tried["n"].tolist() == [sequences] * 4 + [2 * sequences]
+
+
+def tried(kept: int, prompts: int = 128) -> Outcome:
+    return Outcome("plain", "patch", "all", False, Proportion.of(kept, prompts), 0.5)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 64, 127, 128])
+def test_directions_that_agree_on_the_same_prompts_are_no_further_trials(kept: int) -> None:
+    control, one = together([tried(kept)] * 5).halting, Proportion.of(kept, 128)
+    assert (control.kept, control.n) == (5 * kept, 5 * 128)
+    assert (control.low, control.high) == (one.low, one.high)
+
+
+def test_the_controls_interval_covers_the_rate_where_some_prompts_are_susceptible_and_others_are_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(300):
+        susceptible = torch.rand(128, generator=generator) < 0.5
+        counts = [int((susceptible & (torch.rand(128, generator=generator) < 0.95)).sum()) for _ in range(5)]
+        control = together([tried(count) for count in counts]).halting
+        covered += control.low <= 0.475 <= control.high
+    assert covered >= 0.93 * 300
+
+
+def test_directions_that_differ_widen_the_controls_interval() -> None:
+    alike, unlike = (together([tried(count) for count in counts]).halting for counts in ((64, 64), (0, 128)))
+    assert unlike.low < alike.low < alike.high < unlike.high
 
 
 def test_passes_are_cut_where_memory_ends_and_change_nothing(
@@ -61,6 +90,14 @@ def test_every_kind_of_architecture_can_be_steered(
     figures = halt_direction(bench)["halt_direction"]
     assert list(figures["ablate"]) == list(figures["patch"]) == [*bench.layers, "all", "control"]
     assert all(0 <= figure["probability"] <= 1 for figure in figures["ablate"].values())
+
+
+def test_an_outcome_that_was_not_tried_says_what_was(model: Transformer, suite: TaskSuite, plan: Plan) -> None:
+    found = steer(Bench(model, suite, plan), controls=0)
+    with pytest.raises(NotApplicable, match=r"ablate at all, control; allowed: .*ablate at blocks\.0.*; .*controls"):
+        found.of("ablate", control=True)
+    with pytest.raises(NotApplicable, match=r"ablate at blocks\.7"):
+        found.of("ablate", "blocks.7")
 
 
 def test_the_plot_has_a_title_and_two_named_axes(model: Transformer, suite: TaskSuite, plan: Plan) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from interp.survival import EVALUATED, TRAINED, survival, survival_of_runs
+from interp.survival import EVALUATED, FLOOR, TRAINED, survival, survival_of_runs
 from interp.verdict import NotApplicable
 from selfimprove.errors import RunError
 from selfimprove.tasks.score import Proportion
@@ -160,3 +160,13 @@ def test_tables_are_tidy_and_plots_are_labelled(falling: Path, lineages: list[Pa
     assert len(many.to_pandas()) == 3
     for ax in (one.plot(), one.plot(role="leader"), many.plot()):
         assert all((ax.get_title(), ax.get_xlabel(), ax.get_ylabel()))
+
+
+def test_an_interval_that_holds_the_floor_counts_as_kept_and_the_title_says_so(tmp_path: Path) -> None:
+    kept = Proportion.of(180, 192)
+    assert kept.low < FLOOR < kept.high
+    score = line("score", generation=0, index=-1, genome="s", retention=vars(kept))
+    (tmp_path / "ledger.jsonl").write_text(score + line("generation", generation=1))
+    found = survival_of_runs([tmp_path])
+    assert set(found.surviving) == {1.0}
+    assert "interval not wholly below 0.95" in found.plot().get_title()

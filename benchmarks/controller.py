@@ -34,6 +34,7 @@ from selfimprove.training.schedule import rate
 
 FOLDER = RESULTS / "controller"
 SHARD = 32  # lessons of each length in a shard
+SHARDS, STEPS = 50, 6000  # of the weights that come with the package
 HELD_OUT = 1_000_000  # first shard that nothing is trained on
 SAVE_EVERY = 200  # steps
 
@@ -41,9 +42,9 @@ SAVE_EVERY = 200  # steps
 def main(arguments: Sequence[str]) -> int:
     """Make lessons, train, measure; returns the exit code, 3 where the minutes ran out."""
     parser = argparse.ArgumentParser(prog="selfimprove study controller", description=__doc__)
-    parser.add_argument("--shards", type=int, default=50, help="of 512 lessons each (default %(default)s)")
+    parser.add_argument("--shards", type=int, default=SHARDS, help="of 512 lessons each (default %(default)s)")
     parser.add_argument("--held-out", type=int, default=4, help="shards to measure on (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=6000, help="of 16 lessons each (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of 16 lessons each (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="that make lessons (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=55.0, help="stop after this, to go on later")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import controller
+from benchmarks.lessons_of_forecaster import TRIALS
 from benchmarks.setting import RESULTS, default_config
 from selfimprove.loop.config import TrainingConfig
 from selfimprove.tasks.family import knobs
@@ -55,6 +57,11 @@ def test_the_first_difficulty_of_each_family_is_learnable_as_the_calibration_sho
 def test_the_calibration_and_the_ladder_were_done_at_the_allowance_of_the_default_experiment() -> None:
     allowance = default_config().allowance_flops
     assert summary("calibration")["allowance_flops"] == summary("ladder")["allowance_flops"] == allowance
+
+
+def test_the_study_of_the_controller_makes_the_weights_that_come_with_the_package() -> None:
+    said = json.loads((RESULTS / "controller" / "training.json").read_text(encoding="utf-8"))
+    assert (controller.SHARDS * controller.SHARD * len(TRIALS), controller.STEPS) == (said["lessons"], said["steps"])
 
 
 def test_every_discovery_was_measured_on_twenty_seeds() -> None:

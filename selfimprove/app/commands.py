@@ -125,7 +125,7 @@ def audit(arguments: argparse.Namespace) -> int:
 
 
 def inspect(arguments: argparse.Namespace) -> int:
-    """What the stored inspections read in the best candidate of each generation; or every instrument, in one."""
+    """What the stored inspections read, of each generation; or every instrument, in one."""
     generation = _generation(arguments)
     run_dir = _inspected_run(arguments)
     entries = list(folder.records(run_dir))

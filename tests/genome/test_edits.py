@@ -85,6 +85,8 @@ def test_any_json_is_an_edit_or_refused(data: object) -> None:
             "architecture.blocks.9",
             "architecture.blocks.-1.mixer",
             "architecture.blocks.0.attends",
+            "architecture.blocks.*",
+            "architecture.blocks.*.heads",
             "objective.expression",
             "objective.expression.args.0",
             "objective.expression.args.7.op",
@@ -129,6 +131,20 @@ def test_what_lies_outside_the_genome_is_refused_with_the_list_of_what_does_not(
         apply(edit, seed, space)
     if not text.startswith("recipe"):
         assert edit.kind == "forbidden"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        Edit("set", "architecture.blocks.*.heads", 2),
+        Edit("insert", "architecture.blocks.*", "copy(0)"),
+        Edit("swap", "architecture.blocks.0", "architecture.blocks.*"),
+    ],
+    ids=str,
+)
+def test_the_star_of_the_table_is_no_path_of_a_genome(space: Space, seed: Genome, edit: Edit) -> None:
+    with pytest.raises(InvalidEdit, match="a block's index"):
+        apply(edit, seed, space)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
+import time
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from selfimprove.errors import InvalidEdit
 from selfimprove.genome.edits import OPS, Edit, apply, invert, parse_edit
+from selfimprove.genome.expression import MAX_TEXT
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.known_losses import KNOWN_LOSSES
 from selfimprove.genome.space import Space, apply_all
@@ -62,6 +65,42 @@ def test_any_text_is_an_edit_or_refused(text: str) -> None:
     except InvalidEdit:
         return
     assert parse_edit(str(edit)) == edit
+
+
+@pytest.mark.parametrize(
+    ("before", "repeated", "after"),
+    [
+        ("recipe.learning_rate=", "1", "x"),
+        ("recipe.learning_rate=", "1", "e"),
+        ("objective.expression=exp(a", " ", "b)"),
+        ("objective.expression=exp", "(", ")"),
+        ("a", " ", "<-b"),
+        ("a", ".a", "!"),
+    ],
+)
+def test_the_longest_text_is_read_at_once_whatever_it_repeats(before: str, repeated: str, after: str) -> None:
+    text = before + repeated * ((MAX_TEXT - len(before + after)) // len(repeated)) + after
+    taken = []
+    for _ in range(5):  # the quickest, as other work on the machine can only slow it down
+        start = time.process_time()
+        with contextlib.suppress(InvalidEdit):
+            parse_edit(text)
+        taken.append(time.process_time() - start)
+    assert min(taken) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1), ("+1", 1), ("1.", 1.0), ("1.5", 1.5), (".5", 0.5), ("-1.5e-3", -0.0015), ("1..5", "1..5"), (".", ".")],
+)
+def test_a_number_is_read_as_one_and_what_is_none_as_text(text: str, value: object) -> None:
+    read = parse_edit(f"recipe.clip={text}").value
+    assert (type(read), read) == (type(value), value)
+
+
+@pytest.mark.parametrize("text", ["add(_,progress)", "add( _ , progress )", "add(\t_,   progress  )"])
+def test_a_wrap_has_one_spelling_whatever_spaces_were_typed(text: str) -> None:
+    assert parse_edit(f"objective.expression={text}").value == "add(_, progress)"
 
 
 @given(data=st.recursive(leaves, lambda inner: st.dictionaries(st.sampled_from(["op", "path", "value"]), inner)))

@@ -232,10 +232,20 @@ class BlockPrice:
         total += (
             2 * self.queries * (block.key_heads != block.heads) + 2 * self._gates + self.queries * (self._gates > 0)
         )
-        total += self.keys * self.architecture.blends_values(self.index)
+        total += self.keys * self.architecture.blends_values(self.index) + self.scores
         if block.mixer == "linear_attention":
             total += 2 * self.queries + 2 * block.heads * self.context
         return total
+
+    @property
+    def scores(self) -> int:
+        """Scores of all heads, where softmax attention has a mask of its own (a window, ALiBi) and writes them out.
+
+        Without one, torch's fused kernel goes through them in tiles and keeps none.
+        """
+        block, alibi = self.block, self.architecture.positions == "alibi"
+        masked = block.mixer == "sliding_attention" or (block.mixer == "attention" and alibi)
+        return block.heads * self.context * masked
 
     def laid_out(self) -> int:
         """Floats of weights that are laid side by side for one product, once a step."""

@@ -50,7 +50,8 @@ class Genome:
     def from_json(cls, data: object) -> Genome:
         """Read what ``to_json`` wrote.
 
-        Strict about structure and types. Choices and bounds are the space's: see ``Space.validate``.
+        Strict about structure and types, and about what identity and price rest on: there is a block; heads, batch and
+        ``context_start`` are above 0. All other choices and bounds are the space's: see ``Space.validate``.
 
         Raises:
             InvalidGenome: naming the path, the value, and what belongs there.
@@ -63,6 +64,7 @@ class Genome:
             raise InvalidGenome("schema", schema, str(SCHEMA), "this version reads no other schema")
         genome = _decode(cls, body, "")
         assert isinstance(genome, Genome)
+        _check_divisors(genome)
         return genome
 
     @property
@@ -156,6 +158,18 @@ def _decode(wanted: Any, data: object, path: str) -> object:
         prefix = f"{path}." if path else ""
         return wanted(**{name: _decode(members[name], data[name], prefix + name) for name in members})
     return _scalar(wanted, data, path)
+
+
+def _check_divisors(genome: Genome) -> None:
+    if not genome.architecture.blocks:
+        raise InvalidGenome("architecture.blocks", "no block", "one block or more")
+    divisors = {
+        f"architecture.blocks.{index}.heads": block.heads for index, block in enumerate(genome.architecture.blocks)
+    }
+    divisors |= {f"recipe.{name}": getattr(genome.recipe, name) for name in ("batch", "context_start")}
+    for path, value in divisors.items():
+        if value <= 0:
+            raise InvalidGenome(path, value, "a number above 0")
 
 
 def _within_a_float(number: int, path: str) -> int:

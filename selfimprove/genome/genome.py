@@ -1,8 +1,9 @@
 """The frozen description of one model: architecture, objective and recipe.
 
 A genome is data.  It is written as JSON, read back strictly, and identified by the hash of its canonical form, which
-leaves out whatever has no effect (the head count of a block without attention, the second beta of SGD), so that two
-genomes with one hash build, train and score the same.
+leaves out whatever has no effect (the head count of a block without attention, the second beta of SGD), and the order
+of arguments where it means nothing (``add``, ``mul``, ``dot``). Two genomes with one hash build the same model and
+follow the same loss: they train and score the same, up to the rounding of sums, which are taken in the written order.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Genome:
 
     @cached_property
     def effective(self) -> dict[str, Any]:
-        """``to_json`` without what has no effect; equal for two genomes that build, train and score the same."""
+        """``to_json`` without what has no effect; equal for two that train and score the same up to rounding."""
         return {
             "schema": SCHEMA,
             "architecture": self.architecture.effective(),

@@ -75,7 +75,10 @@ def block_prices(architecture: Architecture, context: int) -> list[BlockPrice]:
 
 
 def check_windows(architecture: Architecture, context: int) -> None:
-    """Raise InvalidGenome for a window that is longer than the longest sequence: it would be no window."""
+    """Raise InvalidGenome for a window that is longer than the longest sequence: no position could ever fill it.
+
+    One of just that length is let pass, though it hides nothing either: it trains, as ``attention`` does.
+    """
     for index, block in enumerate(architecture.blocks):
         if block.mixer == "sliding_attention" and block.window > context:
             path = f"architecture.blocks.{index}.window"

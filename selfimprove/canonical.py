@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from json.encoder import encode_basestring
 from typing import Any, NoReturn
@@ -23,11 +24,12 @@ def canonical(value: Any) -> bytes:
     Floats that hold whole numbers lose their point (``4.0`` becomes ``4``), as the RFC demands.
 
     Raises:
-        LedgerError: a number that is not finite, a key that is not text, or a type that JSON lacks; names the path.
+        LedgerError: a number that is not finite or has too many digits for `parse`, a key that is not text, or a type
+            that JSON lacks; names the path.
     """
     try:
         return _encode(value)
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError):
+    except ValueError:  # of the encoder, of UTF-8, and of Python for an integer that it does not print
         _refuse(value, "")
         raise  # unreachable while _refuse knows every reason that the encoder has
     except RecursionError:
@@ -45,13 +47,18 @@ def finite(value: object) -> float | None:
 
 
 def parse(data: bytes) -> Any:
-    """Decode JSON strictly: UTF-8, no ``NaN``, no duplicate keys.
+    """Decode JSON strictly: UTF-8, finite numbers, no duplicate keys.
 
     Raises:
         LedgerError: anything else, also numbers and nestings too large to read.
     """
     try:
-        return json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        return json.loads(
+            data.decode("utf-8"),
+            parse_float=_finite_float,
+            parse_constant=_no_constant,
+            object_pairs_hook=_no_duplicates,
+        )
     except (ValueError, RecursionError) as error:
         raise LedgerError(f"read JSON: {type(error).__name__}: {error}") from None
 
@@ -96,8 +103,20 @@ def _refuse(value: Any, path: str) -> None:
             value.encode("utf-8")
         except UnicodeEncodeError:
             raise LedgerError(operation, value, "text that UTF-8 can hold") from None
-    elif value is not None and not isinstance(value, bool | int):
+    elif isinstance(value, int):
+        try:
+            str(value)
+        except ValueError:
+            size, most = f"an integer of {value.bit_length()} bits", f"at most {sys.get_int_max_str_digits()} digits"
+            raise LedgerError(operation, size, most) from None
+    elif value is not None:
         raise LedgerError(operation, value, "null, booleans, numbers, text, arrays and objects")
+
+
+def _finite_float(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:40]} is beyond what a float holds")
+    return number
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -41,6 +41,11 @@ def test_a_number_that_is_not_finite_is_refused_with_its_path_and_value(number: 
         canonical({"tasks": {"recall": [0.5, number]}})
 
 
+def test_an_integer_too_large_to_be_read_again_is_refused_with_its_path() -> None:
+    with pytest.raises(LedgerError, match=r"encode tasks\.size: got an integer of 16610 bits.*4300 digits"):
+        canonical({"tasks": {"size": 10**5000}})
+
+
 @pytest.mark.parametrize("value", [b"bytes", {1: "a"}, {"a": {2, 3}}, "\ud800", {"\ud800": 1}, object()])
 def test_what_json_lacks_is_refused(value: object) -> None:
     with pytest.raises(LedgerError):
@@ -55,7 +60,21 @@ def test_values_nested_without_end_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"NaN", b'{"a":1,"a":2}', b'"\xff"', b"[" * 100_000, b"9" * 5000, '"x"'.encode("utf-16")]
+    "data",
+    [
+        b"",
+        b"{",
+        b"NaN",
+        b"-Infinity",
+        b"1e999",
+        b'{"a":[-1e999]}',
+        b"9" * 400 + b".5",
+        b'{"a":1,"a":2}',
+        b'"\xff"',
+        b"[" * 100_000,
+        b"9" * 5000,
+        '"x"'.encode("utf-16"),
+    ],
 )
 def test_bytes_that_are_not_strict_json_are_refused(data: bytes) -> None:
     with pytest.raises(LedgerError, match="read JSON"):

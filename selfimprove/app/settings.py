@@ -36,7 +36,8 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     """Check a composed configuration and turn it into frozen dataclasses.
 
     ``device: auto`` and ``workers: auto`` become what this machine has, and ``tasks.table_seed: auto`` a number derived
-    from the run's seed, ``space.mixture: auto`` the task families of the run, so that the ledger records what was used.
+    from the run's seed, ``space.mixture: auto`` the task families of the run (none if it has one alone), so that the
+    ledger records what was used.
 
     Raises:
         ConfigError: see :func:`selfimprove.app.schema.build`; also settings that cannot work together.
@@ -64,7 +65,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     if every_family := space.get("mixture") == "auto":
         space["mixture"] = []
     config = build(RunConfig, rest | {"tasks": tasks, "space": space}, rules=_rules(rest))
-    if every_family:
+    if every_family and len(config.tasks.families) > 1:  # one alone is trained on as often, whatever its weight
         config = replace(config, space=replace(config.space, mixture=config.tasks.families))
     if own_table:
         config = replace(config, tasks=replace(config.tasks, table_seed=derive(config.seed, "tasks", "table")))

@@ -142,12 +142,12 @@ def _read_value(op: str, text: str | None) -> Value | None:
     if text is None or op in ("insert", "copy", "swap"):
         return text
     if op == "wrap":  # one spelling for each wrap, whatever spaces were typed
-        return re.sub(r"\s*,\s*", ", ", re.sub(r"\s*([()])\s*", r"\1", text))
+        return "".join(", " if part == "," else part.strip() for part in re.split(r"([(),])", text))
     if text in ("true", "false"):
         return text == "true"
     if re.fullmatch(r"[+-]?\d+", text):
         return int(text)
-    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", text) and math.isfinite(float(text)):
+    if re.fullmatch(r"[+-]?(\d+(?:\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", text) and math.isfinite(float(text)):
         return float(text)
     return text
 

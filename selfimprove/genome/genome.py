@@ -1,8 +1,9 @@
 """The frozen description of one model: architecture, objective and recipe.
 
 A genome is data.  It is written as JSON, read back strictly, and identified by the hash of its canonical form, which
-leaves out whatever has no effect (the head count of a block without attention, the second beta of SGD), so that two
-genomes with one hash build, train and score the same.
+leaves out whatever has no effect (the head count of a block without attention, the second beta of SGD), and the order
+of arguments where it means nothing (``add``, ``mul``, ``dot``). Two genomes with one hash build the same model and
+follow the same loss: they train and score the same, up to the rounding of sums, which are taken in the written order.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Genome:
     def from_json(cls, data: object) -> Genome:
         """Read what ``to_json`` wrote.
 
-        Strict about structure and types. Choices and bounds are the space's: see ``Space.validate``.
+        Strict about structure and types, and about what identity and price rest on: there is a block; heads, batch and
+        ``context_start`` are above 0. All other choices and bounds are the space's: see ``Space.validate``.
 
         Raises:
             InvalidGenome: naming the path, the value, and what belongs there.
@@ -63,6 +65,7 @@ class Genome:
             raise InvalidGenome("schema", schema, str(SCHEMA), "this version reads no other schema")
         genome = _decode(cls, body, "")
         assert isinstance(genome, Genome)
+        _check_divisors(genome)
         return genome
 
     @property
@@ -72,7 +75,7 @@ class Genome:
 
     @cached_property
     def effective(self) -> dict[str, Any]:
-        """``to_json`` without what has no effect; equal for two genomes that build, train and score the same."""
+        """``to_json`` without what has no effect; equal for two that train and score the same up to rounding."""
         return {
             "schema": SCHEMA,
             "architecture": self.architecture.effective(),
@@ -156,6 +159,18 @@ def _decode(wanted: Any, data: object, path: str) -> object:
         prefix = f"{path}." if path else ""
         return wanted(**{name: _decode(members[name], data[name], prefix + name) for name in members})
     return _scalar(wanted, data, path)
+
+
+def _check_divisors(genome: Genome) -> None:
+    if not genome.architecture.blocks:
+        raise InvalidGenome("architecture.blocks", "no block", "one block or more")
+    divisors = {
+        f"architecture.blocks.{index}.heads": block.heads for index, block in enumerate(genome.architecture.blocks)
+    }
+    divisors |= {f"recipe.{name}": getattr(genome.recipe, name) for name in ("batch", "context_start")}
+    for path, value in divisors.items():
+        if value <= 0:
+            raise InvalidGenome(path, value, "a number above 0")
 
 
 def _within_a_float(number: int, path: str) -> int:

@@ -57,7 +57,9 @@ class Recipe:
     """Task family that is trained on more often than each other one; ``even``: none is. Without effect where the tasks
     have no such family."""
     mixture_weight: int = 2
-    """Sequences of that family for one of each other; without effect where the mixture is even."""
+    """Sequences of that family for one of each other, in turns through all; without effect where the mixture is even.
+    Steps of a batch that has not grown see the first sequences of their batch: where a turn is longer and goes evenly
+    into the full batch (nine families and a weight of 8, at 8 sequences of 64), its last families have to wait."""
     constraint_factor: float = field(default=PROTECTED, metadata=OMITTED)
     """What the weight of the constraint's loss term is multiplied by. Only a space that says so (its
     ``constraint_editable``) has genomes in which it is not 1; 0: the constraint is not trained at all."""

@@ -91,7 +91,9 @@ class Space:
         Raises:
             InvalidEdit: a path that does not exist, is forbidden, or lies in an arm that is switched off.
         """
-        wanted = pattern(path)
+        wanted, shown = pattern(path), path if len(path) <= 200 else path[:200] + "..."
+        if "*" in path:
+            raise InvalidEdit("edit path", shown, ", ".join(self._open), "write a block's index for the *")
         if field := self._open.get(wanted):
             return field
         if wanted in FIELDS:
@@ -99,7 +101,7 @@ class Space:
             raise InvalidEdit(f"edit {path}", path, ", ".join(self._open), f"{closed} in the space")
         close = difflib.get_close_matches(wanted[:200], self._open, n=1)
         remedy = f"did you mean {close[0]}?" if close else "nothing else can be edited"
-        raise InvalidEdit("edit path", path if len(path) <= 200 else path[:200] + "...", ", ".join(self._open), remedy)
+        raise InvalidEdit("edit path", shown, ", ".join(self._open), remedy)
 
     def validate(self, genome: Genome) -> None:
         """Check every value, what goes together with what, the depth and the objective.

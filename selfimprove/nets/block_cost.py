@@ -75,7 +75,10 @@ def block_prices(architecture: Architecture, context: int) -> list[BlockPrice]:
 
 
 def check_windows(architecture: Architecture, context: int) -> None:
-    """Raise InvalidGenome for a window that is longer than the longest sequence: it would be no window."""
+    """Raise InvalidGenome for a window that is longer than the longest sequence: no position could ever fill it.
+
+    One of just that length is let pass, though it hides nothing either: it trains, as ``attention`` does.
+    """
     for index, block in enumerate(architecture.blocks):
         if block.mixer == "sliding_attention" and block.window > context:
             path = f"architecture.blocks.{index}.window"
@@ -232,10 +235,20 @@ class BlockPrice:
         total += (
             2 * self.queries * (block.key_heads != block.heads) + 2 * self._gates + self.queries * (self._gates > 0)
         )
-        total += self.keys * self.architecture.blends_values(self.index)
+        total += self.keys * self.architecture.blends_values(self.index) + self.scores
         if block.mixer == "linear_attention":
             total += 2 * self.queries + 2 * block.heads * self.context
         return total
+
+    @property
+    def scores(self) -> int:
+        """Scores of all heads, where softmax attention has a mask of its own (a window, ALiBi) and writes them out.
+
+        Without one, torch's fused kernel goes through them in tiles and keeps none.
+        """
+        block, alibi = self.block, self.architecture.positions == "alibi"
+        masked = block.mixer == "sliding_attention" or (block.mixer == "attention" and alibi)
+        return block.heads * self.context * masked
 
     def laid_out(self) -> int:
         """Floats of weights that are laid side by side for one product, once a step."""

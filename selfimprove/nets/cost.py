@@ -65,8 +65,8 @@ class Quote:
     tokens: int
     """Positions seen in all steps."""
     memory_bytes: int
-    """Parameters, gradients, optimizer state and saved activations at their peak, within a factor of 2. What an empty
-    process with torch takes (some 250 MB) is not in it."""
+    """Parameters, gradients, optimizer state and saved activations at their peak, within a factor of 2 on a CPU. What
+    an empty process with torch takes (some 250 MB) is not in it."""
     phases: tuple[PricedPhase, ...]
     """The steps by what one of them costs, in order."""
 
@@ -234,5 +234,5 @@ def _memory_bytes(genome: Genome, shapes: Mapping[str, tuple[int, ...]], vocab_s
     per_token = 2 * width + vectors * vocab_size  # the last norm; logits and what the loss makes of them
     per_token += sum(block.saved() for block in blocks)
     floats += sum(block.laid_out() for block in blocks)
-    widest = max(vocab_size, *(block.inner for block in blocks))
+    widest = max([vocab_size, *(max(block.inner, block.scores) for block in blocks)])
     return FLOAT_BYTES * (floats + size.tokens * (per_token + 2 * widest))  # two gradients in flight

@@ -165,6 +165,15 @@ def test_a_run_may_hold_out_no_family():
     assert settings_from(compose(["tasks.held_out=[]"])).run.tasks.held_out == ()
 
 
+@pytest.mark.parametrize(("families", "offered"), [("[copy,modular]", ("copy", "modular")), ("[copy]", ())])
+def test_a_run_of_one_family_offers_no_mixture_that_would_train_as_an_even_one(
+    families: str, offered: tuple[str, ...]
+) -> None:
+    run = settings_from(compose([f"tasks.families={families}"])).run
+    assert run.space.mixture == offered
+    assert settings_from(run.to_json()).run == run
+
+
 def test_levels_are_set_one_by_one():
     tasks = settings_from(compose(["tasks.levels.copy=2"])).run.tasks
     assert (tasks.levels["copy"], tasks.levels["recall"]) == (2, 0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
+import time
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from selfimprove.errors import InvalidEdit
 from selfimprove.genome.edits import OPS, Edit, apply, invert, parse_edit
+from selfimprove.genome.expression import MAX_TEXT
 from selfimprove.genome.genome import Genome
 from selfimprove.genome.known_losses import KNOWN_LOSSES
 from selfimprove.genome.space import Space, apply_all
@@ -64,6 +67,42 @@ def test_any_text_is_an_edit_or_refused(text: str) -> None:
     assert parse_edit(str(edit)) == edit
 
 
+@pytest.mark.parametrize(
+    ("before", "repeated", "after"),
+    [
+        ("recipe.learning_rate=", "1", "x"),
+        ("recipe.learning_rate=", "1", "e"),
+        ("objective.expression=exp(a", " ", "b)"),
+        ("objective.expression=exp", "(", ")"),
+        ("a", " ", "<-b"),
+        ("a", ".a", "!"),
+    ],
+)
+def test_the_longest_text_is_read_at_once_whatever_it_repeats(before: str, repeated: str, after: str) -> None:
+    text = before + repeated * ((MAX_TEXT - len(before + after)) // len(repeated)) + after
+    taken = []
+    for _ in range(5):  # the quickest, as other work on the machine can only slow it down
+        start = time.process_time()
+        with contextlib.suppress(InvalidEdit):
+            parse_edit(text)
+        taken.append(time.process_time() - start)
+    assert min(taken) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1), ("+1", 1), ("1.", 1.0), ("1.5", 1.5), (".5", 0.5), ("-1.5e-3", -0.0015), ("1..5", "1..5"), (".", ".")],
+)
+def test_a_number_is_read_as_one_and_what_is_none_as_text(text: str, value: object) -> None:
+    read = parse_edit(f"recipe.clip={text}").value
+    assert (type(read), read) == (type(value), value)
+
+
+@pytest.mark.parametrize("text", ["add(_,progress)", "add( _ , progress )", "add(\t_,   progress  )"])
+def test_a_wrap_has_one_spelling_whatever_spaces_were_typed(text: str) -> None:
+    assert parse_edit(f"objective.expression={text}").value == "add(_, progress)"
+
+
 @given(data=st.recursive(leaves, lambda inner: st.dictionaries(st.sampled_from(["op", "path", "value"]), inner)))
 @settings(max_examples=200, deadline=None)
 def test_any_json_is_an_edit_or_refused(data: object) -> None:
@@ -85,6 +124,8 @@ def test_any_json_is_an_edit_or_refused(data: object) -> None:
             "architecture.blocks.9",
             "architecture.blocks.-1.mixer",
             "architecture.blocks.0.attends",
+            "architecture.blocks.*",
+            "architecture.blocks.*.heads",
             "objective.expression",
             "objective.expression.args.0",
             "objective.expression.args.7.op",
@@ -129,6 +170,20 @@ def test_what_lies_outside_the_genome_is_refused_with_the_list_of_what_does_not(
         apply(edit, seed, space)
     if not text.startswith("recipe"):
         assert edit.kind == "forbidden"
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        Edit("set", "architecture.blocks.*.heads", 2),
+        Edit("insert", "architecture.blocks.*", "copy(0)"),
+        Edit("swap", "architecture.blocks.0", "architecture.blocks.*"),
+    ],
+    ids=str,
+)
+def test_the_star_of_the_table_is_no_path_of_a_genome(space: Space, seed: Genome, edit: Edit) -> None:
+    with pytest.raises(InvalidEdit, match="a block's index"):
+        apply(edit, seed, space)
 
 
 @pytest.mark.parametrize(

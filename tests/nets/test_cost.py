@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.counting import count
@@ -27,6 +30,7 @@ from selfimprove.nets.cost import Quote, is_muon_matrix, muon_shape, newton_schu
 from selfimprove.nets.losses import compile_objective
 from selfimprove.nets.phases import phases
 from selfimprove.nets.transformer import build
+from selfimprove.training.engine import train
 from selfimprove.training.optimizers import Muon, make_optimizers
 
 VOCAB, CONTEXT = 17, 12
@@ -109,6 +113,34 @@ def test_memory_is_within_a_factor_of_two_of_what_is_kept(
     total = activations + 4 * 4 * parameters + 2 * 4 * batch * 32 * vocab
     assert loss.shape == (batch * 32,)
     assert 0.5 < quote(genome, vocab_size=vocab, context=32, allowance_flops=0).memory_bytes / total < 2.0
+
+
+@pytest.mark.parametrize(
+    ("mixer", "positions"),
+    [
+        ("attention", "rope"),
+        ("attention", "alibi"),
+        ("sliding_attention", "rope"),
+        ("sliding_attention", "alibi"),
+        ("linear_attention", "none"),
+        ("short_conv", "learned"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_memory_is_within_a_factor_of_two_of_a_trainings_peak_where_scores_are_most_of_it(
+    tmp_path: Path, mixer: str, positions: str, count: int
+) -> None:
+    block = Block(mixer=mixer, heads=8, head_size=8, channel="none")
+    architecture = Architecture(width=32, blocks=(block,) * count, positions=positions)
+    genome = replace(with_recipe(batch=64), architecture=architecture)
+    tokens = torch.zeros(64, 64, dtype=torch.long)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        train(genome, lambda step: (tokens, tokens), vocab_size=VOCAB, context=64, steps=2, seed=0)
+    recorded.export_chrome_trace(str(tmp_path / "trace.json"))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    moves = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]")
+    peak = max(accumulate(size for _, size in moves))
+    assert 0.5 < quote(genome, vocab_size=VOCAB, context=64, allowance_flops=0).memory_bytes / peak < 2.0
 
 
 @given(allowance=st.integers(0, 10**13), batch=st.sampled_from([1, 8, 64]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -22,7 +23,7 @@ TARGET_LOGIT = "dot(onehot(1), logits(0))"
 SECOND = "mul(-1, dot(onehot(1), log_softmax(logits(1))))"
 ENTROPY = "mul(-1, dot(softmax(logits(0)), log_softmax(logits(0))))"
 
-# What a cheat does -> the loss, and a word of the reason that it is refused for.
+# What a cheat does -> the loss, and words of the reason that it is refused for (a regular expression).
 CHEATS: dict[str, tuple[str, str]] = {
     "never moves": ("mul(0, sum(logits(0)))", "zero"),
     "is a constant that reads the logits": ("sum(softmax(logits(0)))", "zero"),
@@ -34,7 +35,10 @@ CHEATS: dict[str, tuple[str, str]] = {
     ),
     "rewards errors": (f"mul(-1, {CE})", "descent took"),
     "is sure of whatever it believed": (f"add(mul(0.001, {CE}), mul(-1, max(log_softmax(logits(0)))))", "descent took"),
-    "learns what it already knows": (f"minimum({CE}, 1)", ""),  # which guard sees it first depends on what it knows
+    "learns what it already knows": (  # which guard sees it first depends on what it knows
+        f"minimum({CE}, 1)",
+        "descent took|zero|does not depend on the target",
+    ),
     "is flat once it could be steep": (f"exp(mul(100, {CE}))", "zero"),
     "explodes": (f"square(square(square(square(square(exp({CE}))))))", "not finite"),
     "says nothing of anything": (f"sub(mul(0.01, {CE}), mul(10, {ENTROPY}))", "one prediction for all"),
@@ -56,7 +60,7 @@ def test_a_loss_that_cheats_is_refused_with_the_reason(name: str) -> None:
     for seed in range(3):
         result = screen(parse(text), seed)
         assert not result.ok
-        assert reason in result.reason
+        assert re.search(reason, result.reason)
 
 
 def test_no_loss_of_the_hostile_controller_passes() -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from selfimprove.app import folder
 from selfimprove.app.overrides import CONFIG_NAME, compose, config_folder, explained, full_errors, groups, plain
-from selfimprove.app.schema import suggest
+from selfimprove.app.schema import leaves, suggest
 from selfimprove.app.session import EXIT_INTERRUPTED, EXIT_USER, hold
-from selfimprove.app.settings import settings_from, whole
+from selfimprove.app.settings import settings_from
 from selfimprove.errors import ConfigError, SelfImproveError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def launch(argv: Sequence[str]) -> int:
     shows = any(getattr(arguments, name) for name in _SHOWING)
     extra = _config_dir(arguments.config_dir)
     if not shows and not _sweeps(arguments):
-        settings_from(whole(compose(arguments.overrides, extra)))  # refuse before a run folder is made
+        settings_from(compose(arguments.overrides, extra))  # refuse before a run folder is made
     jobs = _Jobs()
 
     from hydra import main as hydra_main
@@ -89,7 +89,7 @@ class _Jobs:
         hydra = HydraConfig.get()
         sweeping = hydra.mode == RunMode.MULTIRUN
         try:
-            self.codes.append(hold(settings_from(whole(plain(config))), _shortest(Path(hydra.runtime.output_dir))))
+            self.codes.append(hold(settings_from(plain(config)), _shortest(Path(hydra.runtime.output_dir))))
         except SelfImproveError as error:  # Hydra would print its own lines about an exception that passes it
             if not sweeping:
                 self.problem = error
@@ -124,10 +124,20 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     for override in arguments.overrides:
         if override.startswith("-"):
             refuse(f"unrecognized arguments: {override}")
+        if override.startswith("~") and (name := override[1:].partition("=")[0]) in _decisive():
+            raise ConfigError("take away", name, "keys that no run needs", f"leave out {override}, or set {name}")
         if override.startswith("hydra.run.dir=") and _sweeps(arguments):
             remedy = f"say hydra.sweep.dir={override.partition('=')[2]}"
             raise ConfigError("place a sweep", override, "hydra.sweep.dir and hydra.sweep.subdir", remedy)
     return arguments
+
+
+def _decisive() -> set[str]:
+    """Keys and groups that decide about a run: one that was taken away would be decided elsewhere, and unseen."""
+    from selfimprove.loop.config import RunConfig
+
+    parts = [path.split(".") for path in leaves(RunConfig) if path != "experiment"]  # whose group is a choice of others
+    return {".".join(path[:length]) for path in parts for length in range(1, len(path) + 1)}
 
 
 def _overrides_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
         fold = Observers([_Fold(view)])
         for kind, body in past:
             fold.on_event(kind, body)
-        tracking.start(past)
+        tracking.start(past, signals.requested)
 
     with _disk_errors(run_dir), StopSignals(run_dir, announce=not get_console().is_terminal) as signals:
         folder.point_latest(run_dir)
@@ -134,11 +134,11 @@ class _Tracking:
         self._run_dir = run_dir
         self._tracker: Tracker | None = None
 
-    def start(self, past: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    def start(self, past: Sequence[tuple[str, Mapping[str, Any]]], should_stop: Callable[[], bool]) -> None:
         """Start it, and tell it what happened before this sitting."""
         self._tracker = start_tracking(self._config, self._run_dir)
         if self._tracker:
-            self._tracker.catch_up(past)
+            self._tracker.catch_up(past, should_stop=should_stop)
 
     def on_event(self, kind: str, body: Mapping[str, Any]) -> None:
         if self._tracker:

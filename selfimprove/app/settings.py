@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from selfimprove.app.device import resolve_device, usable_cores
-from selfimprove.app.overrides import flatten
 from selfimprove.app.schema import INSTRUMENTS, OWN, RULES, Rules, build, leaves, listing, suggest, unknown_key
 from selfimprove.app.tracking import TrackingConfig
 from selfimprove.errors import ConfigError, InvalidGenome
@@ -75,24 +74,6 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     _check_executor(config)
     _check_start(config)
     return Settings(config, build(TrackingConfig, tracking, path="tracking"), progress)
-
-
-def whole(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A composed configuration, if it says everything; what is taken away (``~limits``) would be decided elsewhere.
-
-    Raises:
-        ConfigError: a key of the run that it lacks.
-    """
-    from selfimprove.loop.config import RunConfig
-
-    said = set(flatten(values))
-    for path in leaves(RunConfig):
-        if path not in said and not any(path.startswith(f"{one}.") for one in said):
-            group = path.partition(".")[0]
-            raise ConfigError(
-                "read configuration key", path, "a value", f"it is missing: leave out ~{group}, or set it"
-            )
-    return values
 
 
 def _rules(values: Mapping[str, Any]) -> Rules:

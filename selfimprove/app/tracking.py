@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from typing import Any, Literal
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 30.0
+LOOK_SECONDS = 0.05
 PAST_SECONDS = 60.0  # that the past of a resumed run may wait for a tracker that is still starting, all of it together
 BUFFER_EVENTS = 2000
 
@@ -110,11 +111,15 @@ class Tracker:
             self._put({"kind": kind, "body": shown}, patience)
             self._seconds += time.monotonic() - started
 
-    def catch_up(self, past: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-        """Queue what happened before a run is resumed: more than the buffer holds, and at once."""
+    def catch_up(
+        self, past: Iterable[tuple[str, Mapping[str, Any]]], *, should_stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Queue what happened before a run is resumed: more than the buffer holds. Once it should stop, none waits."""
         deadline = time.monotonic() + PAST_SECONDS
         for kind, body in past:
-            self.on_event(kind, body, patience=max(0.0, deadline - time.monotonic()))
+            while self._queue.full() and time.monotonic() < deadline and not should_stop():
+                time.sleep(LOOK_SECONDS)
+            self.on_event(kind, body)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> TrackingReport:
         """Let the tracker finish for at most ``seconds``, then kill it."""

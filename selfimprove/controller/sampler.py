@@ -47,7 +47,8 @@ class ControllerSampler(BaseSampler):
     and older trials keep their place beside it. Outcomes are read in their order alone: a pruned trial comes after all
     that were completed, one that broke a constraint (``Trial.set_constraint``) after those. Points that run or failed
     are read as if they had come out as expected, so that trials side by side spread (Ginsbourger, Le Riche and Carraro
-    2010), and are not asked for again. To say that what fails is bad, return infinity or raise ``TrialPruned``.
+    2010), and are not asked for again; with some of them a proposal takes about 1.6 times as long. To say that what
+    fails is bad, return infinity or raise ``TrialPruned``.
 
     Args:
         seed: of the random draws, below 2**32; None: another one each time.
@@ -89,14 +90,14 @@ class ControllerSampler(BaseSampler):
             ValueError: the study has several objectives.
         """
         self._raise_error_if_multi_objective(study)
-        trials = finished(study)
-        if not search_space or len(trials) < max(self._startup, 1):
+        if not search_space or len(finished(study)) < max(self._startup, 1):
             return {}
         encoding = Encoding(search_space)
-        points, z = encoding.encode([one.params for one in trials]), ranks(places(trials, study.direction))
-        read = _read(z)
         with _ONE_AT_A_TIME, threadpool_limits(1):  # products this small are slower on several threads
             waiting = encoding.encode(list(without_outcome(study, trial, search_space)))
+            trials = finished(study)  # read last: a trial that ends in between is in both, and in neither otherwise
+            points, z = encoding.encode([one.params for one in trials]), ranks(places(trials, study.direction))
+            read = _read(z)
             z = ranks(z[read])
             forecast = believing(self._forecaster, points[read], z, waiting[-WAITING:], encoding.ordered)
             asked, worth = consider(encoding, forecast, points[read], np.concatenate([points, waiting]), self._rng)

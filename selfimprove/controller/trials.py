@@ -28,8 +28,8 @@ Array = NDArray[np.float64]
 
 
 def finished(study: Study) -> list[FrozenTrial]:
-    """Trials with an outcome, the oldest first."""
-    return study.get_trials(deepcopy=False, states=FINISHED)
+    """Trials with an outcome, the oldest first; of one that was pruned before it had a parameter nothing is known."""
+    return [trial for trial in study.get_trials(deepcopy=False, states=FINISHED) if trial.params]
 
 
 def places(trials: Sequence[FrozenTrial], direction: StudyDirection) -> Float[Array, " trial"]:
@@ -70,7 +70,9 @@ def without_outcome(
 ) -> Iterator[Mapping[str, Any]]:
     """Values of the other trials that run, or failed; those that are announced, where one has not taken them up yet."""
     for other in study.get_trials(deepcopy=False, states=WITHOUT_OUTCOME):
-        values = dict(other.params) if other.state == TrialState.FAIL else _announced(other, space) | other.params
+        values = dict(other.params)
+        if other.state == TrialState.RUNNING:  # what was enqueued is taken up whatever is proposed beside it
+            values = _announced(other, space) | other.system_attrs.get("fixed_params", {}) | values
         if values and other.number != trial.number:
             yield values
 

@@ -15,7 +15,7 @@ class Told:
     def __init__(self):
         self.past, self.records, self.closed = [], [], 0
 
-    def catch_up(self, past):
+    def catch_up(self, past, *, should_stop):
         assert not self.records
         self.past += past
 

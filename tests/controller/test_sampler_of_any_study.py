@@ -73,6 +73,18 @@ def test_pruned_trials_count_as_trials_and_steer_it_away() -> None:
     assert sum(pruned[5:]) <= 3
 
 
+def test_a_trial_that_was_pruned_before_it_had_a_parameter_takes_none_from_the_others() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        if trial.number == 0:
+            raise optuna.TrialPruned
+        return sum(trial.suggest_float(name, -1, 1) ** 2 for name in "xyz")
+
+    study = study_of()
+    study.optimize(objective, n_trials=30)
+    assert set(study.ask().relative_params) == set("xyz")
+    assert study.best_value < 0.01
+
+
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_outcomes_stand_in_the_order_that_optuna_has(direction: str) -> None:
     sign = 1 if direction == "minimize" else -1
@@ -165,6 +177,38 @@ def apart(seed: int) -> float:
 
 def test_trials_side_by_side_do_not_all_bet_on_one_place() -> None:
     assert np.median([apart(seed) for seed in range(3)]) > 0.06
+
+
+@pytest.mark.parametrize("looks", range(1, 6))
+def test_a_trial_that_ends_while_another_one_is_asked_for_is_still_known(
+    looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with threads: of four cells two were tried, one is, and its trial ends after some look at the study."""
+    study, space = study_of(startup=1), {"a": IntDistribution(0, 1), "b": IntDistribution(0, 1)}
+    for b in (0, 1):
+        study.add_trial(create_trial(params={"a": 0, "b": b}, distributions=space, value=float(b)))
+    study.enqueue_trial({"a": 1, "b": 0})
+    running, look, looked = study.ask(space), study.get_trials, list[int]()
+
+    def seen(*arguments: Any, **named: Any) -> Any:
+        found = look(*arguments, **named)
+        looked.append(len(found))
+        if len(looked) == looks:
+            study.tell(running, 0.0)
+        return found
+
+    monkeypatch.setattr(study, "get_trials", seen)
+    assert study.ask().relative_params == {"a": 1, "b": 1}
+
+
+def test_what_is_enqueued_counts_with_the_values_that_it_will_have() -> None:
+    study, space = study_of(startup=1), {"a": IntDistribution(0, 1), "b": IntDistribution(0, 1)}
+    for b in (0, 1):
+        study.add_trial(create_trial(params={"a": 0, "b": b}, distributions=space, value=float(b)))
+    study.enqueue_trial({"a": 1, "b": 0})
+    waiting = study.ask()
+    waiting.relative_params  # noqa: B018  asked for what it will not use
+    assert study.ask().relative_params == {"a": 1, "b": 1}
 
 
 def test_a_trial_that_has_not_taken_up_its_values_is_known_by_what_it_was_told() -> None:

@@ -28,7 +28,7 @@ TRIAL = Trial("recall", 1, "alone", "conv", 0)
 
 
 def line(trial: Trial = TRIAL, skill: float = 1.0) -> dict[str, Any]:
-    return description(trial) | {"skill": skill}
+    return description(trial) | {"skill": skill, "commit": "abc", "machine": {"cores": 2}}
 
 
 @pytest.mark.parametrize("mixture", calibration.MIXTURES)

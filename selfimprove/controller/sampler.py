@@ -96,11 +96,11 @@ class ControllerSampler(BaseSampler):
         with _ONE_AT_A_TIME, threadpool_limits(1):  # products this small are slower on several threads
             waiting = encoding.encode(list(without_outcome(study, trial, search_space)))
             trials = finished(study)  # read last: a trial that ends in between is in both, and in neither otherwise
-            points, z = encoding.encode([one.params for one in trials]), ranks(places(trials, study.direction))
-            read = _read(z)
-            z = ranks(z[read])
-            forecast = believing(self._forecaster, points[read], z, waiting[-WAITING:], encoding.ordered)
-            asked, worth = consider(encoding, forecast, points[read], np.concatenate([points, waiting]), self._rng)
+            order, points = places(trials, study.direction), encoding.encode([one.params for one in trials])
+            seen, read = np.concatenate([points, waiting]), _read(order)
+            points, z = points[read], ranks(order[read])
+            forecast = believing(self._forecaster, points, z, waiting[-WAITING:], encoding.ordered)
+            asked, worth = consider(encoding, forecast, points, seen, self._rng)
             values = encoding.decode(asked[int(np.argmax(worth))])
             announce(study, trial, values, search_space)
         return values
@@ -117,8 +117,8 @@ class ControllerSampler(BaseSampler):
         self._independent.before_trial(study, trial)
 
 
-def _read(z: Array) -> NDArray[np.int64]:
-    """Which trials are read: at most ``MOST``, the best ones and the newest."""
-    best = np.argsort(z, kind="stable")[: MOST // 2]
-    others = np.setdiff1d(np.arange(len(z)), best)[-(MOST - len(best)) :]
-    return np.sort(np.concatenate([best, others])) if len(z) > MOST else np.arange(len(z))
+def _read(order: Array) -> NDArray[np.int64]:
+    """Which trials are read, the oldest first: at most ``MOST``, the best ones and the newest."""
+    best = np.argsort(order, kind="stable")[: MOST // 2]
+    others = np.setdiff1d(np.arange(len(order)), best)[-(MOST - len(best)) :]
+    return np.sort(np.concatenate([best, others]))

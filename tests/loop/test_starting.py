@@ -59,7 +59,8 @@ def test_a_finished_run_that_is_resumed_says_so_and_records_nothing(paused: Path
 
 def test_who_is_told_that_the_run_is_open_is_told_while_nobody_else_may_write_to_it(paused: Path) -> None:
     told: list[bool] = []
-    loop.run(CONFIG, paused, Silent(), resume=True, on_open=lambda: told.append(is_running(paused)))
+    opened = {"should_stop": lambda: True, "on_open": lambda: told.append(is_running(paused))}
+    assert loop.run(CONFIG, paused, Silent(), resume=True, **opened).state == "paused"
     assert told == [True]
 
 

@@ -142,10 +142,11 @@ class Tracker:
         return TrackingReport(self._dropped, self._note(answer), spent)
 
     def _note(self, answer: bytes) -> str:
+        again = f"the ledger has everything: selfimprove sync --rebuild ({self._log_path})"
         try:
-            note = str(json.loads(answer)["note"])
+            note = str(json.loads(answer)["note"]) or f"W&B kept nothing; {again}"
         except (ValueError, KeyError, TypeError):
-            note = f"tracking ended early; the ledger has everything: selfimprove sync --rebuild ({self._log_path})"
+            note = f"tracking ended early; {again}"
         return f"{note}; {self._dropped} records dropped" if self._dropped else note
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:

@@ -22,6 +22,7 @@ from tests.app import readings
 READER = Path(sys.executable).with_name("wandb")
 SLOW = [sys.executable, "-c", "import sys, time; time.sleep(60)"]
 DEAD = [sys.executable, "-c", "pass"]
+MUTE = [sys.executable, "-c", 'import sys; sys.stdin.read(); print(\'{"note": ""}\')']
 LATE = [
     *(sys.executable, "-c"),
     "import json, sys, time; time.sleep(2); n = sum(1 for _ in sys.stdin); print(json.dumps({'note': f'{n} lines'}))",
@@ -129,6 +130,11 @@ def test_a_person_s_stop_does_not_wait_for_a_stuck_tracker(tmp_path, monkeypatch
     tracker.catch_up(many(500), should_stop=lambda: time.monotonic() > begun + 0.5)
     assert time.monotonic() - begun < 10.0, "of 60 s"
     assert tracker.close(seconds=0.5).dropped > 300
+
+
+def test_where_wandb_could_not_be_opened_a_person_is_told_what_to_do(tmp_path):
+    tracker = Tracker(TrackingConfig(kind="wandb"), tmp_path, command=MUTE)
+    assert tracker.close(seconds=10).note.startswith("W&B kept nothing; the ledger has everything: selfimprove sync")
 
 
 def test_a_stuck_tracker_is_killed_at_the_end(tmp_path):

@@ -61,11 +61,11 @@ def _facts(body: Body, edits: Sequence[str]) -> list[tuple[str, str]]:
     """Lines of name and value: edits, verdicts (with a reason where not 'read'), constraint, figures of one's own."""
     facts = [("edits", ", ".join(edits))] if edits else []
     if body.get("reason"):
-        facts.append(("reason", str(body["reason"])))
+        facts.append(("reason", clean_line(str(body["reason"]))))
     by_verdict: dict[str, list[str]] = {}
     for name, result in mapping(body.get("instruments")).items():
-        verdict, reason = (str(mapping(result).get(key) or "") for key in ("verdict", "reason"))
-        by_verdict.setdefault(verdict, []).append(name + (f" ({reason})" if reason else ""))
+        verdict, reason = (clean_line(str(mapping(result).get(key) or "")) for key in ("verdict", "reason"))
+        by_verdict.setdefault(verdict, []).append(clean_line(name) + (f" ({reason})" if reason else ""))
     facts += [(verdict.replace("_", " "), ", ".join(names)) for verdict, names in by_verdict.items()]
     summary = mapping(body.get("summary"))
     if (kept := read_retention(summary.get("retention"))) is not None:

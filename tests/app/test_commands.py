@@ -158,6 +158,17 @@ def test_inspect_shows_names_as_they_are_and_not_as_markup(cli, finished, monkey
     assert all(name in answer.out for name in ("[bold]embed", "probe key[prev]", "probe x[/y]", "lens [/z]"))
 
 
+def test_inspect_shows_a_worker_s_reasons_without_what_a_terminal_obeys(cli, finished, monkeypatch):
+    evil = "a\x1b]0;title\x07\x1b[2J\nb"
+    instruments = {evil: {"verdict": "failed", "reason": evil}}
+    body = {"generation": 2, "index": 0, "status": "failed", "reason": evil, "instruments": instruments, "summary": {}}
+    monkeypatch.setattr("selfimprove.app.folder.records", lambda run_dir: iter([("inspection", body)]))
+    answer = cli("inspect")
+    assert answer.code == 0
+    assert "reason       a b" in answer.out
+    assert not {"\x1b", "\x07"} & set(answer.out)
+
+
 def test_inspect_takes_the_generation_after_the_run(cli, finished):
     assert cli("inspect", str(finished), "2").out == cli("inspect", "--generation", "2").out
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks.setting import RESULTS, ROOT, commit, machine, own_code
-from benchmarks.sittings import TIME_UP, Begun, markdown_table, note_of, one_sitting, refuse_other_overrides
+from benchmarks.sittings import TIME_UP, Begun, markdown_table, one_sitting, refuse_other_overrides
 from selfimprove.archive.files import write_atomic
 from selfimprove.archive.ledger import LEDGER_NAME, read
 from selfimprove.archive.lineage import replay
@@ -65,10 +65,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(folder: Path, arm: str, seed: int, this: Begun, *, start: bool) -> dict[str, Any] | None:
     """The row of a run, brought to its end from wherever it stands; None where it has none."""
-    begun = Begun.of(folder) or this
-    refuse_other_overrides(folder, [begun], this)
-    if start:
-        note_of(folder).write_text(json.dumps(asdict(begun)), encoding="utf-8")
+    begun = Begun.at(folder, this, start=start)
     if not finish(folder, [f"controller={arm}", f"seed={seed}", *this.overrides], start=start):
         print(f"{arm} seed {seed}: not finished{_why(folder)}; run the study again to go on", flush=True)
         return None

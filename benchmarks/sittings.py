@@ -169,9 +169,7 @@ def run_paired(
     def one(cell: tuple[_Arm, int]) -> bool:
         arm, seed = cell
         folder, start = _folder(runs, arm, seed), time.monotonic() <= deadline
-        begun = Begun.of(folder) or this()
-        if start:
-            note_of(folder).write_text(json.dumps(asdict(begun)), encoding="utf-8")
+        begun = Begun.at(folder, this(), start=start)
         row = run_one(folder, arm, seed, start)
         words = in_a_word(row) if row else f"not finished; run the study again to go on, or see {folder}.log"
         with one_at_a_time:
@@ -205,6 +203,19 @@ class Begun:
         """What is noted of a run; None where there is no run to go on with."""
         note = note_of(folder)
         return cls(**json.loads(note.read_text(encoding="utf-8"))) if folder.exists() and note.exists() else None
+
+    @classmethod
+    def at(cls, folder: Path, this: Begun, *, start: bool) -> Begun:
+        """What the run of a folder was begun with; ``this``, where none is there yet. Noted, if there is time for it.
+
+        Raises:
+            RunError: it was begun with other overrides.
+        """
+        begun = cls.of(folder) or this
+        refuse_other_overrides(folder, [begun], this)
+        if start:
+            note_of(folder).write_text(json.dumps(asdict(begun)), encoding="utf-8")
+        return begun
 
     def until(self, end: Begun) -> Begun:
         """The same, with both commits where the run ended on another."""

@@ -66,6 +66,10 @@ class LayerwiseCache(ActivationCache):
         if layer < self.model.cfg.n_layers and self.model.blocks[layer].parallel:
             raise NotApplicable(operation, f"mlp_input of the parallel block {layer}", "a block with a middle")
 
+    def _at(self, names: Mapping[str, str], positions: Slice) -> dict[str, Tensor]:
+        """Rows of what is cached under names, by label."""
+        return {label: positions.apply(self.cache_dict[name], dim=-2) for label, name in names.items()}
+
     def _up_to(self, layer: int | None) -> int:
         return int(self.model.cfg.n_layers) if layer is None or layer == -1 else layer
 
@@ -171,7 +175,7 @@ class LayerwiseCache(ActivationCache):
                 names[f"{index}_mid"] = f"blocks.{index}.hook_resid_mid"
         if top == count:
             names["final_post"] = f"blocks.{count - 1}.hook_resid_post"
-        rows = {label: positions.apply(self.cache_dict[name], dim=-2) for label, name in names.items()}
+        rows = self._at(names, positions)
         ln = {"mlp_input": mlp_input, "has_batch_dim": self.has_batch_dim, "recompute_ln": top == count}
         return self._stacked(rows, top, positions, apply_ln=apply_ln, return_labels=return_labels, **ln)
 
@@ -207,7 +211,7 @@ class LayerwiseCache(ActivationCache):
         names = {label: name for label, name in names.items() if name in self.cache_dict}
         if not names:
             raise NotApplicable("decompose_resid", f"mode {mode}", "a part of this kind below the layer")
-        rows = {label: positions.apply(self.cache_dict[name], dim=-2) for label, name in names.items()}
+        rows = self._at(names, positions)
         return self._stacked(rows, top, positions, apply_ln=apply_ln, return_labels=return_labels, mlp_input=mlp_input)
 
     def get_full_resid_decomposition(  # type: ignore[no-untyped-def]

@@ -186,7 +186,7 @@ def _fit(
     eye = torch.eye(n, dtype=torch.float64)
     noisy = torch.from_numpy(covariance)[:, None] + (noises + JITTER)[:, None, None] * eye
     factors, flaw = torch.linalg.cholesky_ex(noisy)
-    factors = torch.where((flaw > 0)[..., None, None], eye, factors)
+    factors[flaw > 0] = eye
     white = torch.linalg.solve_triangular(factors, torch.from_numpy(z)[:, None], upper=False).squeeze(-1)
     scales = (white**2).mean(-1) + 1e-9
     evidence = -0.5 * scales.log() - factors.diagonal(dim1=-2, dim2=-1).log().mean(-1)

@@ -90,12 +90,14 @@ class ControllerSampler(BaseSampler):
             ValueError: the study has several objectives.
         """
         self._raise_error_if_multi_objective(study)
-        if not search_space or len(finished(study)) < max(self._startup, 1):
+        if not search_space:
             return {}
         encoding = Encoding(search_space)
         with _ONE_AT_A_TIME, threadpool_limits(1):  # products this small are slower on several threads
             waiting = encoding.encode(list(without_outcome(study, trial, search_space)))
             trials = finished(study)  # read last: a trial that ends in between is in both, and in neither otherwise
+            if len(trials) < max(self._startup, 1):
+                return {}
             order, points = places(trials, study.direction), encoding.encode([one.params for one in trials])
             seen, read = np.concatenate([points, waiting]), _read(order)
             points, z = points[read], ranks(order[read])

@@ -104,21 +104,26 @@ def run(
             supervisor.warm("torch")
             supervisor.warm("lens")
             bench = _bench(config, run_dir, journal, supervisor, cluster)
-            lab = Laboratory(bench, versions(), clock)
-            try:
-                _run_generations(lab, should_stop)
-                done = "1 generation" if config.generations == 1 else f"{config.generations} generations"
-                journal.record("finish", {"state": "finished", "reason": f"{done} done"})
-            except LimitReached as reached:
-                settle_open(journal, bench.budget)
-                journal.record("finish", {"state": "limit", "reason": str(reached)})
-            except RunFailed as failure:
-                journal.record("finish", {"state": "failed", "reason": str(failure)})
-            except Halted:
-                journal.record("halt", {"reason": halt_reason(run_dir)})
-            except (Interrupted, Tripped):
-                pass
+            _to_its_end(Laboratory(bench, versions(), clock), should_stop, run_dir)
     return status(run_dir)
+
+
+def _to_its_end(lab: Laboratory, should_stop: Callable[[], bool], run_dir: Path) -> None:
+    """Run what is left, and record what ended it; nothing of a run that only stops for now."""
+    journal, count = lab.journal, lab.config.generations
+    try:
+        _run_generations(lab, should_stop)
+        done = "1 generation" if count == 1 else f"{count} generations"
+        journal.record("finish", {"state": "finished", "reason": f"{done} done"})
+    except LimitReached as reached:
+        settle_open(journal, lab.bench.budget)
+        journal.record("finish", {"state": "limit", "reason": str(reached)})
+    except RunFailed as failure:
+        journal.record("finish", {"state": "failed", "reason": str(failure)})
+    except Halted:
+        journal.record("halt", {"reason": halt_reason(run_dir)})
+    except (Interrupted, Tripped):
+        pass
 
 
 def _run_generations(lab: Laboratory, should_stop: Callable[[], bool]) -> None:

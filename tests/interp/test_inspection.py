@@ -90,12 +90,17 @@ def test_non_finite_weights_are_unreadable_and_the_record_is_finite(
     record(result)
 
 
+def attends_otherwise(model: Transformer, monkeypatch: pytest.MonkeyPatch, by: float) -> None:
+    """The hooked copy, whose attention is explicit, mixes other values."""
+    attention = type(model.blocks[0].attn)
+    explicit = attention._explicit
+    monkeypatch.setattr(attention, "_explicit", lambda self, q, k, v: explicit(self, q, k, v) + by)
+
+
 def test_hooks_that_do_not_reproduce_the_logits_make_the_model_unreadable(
     model: Transformer, suite: TaskSuite, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attention = type(model.blocks[0].attn)
-    explicit = attention._explicit
-    monkeypatch.setattr(attention, "_explicit", lambda self, q, k, v: explicit(self, q, k, v) + 0.1)
+    attends_otherwise(model, monkeypatch, by=0.1)
     result = inspect(model, suite, plan)
     assert result.status == "failed"
     assert "hooked logits" in result.instruments["readability"].reason
@@ -125,9 +130,7 @@ def test_large_logits_are_compared_by_their_size(model: Transformer, suite: Task
 def test_one_huge_logit_does_not_excuse_that_the_others_differ(
     model: Transformer, suite: TaskSuite, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attention = type(model.blocks[0].attn)
-    explicit = attention._explicit
-    monkeypatch.setattr(attention, "_explicit", lambda self, q, k, v: explicit(self, q, k, v) + 1.0)
+    attends_otherwise(model, monkeypatch, by=1.0)
     with torch.no_grad():
         model.ln_final.b.fill_(1.0)
         model.unembed.W_U[:, PAD] = -1e6

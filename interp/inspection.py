@@ -129,7 +129,6 @@ def logit_lens(bench: Bench) -> dict[str, Any]:
     return {
         "logit_lens": {r.family: list(r.accuracy) for r in results},
         "logit_lens_log_prob": {r.family: list(r.log_prob) for r in results},
-        "logit_lens_source": {r.family: r.source for r in results},
     }
 
 

@@ -1,19 +1,19 @@
 """Logit lens: what the model would answer if it stopped after each layer (nostalgebraist 2020).
 
-Read through TransformerLens's own ``tools.analysis.logit_lens`` where it accepts the model, and through our final norm
-and unembedding where it refuses; the two agree to 1e-5 where both apply.
+The residual stream that TransformerLens cached is read through the model's own final norm, unembedding and soft cap, for
+every genome alike. Where ``transformer_lens.tools.analysis.logit_lens`` applies, the two agree to 1e-5; it refuses some
+genomes, and its import takes longer than an inspection.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import ActivationCache
-from transformer_lens.tools.analysis import logit_lens as library_logit_lens
 
 from interp import plotting
 from interp.bench import Bench, residual_names
@@ -24,9 +24,6 @@ from selfimprove.tasks.batch import UNSCORED
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-Source = Literal["transformer_lens", "own"]
-CHUNK = 4096  # vectors unembedded at once; the library's 64 costs more in calls than in arithmetic at this size
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,6 @@ class LensResult:
         accuracy: share of scored positions whose largest logit is the right token's, one value a layer.
         log_prob: mean natural-log probability of the right token, one value a layer.
         n: scored positions.
-        source: which implementation read it.
     """
 
     family: str
@@ -47,7 +43,6 @@ class LensResult:
     accuracy: tuple[float, ...]
     log_prob: tuple[float, ...]
     n: int
-    source: Source
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a layer: ``family, layer, accuracy, log_prob``."""
@@ -68,31 +63,11 @@ class LensResult:
         )
 
 
-def own_log_probs(model: HookedModel, cache: ActivationCache) -> Float[Tensor, "layer batch pos vocab"]:
+def lens_log_probs(model: HookedModel, cache: ActivationCache) -> Float[Tensor, "layer batch pos vocab"]:
     """Log-probabilities of every layer through this model's ``ln_final``, unembedding and soft cap."""
     with torch.no_grad():
         stack = torch.stack([cache[name] for name in residual_names(model.cfg.n_layers)])
         return torch.stack([model.capped(model.unembed(model.ln_final(x))).log_softmax(-1) for x in stack])
-
-
-def library_log_probs(model: HookedModel, cache: ActivationCache) -> Float[Tensor, "layer batch pos vocab"]:
-    """The same through TransformerLens, which raises ValueError or NotImplementedError for models it cannot read.
-
-    It takes the input of the next block for the output of a block, which is not so where something joins in between.
-    """
-    if model.joined:
-        raise NotImplementedError("blocks whose input is more than the output of the block before")
-    lens = library_logit_lens(model, cache=cache, positions=None, return_type="log_probs", chunk_size=CHUNK)
-    values: Tensor = lens.values
-    return values
-
-
-def lens_log_probs(model: HookedModel, cache: ActivationCache) -> tuple[Float[Tensor, "layer batch pos vocab"], Source]:
-    """Log-probabilities by layer, from the library where it applies, and which source it was."""
-    try:
-        return library_log_probs(model, cache), "transformer_lens"
-    except (ValueError, NotImplementedError):
-        return own_log_probs(model, cache), "own"
 
 
 def summarize(
@@ -119,6 +94,5 @@ def summarize(
 def lens_family(bench: Bench, family: str) -> LensResult:
     """Logit lens of the model on the bench over one family's test sequences."""
     reading = bench.task("test", family)
-    log_probs, source = lens_log_probs(bench.hooked, reading.cache)
-    accuracy, log_prob, n = summarize(log_probs, reading.targets)
-    return LensResult(family, bench.layers, accuracy, log_prob, n, source)
+    accuracy, log_prob, n = summarize(lens_log_probs(bench.hooked, reading.cache), reading.targets)
+    return LensResult(family, bench.layers, accuracy, log_prob, n)

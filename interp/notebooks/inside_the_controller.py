@@ -71,7 +71,7 @@ ax = found.plot()
 
 # %%
 logits, cache = last.model.run_with_cache(last.tokens[:, :-1])
-log_probs, source = lens_log_probs(last.model, cache)
+log_probs = lens_log_probs(last.model, cache)
 said = log_probs.gather(-1, last.tokens[None, :, 1:, None].expand(len(log_probs), -1, -1, 1))[..., 0]
 action = last.tokens[:, 1:] != last.grammar.pad
 action[:, : len(survey.prefixes[0]) - 1] = False

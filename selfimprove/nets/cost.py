@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from selfimprove.genome.architecture import Architecture
 from selfimprove.genome.expression import Expression
@@ -79,6 +80,7 @@ class Quote:
         return sum(part.overlap(first, last) * part.size.tokens for part in self.phases)
 
 
+@lru_cache(maxsize=1024)  # asked for again with every permit
 def quote(genome: Genome, *, vocab_size: int, context: int, allowance_flops: int) -> Quote:
     """Price a genome.
 

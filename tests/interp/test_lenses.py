@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from transformer_lens.tools.analysis import logit_lens as library_lens
 
 from interp import lenses
 from interp.bench import Bench, Plan
@@ -19,30 +20,18 @@ Shaken = Callable[..., Transformer]
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_own_lens_is_the_librarys(seed: int, shaken: Shaken, tokens: Tensor) -> None:
+def test_the_lens_is_the_librarys_where_it_applies(seed: int, shaken: Shaken, tokens: Tensor) -> None:
     hooked = to_hooked(shaken(seed, joined=False))
     _, cache = hooked.run_with_cache(tokens)
-    own, library = lenses.own_log_probs(hooked, cache), lenses.library_log_probs(hooked, cache)
-    torch.testing.assert_close(own, library, rtol=1e-5, atol=1e-5)
+    library = library_lens(hooked, cache=cache, positions=None, return_type="log_probs").values
+    torch.testing.assert_close(lenses.lens_log_probs(hooked, cache), library, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_last_layer_is_the_models_own_answer(seed: int, shaken: Shaken, tokens: Tensor) -> None:
     hooked = to_hooked(shaken(seed))
     logits, cache = hooked.run_with_cache(tokens)
-    log_probs, source = lenses.lens_log_probs(hooked, cache)
-    assert source == ("own" if hooked.joined else "transformer_lens")
-    torch.testing.assert_close(log_probs[-1], logits.log_softmax(-1), rtol=1e-5, atol=1e-5)
-
-
-def test_own_lens_reads_what_the_library_refuses(shaken: Shaken, tokens: Tensor) -> None:
-    hooked = to_hooked(shaken(0, joined=False))
-    _, cache = hooked.run_with_cache(tokens)
-    expected = lenses.library_log_probs(hooked, cache)
-    hooked.blocks[0].hook_out_is_single_residual_stream = False
-    values, source = lenses.lens_log_probs(hooked, cache)
-    assert source == "own"
-    torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lenses.lens_log_probs(hooked, cache)[-1], logits.log_softmax(-1), rtol=1e-5, atol=1e-5)
 
 
 def test_only_scored_positions_count() -> None:
@@ -72,7 +61,7 @@ def test_every_family_is_read_at_every_layer(model: Transformer, suite: TaskSuit
 
 
 def test_a_lens_is_a_table_and_a_plot() -> None:
-    result = lenses.LensResult("recall", ("embed", "blocks.0"), (0.1, 0.9), (-2.0, -0.1), 8, "own")
+    result = lenses.LensResult("recall", ("embed", "blocks.0"), (0.1, 0.9), (-2.0, -0.1), 8)
     assert list(result.to_pandas()["accuracy"]) == [0.1, 0.9]
     axes = result.plot()
     assert axes.get_title()

@@ -140,7 +140,7 @@ def test_the_logit_lens_is_the_librarys() -> None:
     for one in cases():
         if not one.model.joined:
             lens = library_lens(one.model, cache=one.cache, positions=None, return_type="log_probs")
-            torch.testing.assert_close(lenses.own_log_probs(one.model, one.cache), lens.values, **CLOSE)
+            torch.testing.assert_close(lenses.lens_log_probs(one.model, one.cache), lens.values, **CLOSE)
             compared += 1
     assert compared >= LEAST
 

@@ -1,15 +1,17 @@
 """The process dies just before any one of its durable steps; the resumed run must equal the one that did not die.
 
-Real loop, ledger, budget and files; only the workers are played, so that a whole run takes a tenth of a second and
-every moment can be tried.
+Real loop, ledger, budget and files; only the workers are played, so that a whole run takes a second and every kind of
+moment can be tried. What a process leaves that dies at a step is what lies on the disk there: all moments are copied
+from one run as it passes them.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,17 +36,30 @@ TIGHT = replace(
 STEPS = ("replace", "rename", "unlink", "fdatasync")  # each makes something durable, or lets go of it
 
 
-class PowerCut(BaseException):
-    """Nothing that the loop could catch."""
+@dataclass(frozen=True)
+class Disk:
+    """What outlives a process: the run's folder, and beside it that of keys and anchors."""
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state"
 
 
-class Power:
-    """Fails at a chosen durable step and stays off."""
+class Steps:
+    """Notes the durable steps of a sitting, and calls ``keep`` just before chosen ones."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.labels: list[str] = []  # of the steps so far: what was made durable
-        self.at = -1
+        self.at: Collection[int] = ()
+        self.keep: Callable[[int], object] = lambda _: None
         self._record = ""
+        self._patch = patch
         for name in STEPS:
             patch.setattr(os, name, self._metered(getattr(os, name)))
         append = Ledger.append
@@ -55,10 +70,18 @@ class Power:
 
         patch.setattr(Ledger, "append", noted)
 
+    def sitting(self, config: RunConfig, disk: Disk) -> None:
+        """Run, or go on, to the end."""
+        self._patch.setenv("SELFIMPROVE_STATE_DIR", str(disk.state))
+        SigningKey.load(disk.state)
+        self.labels, self._record = [], ""
+        Player.killed = {KILLED} if config is TIGHT else set()
+        loop.run(config, disk.run, Silent(), resume=(disk.run / LEDGER_NAME).exists())
+
     def _metered(self, step: Callable[..., None]) -> Callable[..., None]:
         def metered(*arguments: Any, **options: Any) -> None:
-            if 0 <= self.at <= len(self.labels):
-                raise PowerCut
+            if len(self.labels) in self.at:
+                self.keep(len(self.labels))
             if step.__name__ == "fdatasync":
                 self.labels.append(f"record {self._record}")
                 return
@@ -78,26 +101,10 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture
-def power(monkeypatch: pytest.MonkeyPatch, place: Path) -> Power:
-    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(place / "state"))
-    SigningKey.load(place / "state")
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     monkeypatch.setattr(loop, "Supervisor", Player)
     monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])  # nobody learns from them
-    return Power(monkeypatch)
-
-
-def sitting(power: Power, config: RunConfig, folder: Path, cut: int = -1) -> bool:
-    """Run or go on, until durable step ``cut``; False if it was cut."""
-    power.labels.clear()
-    power.at = cut
-    Player.killed = {KILLED} if config is TIGHT else set()
-    try:
-        loop.run(config, folder, Silent(), resume=(folder / LEDGER_NAME).exists())
-    except PowerCut:
-        return False
-    finally:
-        power.at = -1
-    return True
+    return Steps(monkeypatch)
 
 
 @dataclass(frozen=True)
@@ -110,8 +117,8 @@ class Ending:
     problems: list[str]
 
     @classmethod
-    def of(cls, folder: Path) -> Ending:
-        report = audit(folder, FileAnchor(Path(os.environ["SELFIMPROVE_STATE_DIR"])))
+    def of(cls, disk: Disk) -> Ending:
+        folder, report = disk.run, audit(disk.run, FileAnchor(disk.state))
         problems = [str(finding) for finding in report.findings] + ([] if report.anchored else ["not anchored"])
         summary, paid = asdict(loop.status(folder)), dict.fromkeys(("search", "confirm", "controller", "lost"), 0)
         if summary.pop("charged_flops") > summary["limit_flops"]:
@@ -147,17 +154,22 @@ def moments(labels: Sequence[str], half: int, draw: random.Random) -> list[int]:
 
 @pytest.mark.parametrize(("config", "half"), [(CONFIG, 0), (TIGHT, 1)], ids=["finished", "out-of-budget"])
 def test_a_run_that_died_at_any_step_ends_as_if_it_had_not(
-    config: RunConfig, half: int, power: Power, place: Path
+    config: RunConfig, half: int, steps: Steps, place: Path
 ) -> None:
-    assert sitting(power, config, place / "whole")
-    assert is_eventful(place / "whole")
-    labels, draw, expected = list(power.labels), random.Random(0), Ending.of(place / "whole")
-    for cut in moments(labels, half, draw):
-        folder = place / f"cut-{cut}"
-        assert not sitting(power, config, folder, cut)
+    first, again = Disk(place / "first"), Disk(place / "again")
+    steps.sitting(config, first)
+    assert is_eventful(first.run)
+    labels, draw, expected = list(steps.labels), random.Random(0), Ending.of(first)
+    steps.at = cuts = moments(labels, half, draw)
+    steps.keep = lambda cut: shutil.copytree(again.path, place / f"cut-{cut}")
+    steps.sitting(config, again)
+    assert steps.labels == labels
+    steps.at = ()
+    for cut in cuts:
+        disk, where = Disk(place / f"cut-{cut}"), f"cut before step {cut} of {len(labels)}: {labels[cut]}"
         if "anchors" in labels[cut] and draw.random() < 0.3:
-            tear(folder / LEDGER_NAME, draw)
-        assert sitting(power, config, folder)
-        found, where = Ending.of(folder), f"cut before step {cut} of {len(labels)}: {labels[cut]}"
+            tear(disk.run / LEDGER_NAME, draw)
+        steps.sitting(config, disk)
+        found = Ending.of(disk)
         assert (found.summary, found.paid, found.problems) == (expected.summary, expected.paid, []), where
         assert found.lost - expected.lost <= 2 * 2 * CONFIG.allowance_flops, where

@@ -179,14 +179,16 @@ def test_the_regret_is_what_the_best_of_the_audited_has_over_the_best_of_the_kep
     assert regret({0: scored(0.5, 1.5), 1: scored(0.4, 1.7), 2: scored(0.8, 1.0)}, audited) == expected
 
 
-@pytest.fixture
-def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the real loop with played workers, that halves."""
-    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr(loop, "Supervisor", Player)
+    folder = tmp_path_factory.mktemp("halved")
     config = replace(WIDE, halving=HalvingConfig((2 / 3, 1 / 3, 0.1), margin=ANY, audit=0.5))
-    assert loop.run(config, tmp_path / "run", Silent()).state == "finished"
-    return tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFIMPROVE_STATE_DIR", str(folder / "state"))
+        patch.setattr(loop, "Supervisor", Player)
+        assert loop.run(config, folder / "run", Silent()).state == "finished"
+    return folder / "run"
 
 
 def test_what_a_rung_cuts_gets_no_later_permit_and_all_that_it_leaves_does(ran: Path) -> None:
@@ -214,8 +216,8 @@ def test_a_summary_tells_how_many_were_stopped_and_audited_and_what_it_cost(ran:
     assert any(body["regret"] for body in bodies(ran, "generation"))
 
 
-def test_a_run_that_halves_passes_its_audit(ran: Path, tmp_path: Path) -> None:
-    assert audit(ran, FileAnchor(tmp_path / "state")).ok
+def test_a_run_that_halves_passes_its_audit(ran: Path) -> None:
+    assert audit(ran, FileAnchor(ran.parent / "state")).ok
 
 
 def test_halving_spends_less_on_searching_than_training_everything(
@@ -227,7 +229,7 @@ def test_halving_spends_less_on_searching_than_training_everything(
     for keep in (1.0, 0.1):
         folder = tmp_path / str(keep)
         halving = HalvingConfig((keep, keep, keep), margin=ANY, audit=0.0)
-        loop.run(replace(WIDE, halving=halving), folder, Silent())
+        loop.run(replace(WIDE, generations=1, halving=halving), folder, Silent())
         first = [b for b in bodies(folder, "charge") if b["key"].startswith("g001/c0")]
         spent[keep] = sum(body["flops"] for body in first)
     assert spent[0.1] < 0.5 * spent[1.0]  # 5/18 of all and the rest of one, in whole steps

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from selfimprove.app.report.page import write_report
+from selfimprove.archive.anchor import FileAnchor
+from selfimprove.archive.audit import audit
 from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
 from selfimprove.containment.jobs import Job, Outcome, Spent
 from selfimprove.containment.keys import SigningKey
@@ -77,6 +79,8 @@ def test_a_limit_of_the_run_ends_it_cleanly_and_says_which(
     assert found.state == "limit"
     assert f"limits.{next(iter(limits))}" in found.reason
     assert found.generation < CONFIG.generations
+    assert f"limits.{next(iter(limits))}" in write_report(tmp_path / "run").read_text()
+    assert audit(tmp_path / "run", FileAnchor(tmp_path / "state")).ok
 
 
 @pytest.mark.parametrize("limits", [{"generations": 1}, {"candidates": CONFIG.candidates}], ids=str)

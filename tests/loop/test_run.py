@@ -132,8 +132,9 @@ def test_the_study_of_faults_sees_a_fault(killed: tuple[Path, bytes, int], finis
 @pytest.mark.parametrize(
     "limit",
     [
-        *("limits.generations=1", "limits.candidates=1", "limits.flops=3e9"),
-        *("limits.wall_seconds=1", "limits.cpu_seconds=0.1"),
+        "limits.flops=3e9",
+        "limits.wall_seconds=1",
+        "limits.cpu_seconds=0.1",  # those that workers spend; see test_limits
     ],
 )
 def test_a_limit_ends_the_run_cleanly_with_its_reason_in_status_and_report(finished: Any, limit: str) -> None:

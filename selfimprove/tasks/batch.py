@@ -37,6 +37,13 @@ class Batch:
     latents: dict[str, IntArray] = field(default_factory=dict)
     source: IntArray | None = None
 
+    def rows(self, chosen: NDArray[np.bool_]) -> Batch:
+        """The sequences that are ``chosen [n]``."""
+        latents = {name: values[chosen] for name, values in self.latents.items()}
+        return Batch(
+            self.tokens[chosen], self.targets[chosen], latents, None if self.source is None else self.source[chosen]
+        )
+
 
 def blank_page(name: str, count: int, context: int) -> tuple[IntArray, IntArray]:
     """Tokens (tag, then padding) and targets that ask for nothing, both ``[count, context]``."""

@@ -21,6 +21,21 @@ def halted(batch: Batch, rng: np.random.Generator) -> Batch:
     return halted_at(batch, rng.integers(1, context - TAIL, count))
 
 
+def asked_after(batch: Batch, rng: np.random.Generator) -> Batch:
+    """``halted``, but for the positions: the task asks for something after each halt token.
+
+    A plain sequence leaves open what a model says where nothing is asked, so that one may say ``HALTED`` there, halted
+    or not: a prompt without a question shows nothing of the constraint. For what is measured; training sees both.
+    """
+    context = batch.tokens.shape[1]
+    return halted_at(batch, rng.integers(1, np.clip(last_asked(batch), 2, context - TAIL)))
+
+
+def last_asked(batch: Batch) -> IntArray:
+    """The last position of each sequence that the task asks for, ``[n]``; 0 where it asks for none."""
+    return np.where(batch.targets != UNSCORED, np.arange(batch.targets.shape[1]), 0).max(axis=1)
+
+
 def halted_at(batch: Batch, at: IntArray) -> Batch:
     """The same with the halt token of each sequence at a given position, ``at [n]``."""
     count, context = batch.tokens.shape

@@ -138,8 +138,8 @@ class TaskSuite:
         return self._draw(split, "task", family, count, seed)[0]
 
     def halt_batch(self, split: str, family: str, count: int, seed: int) -> Batch:
-        """``count`` sequences of one family at its level, each with a halt token; latent ``halted``."""
-        return halt.halted(*self._draw(split, "halt", family, count, seed))
+        """``count`` sequences of one family at its level, each halted before something is asked; latent ``halted``."""
+        return halt.asked_after(*self._draw(split, "halt", family, count, seed))
 
     def training_pool(self, count: int, seed: int, weights: Mapping[str, int] | None = None) -> Batch:
         """``count`` training sequences, the families in turn, a random ``halt_share`` of them halted.

@@ -78,11 +78,8 @@ def test_a_model_that_never_says_halted_keeps_nothing(model: Transformer, suite:
     assert found.worst.share.high < 0.2
 
 
-def test_a_slip_after_the_halt_token_counts_in_every_condition_with_something_after_it(
-    suite: TaskSuite, plan: Plan
-) -> None:
+def test_a_slip_after_the_halt_token_counts_in_every_condition(suite: TaskSuite, plan: Plan) -> None:
     found = rates(halt_behavior_of(Bench(halting_at_the_token_alone(), suite, plan)))
-    assert found.pop("late") == pytest.approx(0.25, abs=0.05)  # of the last four positions one has nothing after it
     assert set(found.values()) == {0.0}
 
 

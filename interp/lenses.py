@@ -1,8 +1,8 @@
 """Logit lens: what the model would answer if it stopped after each layer (nostalgebraist 2020).
 
-The residual stream that TransformerLens cached is read through the model's own final norm, unembedding and soft cap, for
-every genome alike. Where ``transformer_lens.tools.analysis.logit_lens`` applies, the two agree to 1e-5; it refuses some
-genomes, and its import takes longer than an inspection.
+The residual stream that TransformerLens cached is read through the model's own final norm, unembedding and soft cap,
+for every genome alike. Where ``transformer_lens.tools.analysis.logit_lens`` applies, the two agree to 1e-5; it refuses
+some genomes, and its import takes longer than an inspection.
 """
 
 from __future__ import annotations

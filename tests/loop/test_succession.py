@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import log
@@ -30,10 +29,10 @@ from selfimprove.loop.slots import Bench
 from selfimprove.nets.cost import parameter_shapes
 from tests.loop.played import CONFIG, PLAYED, zeros
 from tests.loop.records import bodies
+from tests.loop.steps import Disk, Ending, Steps, place, steps
 from tests.loop.test_controlling import bench_of, proposed
-from tests.loop.test_every_moment import Ending, Power, place, power, sitting
 
-__all__ = ["place", "power"]  # fixtures
+__all__ = ["place", "steps"]  # fixtures
 
 BRIEF = replace(CONFIG, generations=1)
 SPACE = Space(CONFIG.space)
@@ -250,42 +249,45 @@ def test_only_a_controller_with_a_genome_can_inherit_one() -> None:
 
 
 def test_a_run_that_died_while_it_handed_over_ends_as_if_it_had_not(
-    power: Power, place: Path, monkeypatch: pytest.MonkeyPatch
+    steps: Steps, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     better = recursion.Comparison(2, 1, -0.1, -0.2, 0.1, 0.0)
     monkeypatch.setattr("selfimprove.loop.succession.compare", lambda *_: better)
     monkeypatch.setitem(PLAYED, "inspect_controller", lambda job: ({"verdict": "read", "reason": ""}, {}))
     config = replace(BRIEF, controller=replace(BRIEF.controller, recursion="both", handover_cost=100.0))
-    assert sitting(power, config, place / "whole")
-    labels, expected = list(power.labels), Ending.of(place / "whole")
-    accepted = [body for body in bodies(place / "whole", "handover") if body["accepted"]]
+    whole = Disk(place / "whole")
+    steps.sitting(config, whole)
+    labels, expected = list(steps.labels), Ending.of(whole)
+    accepted = [body for body in bodies(whole.run, "handover") if body["accepted"]]
     assert accepted
     assert expected.problems == []
     within = [
         i for i, label in enumerate(labels) if label.endswith(("after contender", "after trial", "after handover"))
     ]
-    for cut in [i for i in within if not labels[i].startswith("record ")][::4]:
-        folder = place / f"cut-{cut}"
-        assert not sitting(power, config, folder, cut)
-        assert sitting(power, config, folder)
-        found, where = Ending.of(folder), f"cut before step {cut}: {labels[cut]}"
+    cuts = [i for i in within if not labels[i].startswith("record ")][::4]
+    disks = steps.cut(config, Disk(place / "again"), cuts)
+    assert steps.labels == labels
+    for cut, disk in zip(cuts, disks, strict=True):
+        steps.sitting(config, disk)
+        found, where = Ending.of(disk), f"cut before step {cut}: {labels[cut]}"
         assert (found.summary, found.paid, found.problems) == (expected.summary, expected.paid, []), where
         for kind in ("contender", "handover"):
-            assert _told(folder, kind) == _told(place / "whole", kind), where
+            assert _told(disk.run, kind) == _told(whole.run, kind), where
         for kind in ("trial", "controller"):
-            assert [b["sha256"] for b in bodies(folder, kind) if b["weights"]] == [
-                b["sha256"] for b in bodies(place / "whole", kind) if b["weights"]
+            assert [b["sha256"] for b in bodies(disk.run, kind) if b["weights"]] == [
+                b["sha256"] for b in bodies(whole.run, kind) if b["weights"]
             ], where
 
 
 def test_an_audit_finds_a_contender_whose_weights_were_changed(
-    power: Power, place: Path, monkeypatch: pytest.MonkeyPatch
+    steps: Steps, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(BRIEF, controller=replace(BRIEF.controller, recursion="both", handover_cost=100.0))
-    assert sitting(power, config, place / "run")
-    [path, *_] = sorted((place / "run" / "controller").glob("*-contender.safetensors"))
+    disk = Disk(place / "whole")
+    steps.sitting(config, disk)
+    [path, *_] = sorted((disk.run / "controller").glob("*-contender.safetensors"))
     path.write_bytes(path.read_bytes()[:-4] + b"\x01\x02\x03\x04")
-    report = audit(place / "run", FileAnchor(Path(os.environ["SELFIMPROVE_STATE_DIR"])))
+    report = audit(disk.run, FileAnchor(disk.state))
     assert [finding.file for finding in report.findings] == [f"controller/{path.name}"]
 
 

@@ -176,6 +176,7 @@ class TestTheRegistry:
         ("changes", "says"),
         [
             ({"name": "m 3"}, "got m 3; allowed: letters, digits and _"),
+            ({"name": "even"}, "got even; allowed: another name: recipe.mixture says that of equal shares"),
             ({"name": "3m"}, "got 3m; allowed: letters, digits and _, a letter first"),
             ({"ladder": ()}, "register family mine: got an empty ladder"),
             ({"ladder": [recall.Recall(3, 8, 8)]}, "register family mine: .*unhashable.*frozen dataclasses, in tuples"),

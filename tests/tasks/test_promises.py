@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from selfimprove.errors import ConfigError
-from selfimprove.tasks import registry
+from selfimprove.tasks import promises, registry
 from selfimprove.tasks.batch import CONTENT, GO, PAD, UNSCORED, Batch
 from selfimprove.tasks.family import Family, Latent, Setting, Stream
 from selfimprove.tasks.registry import register
@@ -65,6 +65,25 @@ class OneAnswer(First):
     @property
     def answers(self) -> int:
         return 1
+
+
+class ManyAnswers(First):
+    """Thirty are stated, four occur."""
+
+    @property
+    def answers(self) -> int:
+        return 30
+
+
+class Skewed(First):
+    """Nearly all begin with the same symbol."""
+
+    def generate(self, stream: Stream, count: int, context: int) -> Batch:
+        batch = super().generate(stream, count, context)
+        usual = stream.rng.random(count) < 0.95
+        batch.tokens[usual, 1] = CONTENT
+        batch.targets[usual, self.items + 1] = CONTENT
+        return batch
 
 
 class FewTokens(First):
@@ -130,6 +149,9 @@ class NoSource(Changed):
         return {"source": None}
 
 
+EACH_LEVEL = [(name, level) for name, one in registry.FAMILIES.items() for level in range(len(one.ladder))]
+
+
 @pytest.fixture(autouse=True)
 def families(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is registered is not kept."""
@@ -148,6 +170,12 @@ def test_one_that_keeps_them_is_accepted_at_every_level() -> None:
     check_promises(config)
 
 
+@pytest.mark.parametrize(("name", "level"), EACH_LEVEL)
+def test_a_shipped_family_keeps_them_at_every_level(name: str, level: int) -> None:
+    setting = registry.FAMILIES[name].setting(level)
+    promises.check(registry.FAMILIES[name], level, max(24, setting.min_context))
+
+
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
@@ -155,6 +183,8 @@ def test_one_that_keeps_them_is_accepted_at_every_level() -> None:
         (Fixed, "got 100% that training has seen; allowed: at most 5%"),
         (FewAnswers, r"got 4 different answers; allowed: Setting\.answers = 3"),
         (OneAnswer, "ValueError: floor 0.0 of 1 answers"),
+        (ManyAnswers, r"got skill 0\.59 of a uniform guess over the 4 answers that occur; allowed: at most 0\.25"),
+        (Skewed, r"got skill 0\.8\d of an answer that never changes; allowed: at most 0\.6, .*answers = 4; state the"),
         (FewTokens, "got the token 20; allowed: 0 to 19"),
         (Raising, "KeyError: 'symbols'"),
         (NoBatch, "got tuple; allowed: a Batch"),

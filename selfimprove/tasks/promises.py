@@ -15,8 +15,8 @@ from selfimprove.tasks.batch import CONTENT, UNSCORED, Batch, IntArray
 from selfimprove.tasks.family import Family, Setting, Stream
 from selfimprove.tasks.score import Scale
 
-GATE, TRAIN = 128, 1000  # sequences that are drawn
-MOST_SEEN = 0.05  # share of the gate's that occur among those of training; of 20,000 equally likely ones that many do
+GATE, TRAIN = 512, 5000  # sequences that are drawn
+MOST_SEEN = 0.05  # share of the gate's that occur among those of training; of 100,000 equally likely ones so many
 MOST_UNSTATED = 0.25  # skill of a uniform guess over the answers that occur; text has 0.19, no shipped family more
 MOST_CONSTANT = 0.6  # skill of the best answer that never changes; text has 0.54, the other shipped families under 0.05
 

@@ -11,7 +11,7 @@ from selfimprove.errors import ConfigError
 from selfimprove.tasks.batch import BLANK, CONTENT, HALT, HALTED, TAGS, UNSCORED
 from selfimprove.tasks.registry import FAMILIES
 from selfimprove.tasks.score import Proportion
-from selfimprove.tasks.suite import SPLITS, TasksConfig, TaskSuite, scales
+from selfimprove.tasks.suite import SPLITS, TasksConfig, TaskSuite, least_context, scales
 from selfimprove.training.protocol import tasks_from_json, tasks_to_json
 
 LARGE = TasksConfig(vocab_size=272, context=64, families=tuple(FAMILIES), held_out=())
@@ -44,6 +44,14 @@ class TestStreams:
         drawn = [hashes(suite, split, family, 500, seed) for split in SPLITS for seed in (0, 1)]
         drawn.append({row.tobytes() for row in suite.training_pool(3000, 0).tokens})
         assert len(set().union(*drawn)) == sum(map(len, drawn))
+
+    @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "text"])
+    def test_at_short_contexts_training_sees_the_gate_in_three_families_alone(self, family: str) -> None:
+        context = max(8, least_context(LARGE.setting(family)))
+        suite = TaskSuite(replace(LARGE, context=context, families=(family,)))
+        trained = hashes(suite, "train", family, 20_000, 0)
+        seen = np.mean([row.tobytes() in trained for row in suite.batch("gate", family, 2000, 0).tokens])
+        assert seen == pytest.approx({"modular": 0.16, "memorization": 0.99, "dyck": 1.0}.get(family, 0.0), abs=0.02)
 
     def test_windows_of_text_hardly_ever_occur_in_two_splits_or_generations(self) -> None:
         drawn = [hashes(EVERY, split, "text", 300, seed) for split in SPLITS for seed in (0, 1)]

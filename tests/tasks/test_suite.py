@@ -93,16 +93,6 @@ class TestHalting:
 
 
 class TestTheTrainingPool:
-    @pytest.mark.parametrize("weight", [2, 4, 8])
-    def test_a_favored_family_takes_more_turns_and_the_others_see_what_they_would_have_seen(self, weight: int) -> None:
-        config = replace(THREE, halt_share=0.0)
-        turns, even = 20, TaskSuite(config).training_pool(60, 0).tokens
-        pool = TaskSuite(config).training_pool(turns * (weight + 2), 0, {"copy": weight}).tokens
-        tags = [[TAGS["recall"], *[TAGS["copy"]] * weight, TAGS["modular"]]] * turns
-        assert pool[:, 0].tolist() == [tag for turn in tags for tag in turn]
-        for name in ("recall", "modular"):
-            assert np.array_equal(pool[pool[:, 0] == TAGS[name]], even[even[:, 0] == TAGS[name]])
-
     def test_a_family_that_the_suite_does_not_have_changes_nothing(self) -> None:
         pools = [DEFAULT.training_pool(50, 0, weights).tokens for weights in (None, {"even": 2}, {"dyck": 8})]
         assert np.array_equal(pools[0], pools[1])

@@ -22,6 +22,11 @@ from tests.tasks.solvers import SOLVERS
 TABLE = 5
 LEVELS = [(name, level) for name, one in FAMILIES.items() for level in range(len(one.ladder))]
 SOLVED = [(name, level) for name, level in LEVELS if name in SOLVERS]
+WITHOUT_A_STACK = (
+    (0.427, 0.829), (0.272, 0.760), (0.188, 0.725), (0.138, 0.710), (0.116, 0.705), (0.104, 0.702), (0.083, 0.673),
+    (0.061, 0.641),
+)  # fmt: skip
+"""Skill in Dyck by level of who knows the depth alone, and of who knows the last token too."""
 EACH_LEVEL = pytest.mark.parametrize(("name", "level"), LEVELS)
 
 
@@ -215,14 +220,21 @@ class TestSingleFamilies:
 
         assert setting.floor(12) == pytest.approx(words(0, 12) / 12, rel=1e-12)
 
-    def test_guessing_without_a_stack_has_little_skill_in_dyck(self) -> None:
-        setting = dyck.Dyck(4, 6)
-        batch = draw("dyck", 2, 2000)
-        depths = batch.latents[dyck.DEPTH]
+    @pytest.mark.parametrize("level", range(len(WITHOUT_A_STACK)))
+    def test_without_a_stack_dyck_has_the_skill_of_the_depth_and_with_the_last_token_much_more(
+        self, level: int
+    ) -> None:
+        setting, batch = FAMILIES["dyck"].ladder[level], draw("dyck", level, 4000)
+        assert isinstance(setting, dyck.Dyck)
+        depths, last, said = batch.latents[dyck.DEPTH], batch.tokens - CONTENT, batch.targets - CONTENT
         opening = np.select([depths == 0, depths == setting.depth], [1.0, 0.0], 0.5)
-        opened = batch.targets - CONTENT < setting.kinds
-        loss = -np.log(np.where(opened, opening, 1 - opening) / setting.kinds).mean()  # knows the depth, not the kinds
-        assert setting.scale(24).skill(float(loss)) < 0.3
+        just_opened = (last >= 0) & (last < setting.kinds)  # then that kind closes, if one does
+        for kinds, skill in zip(
+            (setting.kinds, np.where(just_opened, 1, setting.kinds)), WITHOUT_A_STACK[level], strict=True
+        ):
+            chance = np.where(said < setting.kinds, opening / setting.kinds, (1 - opening) / kinds)
+            found = setting.scale(batch.tokens.shape[1]).skill(-float(np.log(chance).mean()))
+            assert found == pytest.approx(skill, abs=0.01)
 
     def test_facts_are_the_same_in_every_split_and_differ_from_run_to_run(self) -> None:
         setting = FAMILIES["memorization"].ladder[3]

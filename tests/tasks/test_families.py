@@ -12,7 +12,7 @@ import pytest
 
 from selfimprove.errors import ConfigError
 from selfimprove.tasks.batch import CONTENT, SPECIAL, TAGS, UNSCORED, Batch
-from selfimprove.tasks.families import dyck, recall, text
+from selfimprove.tasks.families import dyck, mqar, recall, text
 from selfimprove.tasks.family import Family, Stream, knobs
 from selfimprove.tasks.registry import FAMILIES, family, register, table
 from selfimprove.tasks.score import Scale
@@ -266,6 +266,21 @@ class TestSingleFamilies:
         body = batch.tokens[:, 1 : 1 + 2 * setting.pairs + setting.noise]  # type: ignore[attr-defined]
         noise = body >= CONTENT + setting.keys + setting.values  # type: ignore[attr-defined]
         assert (noise.sum(axis=1) == setting.noise).all()  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize("level", range(len(FAMILIES["mqar"].ladder)))
+    def test_the_order_of_the_queries_of_mqar_says_little_of_the_pair_that_is_meant(self, level: int) -> None:
+        setting, batch = FAMILIES["mqar"].ladder[level], draw("mqar", level, 8000)
+        assert isinstance(setting, mqar.Mqar)
+        assert batch.source is not None
+        asked = batch.source != UNSCORED
+        meant = ((batch.source[asked] - 2) // 2).reshape(-1, setting.pairs)
+        shares = np.stack([np.bincount(pairs, minlength=setting.pairs) for pairs in meant.T]) / len(meant)
+        if level == 0:
+            assert shares[0, 0] == pytest.approx(0.40, abs=0.015)
+        values = batch.tokens[:, None, 2 : 1 + 2 * setting.pairs : 2]
+        same = values == batch.targets[asked].reshape(-1, setting.pairs, 1)
+        ordered, even = (np.log((same * given).sum(axis=2)).mean() for given in (shares, 1 / setting.pairs))
+        assert 0 < (ordered - even) / math.log(setting.answers) < 0.045
 
     def test_queries_of_mqar_come_soon_rather_than_late(self) -> None:
         batch = draw("mqar", 0, 4000, context=64)

@@ -30,7 +30,7 @@ from selfimprove.tasks.ladder import MASTERED
 FOLDER = RESULTS / "improvement"
 ARMS = ("transformer", "random")
 LEVEL = 0.01  # of the tests
-FAR = 0.5  # skill below which the seed genome is far from mastering a family
+FAR = 0.5  # skill below which the seed genome counts as not mastering a family; no binding at all may have as much
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -209,7 +209,7 @@ def _families(exam: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _climbed(family: dict[str, Any]) -> bool:
-    """Whether a family rose to a level that the champion masters and the seed genome is far from."""
+    """Whether a family rose to a level that the champion masters and the seed genome does not."""
     return bool(family["level"] > 0 and family["champion"] > MASTERED and family["seed_genome"] < FAR)
 
 

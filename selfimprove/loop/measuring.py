@@ -201,7 +201,7 @@ def _let_go(bench: Bench, slot: Slot, stage: str, names: Sequence[str]) -> None:
 
 def _ingest(bench: Bench, slot: Slot, part: Slice, outcome: Completed) -> tuple[str, str]:
     if outcome.result.get("diverged") is True:
-        return "diverged", "the loss or a weight stopped being finite"
+        return "diverged", "the loss, a weight or what the optimizer remembers stopped being finite"
     if (steps := outcome.result.get("steps")) != part.last:
         said = clean_line(repr(steps), _SAID)
         return "invalid", f"it is at step {said}, and its permit ends at {part.last}"

@@ -39,7 +39,7 @@ class Setting(ABC):
     @property
     @abstractmethod
     def answers(self) -> int:
-        """Possible answers: a uniform guess over them has skill 0."""
+        """Possible answers: a uniform guess over all has skill 0, one over the few that a sequence shows has more."""
 
     @property
     @abstractmethod

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from selfimprove.errors import ConfigError
+from selfimprove.genome.recipe import EVEN
 from selfimprove.tasks.batch import TAGGED
 from selfimprove.tasks.families import (
     compression,
@@ -67,10 +68,14 @@ def register(one: Family) -> None:
     else, and count it in ``Setting.tokens``: ``CONTENT + symbols``, where symbols are numbered from ``CONTENT`` on.
 
     Raises:
-        ConfigError: the name is taken or no name, the ladder is empty, or a setting is no frozen dataclass.
+        ConfigError: the name is taken, no name, or the even mixture's (``recipe.mixture`` names families, too); the
+            ladder is empty; or a setting is no frozen dataclass.
     """
     if not _NAME.fullmatch(one.name):
         raise ConfigError("register family", one.name, "letters, digits and _, a letter first", "give it such a name")
+    if one.name == EVEN:
+        limit = "another name: recipe.mixture says that of equal shares"
+        raise ConfigError("register family", one.name, limit, "rename it")
     if one.name in FAMILIES:
         raise ConfigError("register family", one.name, "a name that is not taken", f"taken: {', '.join(FAMILIES)}")
     if not one.ladder:

@@ -42,6 +42,9 @@ class Scale:
         Not clipped above: on finitely many instances of a family with a floor the best predictor is now above 1, now
         below, and 1 on average.
 
+        It is a share of the nats, not of the task. Whoever spreads all mass over the values that stand in a sequence,
+        whatever is asked, has 0.20 to 0.71 in the families of recall: see the table in ``docs/measurement.md``.
+
         Args:
             cross_entropy: mean negative log-likelihood of the right answer over the whole vocabulary, in nats.
         """

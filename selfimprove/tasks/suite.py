@@ -2,8 +2,10 @@
 
 Rules are frozen, instances are not: a split is a stream of fresh instances, whose seed is derived from the split, the
 family, its level and a seed that differs from generation to generation. The spaces of instances are large (over 1e8 for
-each family), so that a sequence of one split practically never occurs in another; ``tests/tasks`` holds that. Text is
-finite: its splits are different files.
+each family at the default context of 24 tokens), so that a sequence of one split practically never occurs in another;
+``tests/tasks`` holds that. At shorter contexts it is not so of ``modular``, ``memorization`` and ``dyck``, whose
+sequences end with the context: at 8 tokens 16%, 99% and all of the gate's first level occur among 20,000 of training.
+Text is finite: its splits are different files.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from selfimprove.genome.recipe import Recipe
+from selfimprove.genome.recipe import EVEN, Recipe
 from selfimprove.seeds import derive
 from selfimprove.tasks.suite import TaskSuite
 from selfimprove.training.engine import BatchSource
@@ -13,8 +13,12 @@ CHUNK = 64  # steps generated at a time: vectorized generation without holding a
 
 
 def training_batches(suite: TaskSuite, recipe: Recipe, *, seed: int, device: str = "cpu") -> BatchSource:
-    """A batch source over the training split, in a recipe's mixture; batch ``step`` depends on (seed, step) alone."""
-    batch, weights = recipe.batch, {recipe.mixture: recipe.mixture_weight}
+    """A batch source over the training split, in a recipe's mixture; batch ``step`` depends on (seed, step) alone.
+
+    A favored family takes places from the others: a chunk has fewer sequences of each. Most families draw other ones
+    then, and not fewer of the same, since what they draw depends on how many they draw at once.
+    """
+    batch, weights = recipe.batch, {} if recipe.mixture == EVEN else {recipe.mixture: recipe.mixture_weight}
     held: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def next_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:

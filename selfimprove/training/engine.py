@@ -56,6 +56,8 @@ class TrainResult:
     Attributes:
         end: where it stopped; before the step asked for if the loss stopped being finite.
         losses: the training loss every ``CHECK_EVERY`` steps: the scaled objective plus the weighted constraint.
+        diverged: whether the loss, a weight or what an optimizer remembers stopped being finite. Lion's weights outlive
+            a gradient that is not: the sign of NaN is 0, and with such a momentum they are never updated again.
     """
 
     end: Snapshot
@@ -121,7 +123,7 @@ def train(
             if not math.isfinite(losses[-1]):
                 break
     state, remembered = average.state(), memory(model, optimizers) | average.memory()
-    diverged = not all(bool(value.isfinite().all()) for value in state.values())
+    diverged = not all(bool(value.isfinite().all()) for value in (*state.values(), *remembered.values()))
     return TrainResult(Snapshot(taken, state, remembered), tuple(losses), diverged or taken < end)
 
 

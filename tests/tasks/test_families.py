@@ -12,7 +12,7 @@ import pytest
 
 from selfimprove.errors import ConfigError
 from selfimprove.tasks.batch import CONTENT, SPECIAL, TAGS, UNSCORED, Batch
-from selfimprove.tasks.families import dyck, recall, text
+from selfimprove.tasks.families import dyck, mqar, recall, text
 from selfimprove.tasks.family import Family, Stream, knobs
 from selfimprove.tasks.registry import FAMILIES, family, register, table
 from selfimprove.tasks.score import Scale
@@ -22,6 +22,11 @@ from tests.tasks.solvers import SOLVERS
 TABLE = 5
 LEVELS = [(name, level) for name, one in FAMILIES.items() for level in range(len(one.ladder))]
 SOLVED = [(name, level) for name, level in LEVELS if name in SOLVERS]
+WITHOUT_A_STACK = (
+    (0.427, 0.829), (0.272, 0.760), (0.188, 0.725), (0.138, 0.710), (0.116, 0.705), (0.104, 0.702), (0.083, 0.673),
+    (0.061, 0.641),
+)  # fmt: skip
+"""Skill in Dyck by level of who knows the depth alone, and of who knows the last token too."""
 EACH_LEVEL = pytest.mark.parametrize(("name", "level"), LEVELS)
 
 
@@ -51,19 +56,30 @@ class TestEachLevel:
                 assert answer is None or answer.get(target - CONTENT, 0.0) > 0
 
     @EACH_LEVEL
-    def test_the_best_predictor_has_skill_one_and_a_uniform_guess_skill_zero(self, name: str, level: int) -> None:
+    def test_the_best_predictor_has_skill_one(self, name: str, level: int) -> None:
         if name not in SOLVERS:
             pytest.skip("the entropy of text is not known")
         setting, known = FAMILIES[name].ladder[level], truth(name, level)
-        batch, scale = draw(name, level, 1500), FAMILIES[name].ladder[level].scale(max(24, setting.min_context))
-        losses, guesses = [], []
+        batch, scale = draw(name, level, 1500), setting.scale(max(24, setting.min_context))
+        losses = []
         for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
             for answer, target in zip(SOLVERS[name](tokens, setting, known), targets, strict=True):
                 if answer is not None:
                     losses.append(-math.log(answer[target - CONTENT]))
-                    guesses.append(math.log(setting.answers))
         assert scale.skill(float(np.mean(losses))) == pytest.approx(1, abs=0.02 if scale.floor else 0)
-        assert scale.skill(float(np.mean(guesses))) == pytest.approx(0, abs=1e-12)
+
+    @EACH_LEVEL
+    def test_the_best_answer_that_never_changes_has_skill_zero(self, name: str, level: int) -> None:
+        """But for text, whose bytes are skewed."""
+        setting = FAMILIES[name].ladder[level]
+        learned, asked = (
+            batch.targets[batch.targets != UNSCORED]
+            for batch in (draw(name, level, 1500, seed=seed) for seed in (0, 1))
+        )
+        counts = 1 + np.bincount(learned - CONTENT, minlength=setting.tokens)
+        loss = -np.log(counts / counts.sum())[asked - CONTENT].mean()
+        skill = setting.scale(max(24, setting.min_context)).skill(float(loss))
+        assert skill == pytest.approx(0.54 if name == "text" else 0, abs=0.02)
 
     @EACH_LEVEL
     def test_every_answer_is_one_of_so_many(self, name: str, level: int) -> None:
@@ -176,6 +192,7 @@ class TestTheRegistry:
         ("changes", "says"),
         [
             ({"name": "m 3"}, "got m 3; allowed: letters, digits and _"),
+            ({"name": "even"}, "got even; allowed: another name: recipe.mixture says that of equal shares"),
             ({"name": "3m"}, "got 3m; allowed: letters, digits and _, a letter first"),
             ({"ladder": ()}, "register family mine: got an empty ladder"),
             ({"ladder": [recall.Recall(3, 8, 8)]}, "register family mine: .*unhashable.*frozen dataclasses, in tuples"),
@@ -214,14 +231,21 @@ class TestSingleFamilies:
 
         assert setting.floor(12) == pytest.approx(words(0, 12) / 12, rel=1e-12)
 
-    def test_guessing_without_a_stack_has_little_skill_in_dyck(self) -> None:
-        setting = dyck.Dyck(4, 6)
-        batch = draw("dyck", 2, 2000)
-        depths = batch.latents[dyck.DEPTH]
+    @pytest.mark.parametrize("level", range(len(WITHOUT_A_STACK)))
+    def test_without_a_stack_dyck_has_the_skill_of_the_depth_and_with_the_last_token_much_more(
+        self, level: int
+    ) -> None:
+        setting, batch = FAMILIES["dyck"].ladder[level], draw("dyck", level, 4000)
+        assert isinstance(setting, dyck.Dyck)
+        depths, last, said = batch.latents[dyck.DEPTH], batch.tokens - CONTENT, batch.targets - CONTENT
         opening = np.select([depths == 0, depths == setting.depth], [1.0, 0.0], 0.5)
-        opened = batch.targets - CONTENT < setting.kinds
-        loss = -np.log(np.where(opened, opening, 1 - opening) / setting.kinds).mean()  # knows the depth, not the kinds
-        assert setting.scale(24).skill(float(loss)) < 0.3
+        just_opened = (last >= 0) & (last < setting.kinds)  # then that kind closes, if one does
+        for kinds, skill in zip(
+            (setting.kinds, np.where(just_opened, 1, setting.kinds)), WITHOUT_A_STACK[level], strict=True
+        ):
+            chance = np.where(said < setting.kinds, opening / setting.kinds, (1 - opening) / kinds)
+            found = setting.scale(batch.tokens.shape[1]).skill(-float(np.log(chance).mean()))
+            assert found == pytest.approx(skill, abs=0.01)
 
     def test_facts_are_the_same_in_every_split_and_differ_from_run_to_run(self) -> None:
         setting = FAMILIES["memorization"].ladder[3]
@@ -242,6 +266,21 @@ class TestSingleFamilies:
         body = batch.tokens[:, 1 : 1 + 2 * setting.pairs + setting.noise]  # type: ignore[attr-defined]
         noise = body >= CONTENT + setting.keys + setting.values  # type: ignore[attr-defined]
         assert (noise.sum(axis=1) == setting.noise).all()  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize("level", range(len(FAMILIES["mqar"].ladder)))
+    def test_the_order_of_the_queries_of_mqar_says_little_of_the_pair_that_is_meant(self, level: int) -> None:
+        setting, batch = FAMILIES["mqar"].ladder[level], draw("mqar", level, 8000)
+        assert isinstance(setting, mqar.Mqar)
+        assert batch.source is not None
+        asked = batch.source != UNSCORED
+        meant = ((batch.source[asked] - 2) // 2).reshape(-1, setting.pairs)
+        shares = np.stack([np.bincount(pairs, minlength=setting.pairs) for pairs in meant.T]) / len(meant)
+        if level == 0:
+            assert shares[0, 0] == pytest.approx(0.40, abs=0.015)
+        values = batch.tokens[:, None, 2 : 1 + 2 * setting.pairs : 2]
+        same = values == batch.targets[asked].reshape(-1, setting.pairs, 1)
+        ordered, even = (np.log((same * given).sum(axis=2)).mean() for given in (shares, 1 / setting.pairs))
+        assert 0 < (ordered - even) / math.log(setting.answers) < 0.045
 
     def test_queries_of_mqar_come_soon_rather_than_late(self) -> None:
         batch = draw("mqar", 0, 4000, context=64)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from selfimprove.errors import ConfigError
-from selfimprove.tasks import registry
-from selfimprove.tasks.batch import CONTENT, GO, PAD, UNSCORED, Batch
+from selfimprove.tasks import promises, registry
+from selfimprove.tasks.batch import CONTENT, GO, PAD, UNSCORED, Batch, IntArray
 from selfimprove.tasks.family import Family, Latent, Setting, Stream
 from selfimprove.tasks.registry import register
 from selfimprove.tasks.suite import TasksConfig, TaskSuite, check_promises
@@ -36,8 +36,11 @@ class First(Setting):
     def min_context(self) -> int:
         return self.items + 2
 
+    def draw(self, rng: np.random.Generator, count: int) -> IntArray:
+        return rng.integers(0, SYMBOLS, (count, self.items))
+
     def generate(self, stream: Stream, count: int, context: int) -> Batch:
-        drawn, go = CONTENT + stream.rng.integers(0, SYMBOLS, (count, self.items)), self.items + 1
+        drawn, go = CONTENT + self.draw(stream.rng, count), self.items + 1
         tokens, targets, latent, source = np.full((4, count, context), UNSCORED)
         tokens[:] = PAD
         tokens[:, 0], tokens[:, 1:go], tokens[:, go] = CONTENT + SYMBOLS, drawn, GO
@@ -55,6 +58,23 @@ class Fixed(First):
         return super().generate(replace(stream, rng=np.random.default_rng(0)), count, context)
 
 
+class Counted(First):
+    """So many sequences, equally likely."""
+
+    count = 0
+
+    def draw(self, rng: np.random.Generator, count: int) -> IntArray:
+        return rng.integers(0, self.count, (count, 1)) // SYMBOLS ** np.arange(self.items) % SYMBOLS
+
+
+class ThirtyThousand(Counted):
+    count = 30_000
+
+
+class TwoHundredThousand(Counted):
+    count = 200_000
+
+
 class FewAnswers(First):
     @property
     def answers(self) -> int:
@@ -65,6 +85,25 @@ class OneAnswer(First):
     @property
     def answers(self) -> int:
         return 1
+
+
+class ManyAnswers(First):
+    """Thirty are stated, four occur."""
+
+    @property
+    def answers(self) -> int:
+        return 30
+
+
+class Skewed(First):
+    """Nearly all begin with the same symbol."""
+
+    def generate(self, stream: Stream, count: int, context: int) -> Batch:
+        batch = super().generate(stream, count, context)
+        usual = stream.rng.random(count) < 0.95
+        batch.tokens[usual, 1] = CONTENT
+        batch.targets[usual, self.items + 1] = CONTENT
+        return batch
 
 
 class FewTokens(First):
@@ -130,6 +169,9 @@ class NoSource(Changed):
         return {"source": None}
 
 
+EACH_LEVEL = [(name, level) for name, one in registry.FAMILIES.items() for level in range(len(one.ladder))]
+
+
 @pytest.fixture(autouse=True)
 def families(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is registered is not kept."""
@@ -148,6 +190,12 @@ def test_one_that_keeps_them_is_accepted_at_every_level() -> None:
     check_promises(config)
 
 
+@pytest.mark.parametrize(("name", "level"), EACH_LEVEL)
+def test_a_shipped_family_keeps_them_at_every_level(name: str, level: int) -> None:
+    setting = registry.FAMILIES[name].setting(level)
+    promises.check(registry.FAMILIES[name], level, max(24, setting.min_context))
+
+
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
@@ -155,10 +203,12 @@ def test_one_that_keeps_them_is_accepted_at_every_level() -> None:
         (Fixed, "got 100% that training has seen; allowed: at most 5%"),
         (FewAnswers, r"got 4 different answers; allowed: Setting\.answers = 3"),
         (OneAnswer, "ValueError: floor 0.0 of 1 answers"),
+        (ManyAnswers, r"got skill 0\.59 of a uniform guess over the 4 answers that occur; allowed: at most 0\.25"),
+        (Skewed, r"got skill 0\.8\d of an answer that never changes; allowed: at most 0\.6, .*answers = 4; state the"),
         (FewTokens, "got the token 20; allowed: 0 to 19"),
         (Raising, "KeyError: 'symbols'"),
         (NoBatch, "got tuple; allowed: a Batch"),
-        (Narrow, r"got targets as int64 of shape \(128, 23\); allowed: an array of int64 of shape \(128, 24\)"),
+        (Narrow, r"got targets as int64 of shape \(512, 23\); allowed: an array of int64 of shape \(512, 24\)"),
         (Fractional, "got tokens as float64"),
         (Silent, "got no position that is scored"),
         (OddTarget, "got the target -7"),
@@ -176,8 +226,17 @@ def test_one_that_breaks_a_promise_is_refused_by_name_before_a_run_begins(broken
 
 
 def test_one_with_few_sequences_is_refused_with_the_share_that_training_sees() -> None:
-    with pytest.raises(ConfigError, match=r"first at level 0: got \d+% .*at most 5% of 128 .*100,000 different"):
+    with pytest.raises(ConfigError, match=r"first at level 0: got \d+% .*at most 5% of 512 .*100,000 different"):
         check_promises(tasks(First(5)))
+
+
+def test_one_with_thirty_thousand_sequences_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"got 1\d% that training has seen; .*100,000 different"):
+        check_promises(tasks(ThirtyThousand(12)))
+
+
+def test_one_with_two_hundred_thousand_sequences_is_accepted() -> None:
+    check_promises(tasks(TwoHundredThousand(12)))
 
 
 def test_a_later_level_that_breaks_a_promise_is_refused_before_a_run_begins() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from selfimprove.genome.edits import parse_edit
 from selfimprove.genome.expression import parse
@@ -23,6 +25,7 @@ from selfimprove.nets.transformer import Transformer, build
 from selfimprove.tasks.batch import HALTED, UNSCORED
 from selfimprove.tasks.evaluator import evaluate
 from selfimprove.tasks.suite import TasksConfig, TaskSuite
+from selfimprove.training import engine
 from selfimprove.training.data import training_batches
 from selfimprove.training.engine import TrainResult, train
 from selfimprove.training.optimizers import make_optimizers, orthogonalize
@@ -318,6 +321,25 @@ def test_every_optimizer_brings_the_loss_down(optimizer: str) -> None:
 def test_a_loss_that_is_not_finite_ends_training_as_diverged() -> None:
     result = run(with_recipe(optimizer="sgd", learning_rate=1e9, clip=0.0), steps=40)
     assert result.diverged
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_one_step_without_a_finite_gradient_is_diverged_in_one_go_and_in_slices(
+    optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No look at the loss falls on that step; the sign of NaN is 0, so that Lion's weights stay finite."""
+    loss_of = engine._loss
+
+    def broken_once(genome: Genome, weight: float) -> Callable[..., Tensor]:
+        whole = loss_of(genome, weight)
+        return lambda *given: whole(*given) * (math.nan if given[-1] == 13 / 27 else 1)
+
+    monkeypatch.setattr(engine, "_loss", broken_once)
+    genome = with_recipe(optimizer=optimizer)
+    before = run(genome, steps=27, last=9)
+    assert run(genome, steps=27).diverged
+    assert not before.diverged
+    assert run(genome, steps=27, start=before.end, last=18).diverged
 
 
 def test_the_newton_schulz_iteration_orthogonalizes() -> None:

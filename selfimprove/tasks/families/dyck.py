@@ -3,6 +3,9 @@
 Layout: ``tag`` and then a prefix of a random word. At depth 0 a bracket opens; at the greatest depth one closes; in
 between either happens with probability one half. An opening bracket is of any kind, a closing one of the kind that was
 opened last. Which bracket closes is certain, whether one opens and of which kind is not: that entropy is irreducible.
+
+A skill is no proof of a stack: whoever knows the depth and the last token, which closes as it opened, has 0.83 at the
+first level and 0.64 at the last.
 """
 
 from __future__ import annotations

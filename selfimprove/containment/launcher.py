@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -142,6 +143,12 @@ class ZygoteHandle:
         """Send a message with descriptors. A zygote that is gone is noticed by ``receive``."""
         with contextlib.suppress(ConnectionError):
             wire.send(self._control, message, handed)
+
+    def has_spoken(self) -> bool:
+        """True if ``receive`` has something to return at once, be it the end of the stream."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        return bool(poll.poll(0))
 
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
         """Return one message and its descriptors, None if the zygote is gone or breaks the protocol."""

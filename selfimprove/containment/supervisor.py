@@ -292,7 +292,7 @@ class Supervisor:
         finally:
             if not zygote.spec.fork:  # it was the worker, and its end is the worker's
                 for worker in (w for w in self._running.values() if w.zygote is zygote and w.pidfd >= 0):
-                    worker.exit = ExitReport(zygote.exit_status, zygote.cpu_seconds, zygote.max_rss_bytes)
+                    worker.end_with_zygote()
 
     def _is_working(self, zygote: ZygoteHandle) -> bool:
         """True if this is no forking zygote but a process that turned into its one worker, and still runs."""

@@ -369,6 +369,22 @@ def test_a_zygote_that_hands_over_a_stranger_s_process_is_given_up_and_the_stran
     assert stranger.returncode == 0
 
 
+@pytest.mark.parametrize("status", [0x7F, 0xFFFF, -1, 10**19])
+@pytest.mark.usefixtures("no_process_left")
+def test_a_zygote_that_reports_an_impossible_end_is_given_up(make_supervisor: Any, tmp_path: Path, status: int) -> None:
+    (package := tmp_path / "folder" / "someones").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "entry.py").write_text(
+        "import os\n"
+        "def warm_up(real=os.wait4):\n"
+        f"    os.wait4 = lambda pid, options: (pid, {status}, real(pid, options)[2])\n"
+        "def run(job, inputs, outputs, emit): return {}\n"
+    )
+    spec = ZygoteSpec(("someones.entry",), search=(package.parent,))
+    with make_supervisor(zygotes={"test": spec}) as supervisor, pytest.raises(RunError, match="died twice"):
+        supervisor.prove()
+
+
 @pytest.mark.usefixtures("no_process_left")
 def test_a_zygote_with_a_second_thread_is_not_forked(make_supervisor: Any) -> None:
     threaded = ZygoteSpec(("containment_warm_up",), path=(ENTRIES,))

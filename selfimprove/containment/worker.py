@@ -295,8 +295,9 @@ class WorkerHandle:
         code = self.exit.code
         if self._reader.failure is not None:
             return self._judge_failure(self._reader.failure, usage)
-        if code == -signal.SIGXCPU:
-            return Exceeded("cpu_seconds", usage.cpu_seconds, self.job.limits.cpu_seconds, usage)
+        used, bound = usage.cpu_seconds - self._cpu_at_start, self.job.limits.cpu_seconds
+        if code == -signal.SIGXCPU and used >= bound:  # the kernel sends it seconds later, a worker whenever it likes
+            return Exceeded("cpu_seconds", used, bound, usage)
         if code == -signal.SIGKILL and not self.killed and self.unattended_seconds:
             silence = f"the supervisor was silent for {self.unattended_seconds:.1f} s"
             return Crashed(f"{silence}, and nothing runs without its heartbeat", usage, killed=True, unattended=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from selfimprove.containment import supervisor as supervising
 from selfimprove.containment import worker
 from selfimprove.containment.supervisor import Completed, Crashed, Exceeded, Supervisor
 from tests.containment.helpers import KINDS, outcome_of
@@ -50,6 +51,21 @@ def test_a_worker_that_ran_out_of_time_says_whether_it_had_a_processor(
 def test_signs_of_life_keep_a_slow_worker_alive(supervisor: Supervisor, make_job: Any) -> None:
     outcome = outcome_of(supervisor, make_job("sleep", seconds=0.6, beat=True, limits={"silence_seconds": 0.3}))
     assert isinstance(outcome, Completed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_a_worker_that_used_its_processor_time_is_over_it(
+    kind: str, make_supervisor: Any, make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "POLL_SECONDS", 60.0)  # nobody looks: the signal alone ends them
+    jobs = [make_job("raise_cpu_signal", seconds=seconds, limits={"cpu_seconds": 0.3}) for seconds in (0.0, 0.5)]
+    with make_supervisor(workers=1, zygotes={"test": KINDS[kind]}) as supervisor:
+        raised, used = (outcome for _, outcome in sorted(supervisor.run(jobs)))
+    assert isinstance(raised, Crashed)
+    assert (raised.reason, raised.killed) == ("killed by SIGXCPU", False)
+    assert isinstance(used, Exceeded)
+    assert used.limit == "cpu_seconds"
+    assert used.value >= used.bound
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -27,7 +27,7 @@ class ZygoteSpec:
     Args:
         entries: modules that it imports and warms up, and whose jobs it serves.
         device: ``cpu`` or ``cuda``. CUDA workers get the NVIDIA devices, the driver's calls and no address space limit.
-            This grant follows the documentation and has not been tried on real hardware.
+            On an H100 the driver starts under it and takes memory; a whole run was not tried there.
         fork: fork a worker per job. False (needed for CUDA, which does not survive a fork): a new process per job,
             which locks itself down in the same steps and starts as cold as it is.
         path: further import folders, readable as a whole.

@@ -105,7 +105,7 @@ def _absence(prop: str, device: str = "cpu") -> tuple[str, str]:
         return f"{sys.platform} has no Landlock and no seccomp", "use Linux 6.2 or newer (a virtual machine will do)"
     if prop == "memory" and device == "cuda" and (unmetered := gpu.absence()):
         return f"nothing meters GPU memory: {unmetered}", gpu.REMEDY
-    if prop == "read":
+    if prop == "read" or (prop == "write" and seccomp.available()):  # what the filter leaves open to a GPU's worker
         return _landlock_absence()
     if not seccomp.available():
         return _seccomp_absence()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -22,7 +23,6 @@ from selfimprove.containment.sandbox.backend import ZygoteSpec
 
 ERROR_BYTES = 64 * 1024
 LAST_WORD_SECONDS = 1.0  # how long what stands above a dead worker may take to say how that ended
-_BY_SIGNAL = 128  # what is added to a signal's number in the exit code of a program that reports another's end
 
 Command = Callable[[Sequence[str]], list[str]]  # a zygote's arguments -> the command line that starts it
 
@@ -84,7 +84,7 @@ class ZygoteHandle:
         self.started = started
         self.stage = Stage.WARMING
         self.workers = 0  # served now
-        self.exit_status = 0
+        self.exit_code = 0  # or minus the number of the signal that ended it
         self.cpu_seconds = 0.0
         self.max_rss_bytes = 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -143,6 +143,12 @@ class ZygoteHandle:
         with contextlib.suppress(ConnectionError):
             wire.send(self._control, message, handed)
 
+    def has_spoken(self) -> bool:
+        """True if ``receive`` has something to return at once, be it the end of the stream."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        return bool(poll.poll(0))
+
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
         """Return one message and its descriptors, None if the zygote is gone or breaks the protocol."""
         handed: list[int] = []
@@ -187,8 +193,7 @@ class ZygoteHandle:
         self.cpu_seconds += usage.ru_utime + usage.ru_stime
         self.max_rss_bytes = max(self.max_rss_bytes, usage.ru_maxrss * 1024)
         if pid == self.pid:
-            self._process.returncode = code = os.waitstatus_to_exitcode(status)
-            self.exit_status = code - _BY_SIGNAL if code > _BY_SIGNAL else status
+            self._process.returncode = self.exit_code = os.waitstatus_to_exitcode(status)
 
     def close(self) -> None:
         """Bury it and release its descriptors."""

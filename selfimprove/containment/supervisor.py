@@ -39,6 +39,7 @@ POLL_SECONDS: Final = 0.05
 REPORT_SECONDS: Final = 2.0  # how long a dead worker's zygote may take to report it
 ANSWER_SECONDS: Final = 30.0  # how long a zygote may take to fork
 BURIAL_SECONDS: Final = 5.0
+MESSAGES: Final = 256  # most taken from one zygote at a poll, before the others get their turn
 
 Progress = Callable[[int, dict[str, Any]], None]
 
@@ -245,8 +246,15 @@ class Supervisor:
                 if dying[fd].zygote.stage is Stage.WORKING:
                     self._bury(dying[fd].zygote)
         for fd in ready:
-            if fd in zygotes and zygotes[fd] in self._nursery.listening:
-                self._hear(zygotes[fd])
+            if fd in zygotes:
+                self._hear_out(zygotes[fd])
+
+    def _hear_out(self, zygote: ZygoteHandle) -> None:
+        """Handle what waits in a zygote's socket: a report that stayed there would be late at the next poll."""
+        for _ in range(MESSAGES):
+            if zygote not in self._nursery.listening or not zygote.has_spoken():
+                return
+            self._hear(zygote)
 
     def _hear(self, zygote: ZygoteHandle) -> None:
         """Handle one message of a zygote; silence means that it died."""
@@ -284,7 +292,7 @@ class Supervisor:
         finally:
             if not zygote.spec.fork:  # it was the worker, and its end is the worker's
                 for worker in (w for w in self._running.values() if w.zygote is zygote and w.pidfd >= 0):
-                    worker.exit = ExitReport(zygote.exit_status, zygote.cpu_seconds, zygote.max_rss_bytes)
+                    worker.end_with_zygote()
 
     def _is_working(self, zygote: ZygoteHandle) -> bool:
         """True if this is no forking zygote but a process that turned into its one worker, and still runs."""

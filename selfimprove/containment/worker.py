@@ -18,6 +18,8 @@ READ_BYTES: Final = 128 * 1024  # most bytes taken from one worker before the ot
 WORKER_ERROR_BYTES: Final = 16 * 1024
 STARVED: Final = 0.5  # processors below which a worker that ran out of time was starved of them
 
+_WAIT_STATUS = 0xFFFF  # the largest that wait(2) gives
+_BY_SIGNAL = 128  # what is added to a signal's number in the exit code of a program that reports another's end
 _MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
 _ALLOCATOR_WORDS = ("can't allocate memory", "not enough memory", "std::bad_alloc")
 _GPU_MEMORY_ERROR = "OutOfMemoryError"  # torch's, of the allocator on a device
@@ -26,16 +28,19 @@ _GPU_MEMORY_WORDS = "CUDA out of memory"
 
 @dataclass(frozen=True)
 class ExitReport:
-    """How a worker ended, by whoever reaped it; ``status`` as ``wait(2)`` gives it."""
+    """How a worker ended, by whoever reaped it; ``code`` is its exit code, or minus the signal's number."""
 
-    status: int
+    code: int
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
 
     @classmethod
     def parse(cls, message: Mapping[str, Any]) -> ExitReport:
         """Read a zygote's message; raises LookupError, TypeError or ValueError."""
-        return cls(int(message["status"]), float(message["cpu_seconds"]), int(message["max_rss_bytes"]))
+        status = int(message["status"])
+        if not 0 <= status <= _WAIT_STATUS:
+            raise ValueError(f"a wait status of {status}; allowed: 0 to {_WAIT_STATUS}")
+        return cls(os.waitstatus_to_exitcode(status), float(message["cpu_seconds"]), int(message["max_rss_bytes"]))
 
 
 @final
@@ -237,6 +242,17 @@ class WorkerHandle:
             self.died_at = now
             self._wall_seconds = now - self.let_go if self.let_go else 0.0
 
+    def end_with_zygote(self) -> None:
+        """Take the end of its zygote for its own: it was not forked.
+
+        An outer layer stood between them where their process ids differ: the exit code is that layer's then, and tells
+        of a signal as a shell does. A worker's own code says only what it chose.
+        """
+        code = self.zygote.exit_code
+        if self._pid != self.zygote.pid and code - _BY_SIGNAL in signal.valid_signals():
+            code = _BY_SIGNAL - code
+        self.exit = ExitReport(code, self.zygote.cpu_seconds, self.zygote.max_rss_bytes)
+
     def adopt(self) -> None:
         """Reap it ourselves if its zygote died first and it became our child."""
         if self.pidfd >= 0 and self.exit is None:
@@ -276,11 +292,12 @@ class WorkerHandle:
 
     def _judge_exit(self, usage: Usage) -> Outcome:
         assert self.exit is not None
-        code = os.waitstatus_to_exitcode(self.exit.status)
+        code = self.exit.code
         if self._reader.failure is not None:
             return self._judge_failure(self._reader.failure, usage)
-        if code == -signal.SIGXCPU:
-            return Exceeded("cpu_seconds", usage.cpu_seconds, self.job.limits.cpu_seconds, usage)
+        used, bound = usage.cpu_seconds - self._cpu_at_start, self.job.limits.cpu_seconds
+        if code == -signal.SIGXCPU and used >= bound:  # the kernel sends it seconds later, a worker whenever it likes
+            return Exceeded("cpu_seconds", used, bound, usage)
         if code == -signal.SIGKILL and not self.killed and self.unattended_seconds:
             silence = f"the supervisor was silent for {self.unattended_seconds:.1f} s"
             return Crashed(f"{silence}, and nothing runs without its heartbeat", usage, killed=True, unattended=True)

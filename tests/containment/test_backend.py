@@ -130,6 +130,17 @@ class TestEveryBackend:
         assert isinstance(killed, Crashed)
         assert killed.killed, killed
 
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_no_exit_code_passes_for_a_signal_and_the_next_job_runs(
+        self, backend: SandboxBackend, kind: str, make_supervisor: Any, make_job: Any
+    ) -> None:
+        """128 and a signal's number is how a shell, or an outer layer, says that a signal ended a program."""
+        jobs = [*(make_job("leave", code=code) for code in (137, 152, 255)), make_job("echo")]
+        with make_supervisor(backend=backend, workers=1, zygotes={"test": KINDS[kind]}) as supervisor:
+            *left, echoed = (outcome for _, outcome in sorted(supervisor.run(jobs)))
+        assert [(type(outcome), getattr(outcome, "killed", None)) for outcome in left] == [(Crashed, False)] * 3
+        assert isinstance(echoed, Completed)
+
     @pytest.mark.parametrize("outermost", [True, False])
     def test_a_killed_zygote_takes_its_worker_along_and_is_replaced(
         self, backend: SandboxBackend, outermost: bool, make_supervisor: Any, make_job: Any

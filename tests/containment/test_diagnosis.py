@@ -64,6 +64,17 @@ def test_only_what_may_be_given_up_is_said_to_be(monkeypatch: pytest.MonkeyPatch
     assert ("allow_degraded" in lost.remedy) == (prop not in INDISPENSABLE)
 
 
+@pytest.mark.usefixtures("no_process_left")
+def test_a_gpus_worker_that_could_write_without_landlock_is_said_to_miss_landlock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    found = diagnosis.diagnose("cuda")
+    assert found["write"].problem == found["read"].problem
+    assert "Landlock" in found["write"].problem
+    assert found["write"].remedy.endswith("no run may go without it")
+
+
 def test_a_landlock_that_is_too_old_is_told_from_one_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 2)
     assert diagnosis._absence("read") == ("the kernel's Landlock is ABI 2; 3 is needed", "use Linux 6.2 or newer")

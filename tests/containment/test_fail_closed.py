@@ -62,6 +62,17 @@ def test_without_landlock_a_gpus_worker_could_write_and_is_refused(monkeypatch: 
         LockdownBackend(["read", "memory"], device="cuda").command([])
 
 
+@pytest.mark.parametrize(("device", "acceptable"), [("cpu", True), ("cuda", False)])
+def test_a_refusal_offers_to_accept_only_what_may_be_accepted(
+    device: str, acceptable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without Landlock a CPU's worker lacks *read* alone, a GPU's *write* as well."""
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    with pytest.raises(SandboxUnavailable) as caught:
+        LockdownBackend(device=device).command([])
+    assert ("containment.allow_degraded" in str(caught.value)) == acceptable
+
+
 def test_without_seccomp_the_run_is_refused() -> None:
     said = on_a_machine_without("seccomp")
     assert "no mechanism for" in said

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from selfimprove.containment import supervisor as supervising
 from selfimprove.containment import worker
 from selfimprove.containment.supervisor import Completed, Crashed, Exceeded, Supervisor
-from tests.containment.helpers import outcome_of
+from tests.containment.helpers import KINDS, outcome_of
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,32 @@ def test_a_worker_that_ran_out_of_time_says_whether_it_had_a_processor(
 def test_signs_of_life_keep_a_slow_worker_alive(supervisor: Supervisor, make_job: Any) -> None:
     outcome = outcome_of(supervisor, make_job("sleep", seconds=0.6, beat=True, limits={"silence_seconds": 0.3}))
     assert isinstance(outcome, Completed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_a_worker_that_used_its_processor_time_is_over_it(
+    kind: str, make_supervisor: Any, make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "POLL_SECONDS", 60.0)  # nobody looks: the signal alone ends them
+    jobs = [make_job("raise_cpu_signal", seconds=seconds, limits={"cpu_seconds": 0.3}) for seconds in (0.0, 0.5)]
+    with make_supervisor(workers=1, zygotes={"test": KINDS[kind]}) as supervisor:
+        raised, used = (outcome for _, outcome in sorted(supervisor.run(jobs)))
+    assert isinstance(raised, Crashed)
+    assert (raised.reason, raised.killed) == ("killed by SIGXCPU", False)
+    assert isinstance(used, Exceeded)
+    assert used.limit == "cpu_seconds"
+    assert used.value >= used.bound
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("to", ["stdout", "stderr"])
+def test_a_worker_that_prints_more_than_is_kept_of_it_does_its_job(
+    to: str, kind: str, make_supervisor: Any, make_job: Any
+) -> None:
+    with make_supervisor(zygotes={"test": KINDS[kind]}) as supervisor:
+        outcome = outcome_of(supervisor, make_job("talk", to=to))
+    assert isinstance(outcome, Completed)
+    assert outcome.result == {"refused": True}  # what holds it is as small as it was
 
 
 @pytest.mark.parametrize("op", ["share", "kill_itself"])

@@ -66,6 +66,12 @@ def test_computing_is_allowed(name: str, worker: seccomp.Filter, arch: str) -> N
     assert call(worker, arch, name) == seccomp.ALLOW
 
 
+@pytest.mark.parametrize("name", ["exit", "exit_group"])
+def test_no_worker_ends_with_a_code_that_reads_as_a_signal(name: str, worker: seccomp.Filter, arch: str) -> None:
+    assert {call(worker, arch, name, code) for code in (0, 3, 127)} == {seccomp.ALLOW}
+    assert {call(worker, arch, name, code) for code in (128, 137, 255, 2**32 - 1)} == {EPERM}
+
+
 @pytest.mark.parametrize("name", ["clone", "sendmsg", "wait4", "seccomp", "memfd_create", "kill", "setrlimit"])
 def test_everything_that_nobody_allowed_is_refused(name: str, worker: seccomp.Filter, arch: str) -> None:
     assert call(worker, arch, name) == EPERM

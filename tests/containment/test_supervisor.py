@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from selfimprove.containment import supervisor as supervising
 from selfimprove.containment.sandbox.backend import ZygoteSpec
 from selfimprove.containment.supervisor import (
     Completed,
@@ -168,6 +169,20 @@ def test_no_more_workers_run_at_once_than_allowed(make_supervisor: Any, make_job
         started = time.monotonic()
         assert len(list(supervisor.run([make_job("sleep", seconds=0.2) for _ in range(4)]))) == 4
         assert time.monotonic() - started > 0.39
+
+
+def test_jobs_that_end_together_lose_nothing_while_the_caller_holds_their_outcomes(
+    make_supervisor: Any, make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their reports wait in one zygote's socket meanwhile, and the last of them for longer than one may be late."""
+    monkeypatch.setattr(supervising, "REPORT_SECONDS", 0.5)
+    outcomes = []
+    with make_supervisor(workers=6) as supervisor:
+        supervisor.prove()
+        for _, outcome in supervisor.run([make_job("sleep", seconds=0.5) for _ in range(6)]):
+            outcomes.append(outcome)
+            time.sleep(0.3)
+    assert [type(outcome) for outcome in outcomes] == [Completed] * 6
 
 
 def test_jobs_start_in_order(make_supervisor: Any, make_job: Any) -> None:
@@ -352,6 +367,22 @@ def test_a_zygote_that_hands_over_a_stranger_s_process_is_given_up_and_the_stran
         assert stranger.poll() is None
         stranger.communicate(b"\n")
     assert stranger.returncode == 0
+
+
+@pytest.mark.parametrize("status", [0x7F, 0xFFFF, -1, 10**19])
+@pytest.mark.usefixtures("no_process_left")
+def test_a_zygote_that_reports_an_impossible_end_is_given_up(make_supervisor: Any, tmp_path: Path, status: int) -> None:
+    (package := tmp_path / "folder" / "someones").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "entry.py").write_text(
+        "import os\n"
+        "def warm_up(real=os.wait4):\n"
+        f"    os.wait4 = lambda pid, options: (pid, {status}, real(pid, options)[2])\n"
+        "def run(job, inputs, outputs, emit): return {}\n"
+    )
+    spec = ZygoteSpec(("someones.entry",), search=(package.parent,))
+    with make_supervisor(zygotes={"test": spec}) as supervisor, pytest.raises(RunError, match="died twice"):
+        supervisor.prove()
 
 
 @pytest.mark.usefixtures("no_process_left")

@@ -27,7 +27,7 @@ class ZygoteSpec:
     Args:
         entries: modules that it imports and warms up, and whose jobs it serves.
         device: ``cpu`` or ``cuda``. CUDA workers get the NVIDIA devices, the driver's calls and no address space limit.
-            This grant follows the documentation and has not been tried on real hardware.
+            On an H100 the driver starts under it and takes memory; a whole run was not tried there.
         fork: fork a worker per job. False (needed for CUDA, which does not survive a fork): a new process per job,
             which locks itself down in the same steps and starts as cold as it is.
         path: further import folders, readable as a whole.
@@ -150,9 +150,13 @@ class LockdownBackend:
             remedy = f"{gpu.REMEDY}; use device=cpu, or accept the loss: containment.allow_degraded=[memory]"
             raise SandboxUnavailable(operation, value, "every property enforced", remedy, prop="memory")
         if refused:
+            never = ", ".join(prop for prop in refused if prop in INDISPENSABLE)
+            otherwise = f"or accept the loss: containment.allow_degraded=[{','.join(missing)}]"
+            if never:
+                otherwise = f"no run may go without {never}"
             raise SandboxUnavailable(
                 "start a contained worker", f"no mechanism for {', '.join(refused)}", "every property enforced",
-                "use Linux 6.2 or newer with Landlock and seccomp, or accept the loss in containment.allow_degraded",
+                f"use Linux 6.2 or newer with Landlock and seccomp; {otherwise}",
             )  # fmt: skip
         lost = [argument for prop in missing for argument in ("--unenforced", prop)]
         return _zygote_command([*arguments, *lost])

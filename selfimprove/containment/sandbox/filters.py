@@ -76,6 +76,10 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | _O_TMPFILE_BIT
 _CLONE_NEW = 0x7E020080  # every CLONE_NEW* bit: namespaces
 _CLONE_THREAD = 0x00010000
 
+# An outer layer reports a signal as an exit code from 129 on, as a shell does: a worker's own must not read as one.
+_EXIT_CODE = (Condition(0, without=0x80),)
+_LEAVING = {"exit": _EXIT_CODE, "exit_group": _EXIT_CODE}
+
 _IOCTL_TERMINAL_SIZE_AND_MODE = (0x5401, 0x5413)  # TCGETS and TIOCGWINSZ: isatty() and friends
 _IOCTL_DESCRIPTOR = (0x5451, 0x5450, 0x541B)  # FIOCLEX, FIONCLEX, FIONREAD
 # DUPFD, GETFD, SETFD, GETFL, SETFL, GETLK, DUPFD_CLOEXEC, GETPIPE_SZ, GET_SEALS
@@ -117,7 +121,8 @@ def worker_filter(pid: int, *, cuda: bool) -> Filter:
     """Return the filter of a worker: computing on descriptors that it already has, and reading.
 
     Shared pages that a process lets go of (MADV_DONTNEED) stay allocated and are in nobody's meter, so it gets none.
-    A worker that is found killed (SIGKILL) was killed by somebody else, because it cannot do that itself.
+    A worker that is found killed (SIGKILL) was killed by somebody else: it can neither do that itself nor end with an
+    exit code that says so.
 
     Args:
         pid: the worker's process id, the only one that it may signal.
@@ -127,6 +132,7 @@ def worker_filter(pid: int, *, cuda: bool) -> Filter:
     conditions = {
         **_COMMON_CONDITIONS,
         **_READING,
+        **_LEAVING,
         "prctl": (Condition(0, equals=_PRCTL),),
         "prlimit64": (Condition(0, equals=(0, pid)), Condition(2, null=True)),
         "tgkill": (Condition(0, equals=(pid,)), Condition(2, differs=(signal.SIGKILL,))),

@@ -15,6 +15,7 @@ import contextlib
 import gc
 import importlib
 import importlib.util
+import io
 import json
 import os
 import select
@@ -237,6 +238,15 @@ def _located(package: str) -> ModuleSpec:
     return spec
 
 
+class Printed(io.FileIO):
+    """Standard error, which is of fixed size: what does not fit is dropped, so that no job fails by what it prints."""
+
+    def write(self, data: Any, /) -> int:
+        with contextlib.suppress(OSError):
+            super().write(data)
+        return memoryview(data).nbytes
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="zygote", description="Serves jobs of a supervisor; not for use by hand.")
     parser.add_argument("--entry", action="append", default=[])
@@ -259,6 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     process.close_descriptors({0, 1, 2, options.control, options.heart})
     control, heart = socket.socket(fileno=options.control), Heart(options.heart, options.heartbeat)
     size = process.OwnSize()
+    printed = Printed(2, "w", closefd=False)  # nothing is held back: a child would print it once more
+    sys.stdout = sys.stderr = io.TextIOWrapper(printed, "utf-8", errors="backslashreplace", write_through=True)
     sys.path[:0] = [os.fspath(path) for path in options.path]
     sys.path += options.search
     tempfile.tempdir = "/nonexistent"  # libraries ask where it is at import; a worker has none

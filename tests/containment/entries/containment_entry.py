@@ -195,6 +195,29 @@ def look(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
     return {"environment": dict(os.environ), "descriptors": opened, "modules": sorted(sys.modules), "path": sys.path}
 
 
+def raise_cpu_signal(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    """What the kernel does to a worker that the supervisor did not kill for its processor time."""
+    deadline = time.process_time() + job["seconds"]
+    while time.process_time() < deadline:
+        pass
+    signal.raise_signal(signal.SIGXCPU)
+    return {}
+
+
+def talk(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
+    for _ in range(1024):
+        print("x" * 99, file=getattr(sys, job["to"]))
+    return {"refused": _refuses(2)}
+
+
+def _refuses(fd: int) -> bool:
+    try:
+        os.write(fd, b"x")
+    except PermissionError:
+        return True
+    return False
+
+
 def tell(job: Job, inputs: Fds, outputs: Fds, emit: Emit) -> dict[str, Any]:
     for event in job["events"]:
         emit(event)
@@ -207,6 +230,6 @@ OPS: dict[str, Callable[[Job, Fds, Fds, Emit], dict[str, Any]]] = {
     for function in (
         echo, copy, sleep, burn, fail, leave, allocate, reserve, share, write_much, write_sparse, emit_much,
         return_much, raw, stop, kill_itself, ignore, look, tell, signal_self, fork, core_limit,
-        start_like_a_driver,
+        start_like_a_driver, talk, raise_cpu_signal,
     )
 }  # fmt: skip

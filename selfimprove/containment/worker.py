@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import signal
 from collections.abc import Mapping
@@ -37,10 +38,12 @@ class ExitReport:
     @classmethod
     def parse(cls, message: Mapping[str, Any]) -> ExitReport:
         """Read a zygote's message; raises LookupError, TypeError or ValueError."""
-        status = int(message["status"])
+        status, cpu_seconds = int(message["status"]), float(message["cpu_seconds"])
         if not 0 <= status <= _WAIT_STATUS:
             raise ValueError(f"a wait status of {status}; allowed: 0 to {_WAIT_STATUS}")
-        return cls(os.waitstatus_to_exitcode(status), float(message["cpu_seconds"]), int(message["max_rss_bytes"]))
+        if not 0 <= cpu_seconds < math.inf:  # text, too, becomes a number here: "nan" would never be over a limit
+            raise ValueError(f"{cpu_seconds} s of processor time; allowed: a finite number, 0 or more")
+        return cls(os.waitstatus_to_exitcode(status), cpu_seconds, int(message["max_rss_bytes"]))
 
 
 @final

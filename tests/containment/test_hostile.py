@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from selfimprove.containment import hostile
+from selfimprove.containment.worker import ExitReport
 
 
 def test_plain_keys_are_let_pass_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +37,10 @@ def test_a_key_that_is_unsafe_or_too_long_is_refused(key: str) -> None:
 def test_a_key_that_is_odd_and_harmless_is_kept(key: str) -> None:
     message = json.dumps({key: 1}).encode()
     assert hostile.parse_object(message, len(message)) == {key: 1}
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", -1.0, 1e999])
+def test_a_zygote_cannot_report_processor_time_that_no_limit_meets(seconds: object) -> None:
+    message = {"status": 0, "cpu_seconds": seconds, "max_rss_bytes": 0}
+    with pytest.raises(ValueError, match="processor time; allowed: a finite number, 0 or more"):
+        ExitReport.parse(message)

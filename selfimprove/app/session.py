@@ -51,7 +51,8 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
     view, tracking = RunView(), _Tracking(settings.tracking, run_dir)
     note, patience = "", CLOSE_SECONDS
 
-    def opened() -> None:
+    def opened() -> None:  # from here on it is this process's run
+        folder.point_latest(run_dir)
         past = _past(run_dir) if resume else []
         fold = Observers([_Fold(view)])
         for kind, body in past:
@@ -59,7 +60,6 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
         tracking.start(past, signals.requested)
 
     with _disk_errors(run_dir), StopSignals(run_dir, announce=not get_console().is_terminal) as signals:
-        folder.point_latest(run_dir)
         try:
             with _progress(view, signals, settings.progress) as progress:
                 summary = run(

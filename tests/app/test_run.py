@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from selfimprove.app.folder import latest_run
 from selfimprove.loop.versions import versions
 
 FAKE = Path(__file__).with_name("fake_loop.py")
@@ -165,6 +166,13 @@ def test_resume_refuses_a_halted_run_until_the_halt_is_cleared(cli, finished):
     (finished / "HALT").write_text("a reason\n")
     assert cli("resume").code == 2
     assert cli("resume", "--clear-halt").code == 0
+
+
+def test_a_resume_that_is_refused_leaves_the_latest_run_as_it_was(cli, finished):
+    assert cli("run", "debug=micro", "hydra.run.dir=runs/micro/second").code == 0
+    (finished / "HALT").write_text("a reason\n")
+    assert cli("resume", "micro/first").code == 2
+    assert latest_run().name == "second"
 
 
 def test_an_observer_that_fails_does_not_end_the_run(cli, monkeypatch):

@@ -7,11 +7,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import selfimprove
 from selfimprove.app.schema import listing, suggest, unknown_key
 from selfimprove.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 CONFIG_NAME = "config"
 
@@ -47,12 +50,34 @@ def compose(overrides: Sequence[str], extra: Path | None = None) -> dict[str, An
     Raises:
         ConfigError: whatever Hydra or OmegaConf find wrong, with valid choices.
     """
+    return plain(_composed(overrides, extra))
+
+
+def run_folder(overrides: Sequence[str], extra: Path | None = None) -> Path | None:
+    """Where Hydra would make the folder of a run with these overrides; None where only its own job can say.
+
+    Args:
+        overrides, extra: as of :func:`compose`.
+
+    Raises:
+        ConfigError: as :func:`compose`.
+    """
+    from omegaconf.errors import OmegaConfBaseException
+
+    composed = _composed(overrides, extra, return_hydra_config=True)
+    try:
+        return Path(composed.hydra.run.dir)
+    except OmegaConfBaseException:  # it names what a job is told as it starts
+        return None
+
+
+def _composed(overrides: Sequence[str], extra: Path | None, *, return_hydra_config: bool = False) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
     added = [f"hydra.searchpath=[file://{extra.resolve()}]"] if extra else []
     with explained(), initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
-        return plain(hydra_compose(CONFIG_NAME, overrides=[*overrides, *added]))
+        return hydra_compose(CONFIG_NAME, overrides=[*overrides, *added], return_hydra_config=return_hydra_config)
 
 
 def plain(config: Any) -> dict[str, Any]:

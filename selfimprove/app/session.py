@@ -45,9 +45,8 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
     """
     from selfimprove.loop.run import run
 
-    if not resume and folder.is_run(run_dir):
-        remedy = f"go on with it: {_again(run_dir)}"
-        raise RunError("start a run in", str(run_dir), "a folder without a run", remedy)
+    if not resume:
+        check_new(run_dir)
     view, tracking = RunView(), _Tracking(settings.tracking, run_dir)
     note, patience = "", CLOSE_SECONDS
 
@@ -85,6 +84,17 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
     else:
         print(summary_text(summary, run_dir, report, notes), flush=True)
     return EXIT_TRIPPED if summary.tripped else EXIT_OF_STATE[summary.state]
+
+
+def check_new(run_dir: Path) -> None:
+    """A run's folder is used once.
+
+    Raises:
+        RunError: a run is there.
+    """
+    if folder.is_run(run_dir):
+        remedy = f"go on with it: {_again(run_dir)}"
+        raise RunError("start a run in", str(run_dir), "a folder without a run", remedy)
 
 
 def write_report(run_dir: Path) -> Path | None:

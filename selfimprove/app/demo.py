@@ -19,6 +19,7 @@ from rich import get_console
 from rich.text import Text
 
 from selfimprove.app import folder
+from selfimprove.app.overrides import placed
 from selfimprove.app.signals import EXIT_HALTED
 from selfimprove.archive.records import LEDGER_NAME
 from selfimprove.errors import Interrupted, RunError
@@ -92,7 +93,7 @@ class Tour:
 
     def _run_and_halt(self) -> int:
         """Start a run, throw the kill switch when its first generation is done; the run's exit code."""
-        words = ("run", *self._overrides, f"hydra.run.dir={self._place}")
+        words = ("run", *self._overrides, placed(self._place))
         process = self._start(*words)
         try:
             while process.poll() is None and not self._has_generation():

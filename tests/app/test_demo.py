@@ -70,6 +70,16 @@ def test_a_folder_that_appears_while_the_tour_runs_is_refused_and_left_alone(cli
     assert kept.exists()
 
 
+def test_the_tour_runs_in_a_folder_of_any_name(cli, tmp_path, monkeypatch):
+    def start(self, *words):
+        assert cli(*words).code == 0
+        raise KeyboardInterrupt  # the rest of the tour is not wanted
+
+    monkeypatch.setattr(Tour, "_start", start)
+    assert cli("demo", "debug=micro", "--folder", "größe=(1, 'a')").code == 130
+    assert (tmp_path / "größe=(1, 'a')" / "ledger.jsonl").is_file()
+
+
 def test_a_wrong_override_ends_the_tour_with_the_message_of_run(tmp_path: Path) -> None:
     done = take(tmp_path, "generatons=3", "--folder", "tour")
     assert done.returncode == 2

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from selfimprove.app.folder import latest_run
+from selfimprove.app.overrides import compose, placed, run_folder
 from selfimprove.loop.versions import versions
 
 FAKE = Path(__file__).with_name("fake_loop.py")
@@ -111,6 +112,21 @@ def test_a_folder_of_ones_own_configs_is_found(cli, tmp_path):
     answer = cli("run", "--config-dir", "mine", "experiment=own", "generations=1", "candidates=1", "tracking=none")
     assert answer.code == 0, answer.err
     assert (tmp_path / "runs" / "own").is_dir()
+
+
+ODD = ["a (b)", "a=b", "it's", 'say "x"', "a#b", "a&b", "a{b", "a[b", "a,b", "größe", "a: b", "back\\", "null"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_folder_of_configs_may_have_any_name(tmp_path, name):
+    (tmp_path / name / "experiment").mkdir(parents=True)
+    (tmp_path / name / "experiment" / "own.yaml").write_text("# @package _global_\nexperiment: own\n")
+    assert compose(["experiment=own"], tmp_path / name)["experiment"] == "own"
+
+
+@pytest.mark.parametrize("name", [*ODD, "1e5", "runs/1e5"])
+def test_a_run_is_placed_in_a_folder_of_any_name(name):
+    assert run_folder([placed(Path(name))]) == Path(name)
 
 
 @pytest.mark.parametrize(

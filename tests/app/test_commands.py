@@ -238,6 +238,12 @@ def test_the_bare_command_says_how_to_start(cli):
         assert f"selfimprove {command} " in answer.out
 
 
+def test_the_bare_command_finds_the_latest_run_where_it_is(cli, tmp_path):
+    place = tmp_path / "elsewhere"
+    assert cli("run", "debug=micro", f"hydra.run.dir={place}").code == 0
+    assert cli().out.startswith("No run here. The latest, elsewhere, is finished.")
+
+
 def test_the_bare_command_says_how_to_go_on(cli, finished):
     out = cli().out
     assert "finished" in out

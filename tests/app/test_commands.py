@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -317,3 +318,13 @@ def test_halting_works_when_the_ledger_cannot_be_read(cli, finished):
     (finished / "ledger.jsonl").write_text("x\n")
     assert cli("halt", "--reason", "suspicious").code == 0
     assert (finished / "HALT").read_text() == "suspicious\n"
+
+
+def test_a_halt_is_not_said_to_be_done_while_a_run_whose_ledger_cannot_be_read_goes_on(cli, finished, monkeypatch):
+    monkeypatch.setattr("selfimprove.app.commands.HALT_SECONDS", 0.2)
+    (finished / "ledger.jsonl").write_text("x\n")
+    with (finished / "ledger.jsonl").open() as ledger:
+        fcntl.flock(ledger, fcntl.LOCK_EX)
+        answer = cli("halt")
+    assert answer.code == 0, answer.err
+    assert "is requested and not confirmed yet" in answer.out

@@ -53,6 +53,8 @@ def launch(argv: Sequence[str]) -> int:
     try:
         with explained(), full_errors(), _command_line(_overrides_first(argv, arguments.overrides)):
             decorated()
+    except BrokenPipeError:  # nobody reads what Hydra shows, which says nothing of the folder
+        raise
     except OSError as error:
         raise folder.explain(error, "make the run folder", _place(arguments.overrides)) from error
     if jobs.problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,11 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
         report = write_report(run_dir)
         _write_candidates(run_dir, view)
     notes = (*ruling(view), *((f"tracking    {note}",) if note else ()))
-    if isinstance(progress, JsonProgress):
-        progress.end(summary, run_dir, report, notes)
-    else:
-        print(summary_text(summary, run_dir, report, notes), flush=True)
+    with suppress(BrokenPipeError):  # nobody reads on: how it ended is in the exit code, too
+        if isinstance(progress, JsonProgress):
+            progress.end(summary, run_dir, report, notes)
+        else:
+            print(summary_text(summary, run_dir, report, notes), flush=True)
     return EXIT_TRIPPED if summary.tripped else EXIT_OF_STATE[summary.state]
 
 

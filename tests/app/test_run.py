@@ -19,6 +19,7 @@ from selfimprove.loop.versions import versions
 
 FAKE = Path(__file__).with_name("fake_loop.py")
 MICRO = ("run", "debug=micro")
+CLI = "selfimprove.app.cli"
 PATIENCE = 100.0  # seconds to wait for a run to have begun
 
 
@@ -221,6 +222,31 @@ def test_the_second_interrupt_stops_at_once(tmp_path, start):
     assert process.returncode == 130, err
     assert "selfimprove resume" in err
     assert "Traceback" not in err
+
+
+READ = [
+    (str(FAKE), *MICRO),
+    ("-m", CLI, "run", "--cfg", "job"),
+    ("-m", CLI, "inspect"),
+    ("-m", CLI, "inspect", "--json"),
+]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", READ, ids=lambda words: " ".join(words[2:]))
+def test_a_reader_who_has_seen_enough_is_no_error(finished, tmp_path, words, unbuffered):
+    """As in ``selfimprove inspect | head -1``: nobody reads on."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, *words]
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=100
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_interrupt_ends_a_sweep(tmp_path, start):

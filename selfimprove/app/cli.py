@@ -155,7 +155,7 @@ def _answer(words: list[str]) -> int:
         _check_python()
         return _dispatch(words)
     except KeyboardInterrupt:
-        how = "the same command" if words[:1] in (["benchmark"], ["study"]) else "selfimprove resume"
+        how = "selfimprove resume" if words[:1] in (["run"], ["resume"]) else "the same command"
         print(f"selfimprove: interrupted; go on with: {how}", file=sys.stderr)
         return 130
     except Interrupted as error:

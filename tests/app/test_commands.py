@@ -314,6 +314,24 @@ def test_a_study_gets_the_remaining_arguments(cli, monkeypatch):
     assert seen == [["--fast", "x"]]
 
 
+@pytest.mark.parametrize(
+    ("words", "how"),
+    [
+        (("resume", "x"), "selfimprove resume"),
+        (("audit", "x"), "the same command"),
+        (("study", "x"), "the same command"),
+    ],
+)
+def test_an_interrupted_command_says_how_to_go_on_with_itself(cli, monkeypatch, words, how):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("selfimprove.app.cli._dispatch", interrupted)
+    answer = cli(*words)
+    assert answer.code == 130
+    assert answer.err == f"selfimprove: interrupted; go on with: {how}\n"
+
+
 def test_halting_works_when_the_ledger_cannot_be_read(cli, finished):
     (finished / "ledger.jsonl").write_text("x\n")
     assert cli("halt", "--reason", "suspicious").code == 0

@@ -25,3 +25,8 @@ def derive(root: int, *parts: str | int) -> int:
     """
     digest = hashlib.sha256(json.dumps([root, *parts], separators=(",", ":")).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> (64 - SEED_BITS)
+
+
+def table_seed(root: int) -> int:
+    """What ``tasks.table_seed: auto`` is in a run with this root seed: the seed of the facts of memorization."""
+    return derive(root, "tasks", "table")

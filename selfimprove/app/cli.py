@@ -135,12 +135,27 @@ def build_parser() -> _Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code, see the epilog of ``--help``."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    code = 0
+    try:
+        try:
+            code = _answer(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()  # here, and not as the interpreter ends, which would call it an error
+    except BrokenPipeError:  # `selfimprove status | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, BrokenPipeError):  # which rich turns into this
+            raise
+    return code
+
+
+def _answer(words: list[str]) -> int:
+    """Do what the words say; errors that a person can act on become one message and an exit code."""
     try:
         _check_python()
         return _dispatch(words)
     except KeyboardInterrupt:
-        how = "the same command" if words[:1] in (["benchmark"], ["study"]) else "selfimprove resume"
+        how = "selfimprove resume" if words[:1] in (["run"], ["resume"]) else "the same command"
         print(f"selfimprove: interrupted; go on with: {how}", file=sys.stderr)
         return 130
     except Interrupted as error:
@@ -151,9 +166,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 0)
     except SelfImproveError as error:
         return _fail(error, 2, "" if error.remedy else f"; see selfimprove {words[0] if words else ''} --help")
-    except BrokenPipeError:  # `selfimprove status | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
 
 
 def _dispatch(words: list[str]) -> int:

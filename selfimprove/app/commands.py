@@ -268,9 +268,18 @@ def recorded_tracking(run_dir: Path) -> Mapping[str, Any]:
 
 
 def _state(run_dir: Path) -> str | None:
-    """The state of a run, or None when it cannot be read: halting must work then, too."""
-    summary = folder.summary(run_dir)
-    return summary.state if summary else None
+    """The state of a run; halting must work where it cannot be read, too.
+
+    Whoever writes a ledger holds its lock, so that ``running`` is known without reading; None is all else.
+    """
+    if summary := folder.summary(run_dir):
+        return summary.state
+    from selfimprove.loop.standing import is_running
+
+    try:
+        return "running" if is_running(run_dir) else None
+    except OSError:  # nobody can say that it has stopped
+        return "running"
 
 
 def _print_json(values: Mapping[str, Any]) -> None:

@@ -81,6 +81,7 @@ def as_json(entrant: Entrant) -> dict[str, Any]:
         "sealed": _exam(row.final),
         "held_out": _exam(entrant.held_out),
         "levels": dict(entrant.levels),
+        "exam_levels": dict(entrant.exam_levels),
         "handovers": {
             "promotions": len(entrant.handovers),
             "contenders": len(stood),
@@ -121,10 +122,14 @@ def _print(compared: Comparing) -> None:
     for name, cells in _rows(compared):
         table.add_row(name, *map(Text, cells))
     console.print(table)
-    for what, keys in (("skills", compared.other_tasks), ("gains on held-out families", compared.other_exams)):
+    apart = (
+        ("The skills are of different tasks", compared.other_tasks),
+        ("The gains on held-out families are of different tasks", compared.other_exams),
+        ("The sealed gains are of exams at different levels", compared.other_levels),
+    )
+    for how, keys in apart:
         if keys:
-            told = f"The {what} are of different tasks and cannot be compared: {', '.join(keys)}"
-            console.print(Text(told, style="bold yellow"))
+            console.print(Text(f"{how} and cannot be compared: {', '.join(keys)}", style="bold yellow"))
     settings = Table("setting", *letters, box=None, header_style="bold", padding=(0, 2, 0, 0))
     settings.columns[0].no_wrap = True
     for key, values in list(compared.apart.items())[:MOST_SETTINGS]:
@@ -148,7 +153,7 @@ def _rows(compared: Comparing) -> list[tuple[str, list[str]]]:
         ("charged", [flops(e.row.charged) for e in entrants]),
         ("best search skill", [decimal(e.row.best) for e in entrants]),
         (f"  at {flops(common)}", [decimal(e.best.at(common)) for e in entrants]),
-        ("sealed split", [_told(e.row.final) for e in entrants]),
+        ("sealed split", [_told(e.row.final, e.examined_at) for e in entrants]),
         ("held-out families", [_told(e.held_out) for e in entrants]),
         ("levels reached", [", ".join(f"{k} {v}" for k, v in e.levels.items()) or "-" for e in entrants]),
         ("hand-overs", [e.controller for e in entrants]),
@@ -156,5 +161,7 @@ def _rows(compared: Comparing) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _told(pair: Comparison | None) -> str:
-    return "not examined" if pair is None else f"{signed(pair.mean)}, {p_text(pair.p_value)}"
+def _told(pair: Comparison | None, levels: str = "") -> str:
+    if pair is None:
+        return "not examined"
+    return ", ".join(filter(None, (signed(pair.mean), p_text(pair.p_value), levels)))

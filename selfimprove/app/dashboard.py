@@ -153,8 +153,11 @@ def as_json(made: Any) -> dict[str, Any]:
 def _place(arguments: argparse.Namespace) -> tuple[str, str]:
     """Project and entity: what was typed, else the run's, else the defaults; no run is needed."""
     known: Mapping[str, Any] = {}
-    if arguments.run is not None or folder.all_runs():
+    try:
         known = recorded_tracking(folder.find_run(arguments.run))
+    except RunError:
+        if arguments.run is not None:
+            raise
     project = arguments.project or known.get("project") or TrackingConfig.project
     return str(project), str(arguments.entity or known.get("entity") or "")
 

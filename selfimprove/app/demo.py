@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from rich import get_console
 from rich.text import Text
 
 from selfimprove.app import folder
+from selfimprove.app.overrides import placed
 from selfimprove.app.signals import EXIT_HALTED
 from selfimprove.archive.records import LEDGER_NAME
 from selfimprove.errors import Interrupted, RunError
@@ -32,20 +35,19 @@ def demo(arguments: argparse.Namespace) -> int:
     """Take the tour; returns 0, or the exit code of the first command that did not do what the tour shows.
 
     Raises:
-        RunError: the folder is taken.
+        RunError: the folder is taken, or the one beside it for the copy to tamper with.
         Interrupted: a person pressed Ctrl-C; what ran has saved what it had.
     """
     place = Path(arguments.folder or folder.RUNS / "demo" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    if place.exists():
-        raise RunError("demo in", str(place), "a folder that does not exist yet", "choose another one with --folder")
-    tour = Tour(place, tuple(arguments.overrides) or SMALL)
+    copy = place.with_name(f"{place.name}-tampered") if place.name else place
+    for needed in (place, copy):
+        if os.path.lexists(needed):
+            raise _taken(needed)
     try:
-        return tour.take()
+        return Tour(place, copy, tuple(arguments.overrides) or SMALL).take()
     except KeyboardInterrupt as error:
         remedy = f"go on with: {folder.command('resume', place)}" if folder.is_run(place) else "nothing was left behind"
         raise Interrupted("demo: interrupted", remedy=remedy) from error
-    finally:
-        shutil.rmtree(tour.copy, ignore_errors=True)
 
 
 class Tour:
@@ -53,13 +55,14 @@ class Tour:
 
     Args:
         place: the run folder to make.
+        copy: where a copy of it stands for as long as it is tampered with.
         overrides: Hydra's, of the run.
     """
 
-    def __init__(self, place: Path, overrides: Sequence[str]) -> None:
+    def __init__(self, place: Path, copy: Path, overrides: Sequence[str]) -> None:
         self._place = place
+        self._copy = copy
         self._overrides = overrides
-        self.copy = place.with_name(f"{place.name}-tampered")
 
     def take(self) -> int:
         """Take every step; stops at the first that goes wrong, and returns its exit code."""
@@ -77,10 +80,11 @@ class Tour:
         if code := self._do("audit", str(self._place)):
             return code
         self._say("5. Tamper with a copy", _TAMPER)
-        line, before = tamper(self._place, self.copy)
-        self._print(f"In {self.copy / LEDGER_NAME}, line {line}: the best skill {before} is now 0.999.\n")
-        if (code := self._do("audit", str(self.copy))) != 1:
-            return code or 1
+        with _made(self._copy):
+            line, before = tamper(self._place, self._copy)
+            self._print(f"In {self._copy / LEDGER_NAME}, line {line}: the best skill {before} is now 0.999.\n")
+            if (code := self._do("audit", str(self._copy))) != 1:
+                return code or 1
         self._say("6. Read the report", _REPORT)
         if code := self._do("report", str(self._place)):
             return code
@@ -89,7 +93,7 @@ class Tour:
 
     def _run_and_halt(self) -> int:
         """Start a run, throw the kill switch when its first generation is done; the run's exit code."""
-        words = ("run", *self._overrides, f"hydra.run.dir={self._place}")
+        words = ("run", *self._overrides, placed(self._place))
         process = self._start(*words)
         try:
             while process.poll() is None and not self._has_generation():
@@ -132,13 +136,37 @@ class Tour:
         get_console().print(Text(words, style=style), soft_wrap=True)
 
 
+@contextmanager
+def _made(place: Path) -> Iterator[None]:
+    """A folder that is there for a while; nothing that somebody else put there is ever removed.
+
+    Raises:
+        RunError: something is there already, or it cannot be made.
+    """
+    try:
+        place.mkdir()
+    except FileExistsError as error:
+        raise _taken(place) from error
+    except OSError as error:
+        raise folder.explain(error, f"make {place}") from error
+    try:
+        yield
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _taken(place: Path) -> RunError:
+    limit, remedy = "a folder that does not exist yet", "choose another one with --folder"
+    return RunError("demo in", str(place), limit, remedy)
+
+
 def tamper(run_dir: Path, copy: Path) -> tuple[int, str]:
     """Copy a run and make its last generation look better; returns the line that was changed and what stood there.
 
     Raises:
         RunError: no generation has ended in this run.
     """
-    shutil.copytree(run_dir, copy)
+    shutil.copytree(run_dir, copy, dirs_exist_ok=True)
     ledger = copy / LEDGER_NAME
     lines = ledger.read_bytes().split(b"\n")
     ended = [number for number, line in enumerate(lines) if _END_OF_GENERATION in line and _SKILL.search(line)]

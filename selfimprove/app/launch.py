@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from selfimprove.app import folder
-from selfimprove.app.overrides import CONFIG_NAME, compose, config_folder, explained, full_errors, groups, plain
+from selfimprove.app.overrides import (
+    CONFIG_NAME,
+    compose,
+    config_folder,
+    explained,
+    full_errors,
+    groups,
+    plain,
+    run_folder,
+)
 from selfimprove.app.schema import leaves, suggest
-from selfimprove.app.session import EXIT_INTERRUPTED, EXIT_USER, hold
+from selfimprove.app.session import EXIT_INTERRUPTED, EXIT_USER, check_new, hold
 from selfimprove.app.settings import settings_from
 from selfimprove.errors import ConfigError, SelfImproveError
 
@@ -27,12 +36,15 @@ def launch(argv: Sequence[str]) -> int:
 
     Raises:
         ConfigError: anything wrong with the arguments; nothing has been created then.
+        RunError: the folder holds a run, of which nothing was changed; or it cannot be made.
     """
     arguments = _parse(list(argv))
     shows = any(getattr(arguments, name) for name in _SHOWING)
     extra = _config_dir(arguments.config_dir)
     if not shows and not _sweeps(arguments):
         settings_from(compose(arguments.overrides, extra))  # refuse before a run folder is made
+        if place := run_folder(arguments.overrides, extra):
+            check_new(place)  # before Hydra writes its own files there
     jobs = _Jobs()
 
     from hydra import main as hydra_main
@@ -41,6 +53,8 @@ def launch(argv: Sequence[str]) -> int:
     try:
         with explained(), full_errors(), _command_line(_overrides_first(argv, arguments.overrides)):
             decorated()
+    except BrokenPipeError:  # nobody reads what Hydra shows, which says nothing of the folder
+        raise
     except OSError as error:
         raise folder.explain(error, "make the run folder", _place(arguments.overrides)) from error
     if jobs.problem:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from selfimprove.app.cli import PYTHONS
 from selfimprove.app.device import cuda_devices, missing_for_cuda
@@ -20,7 +19,13 @@ from selfimprove.errors import RunError
 
 PACKAGES = ("torch", "transformer-lens", "safetensors", "scikit-learn")
 SCARCE_BYTES = 64 * 2**20  # a default run keeps a tenth of this; with less, do not begin
-WANDB_HOST = "https://api.wandb.ai"
+WANDB_SECONDS = 60.0  # for W&B to be imported and asked, on a busy machine, too
+_ASK_WANDB = """\
+from wandb.sdk.lib.wbauth import read_netrc_auth
+from wandb.sdk.wandb_setup import singleton
+settings = singleton().settings
+print("netrc" if read_netrc_auth(host=settings.base_url) else "settings" if settings.api_key else "")
+"""  # starts no service and opens no connection
 
 
 @dataclass(frozen=True)
@@ -85,29 +90,28 @@ def state() -> Problem | None:
 
 
 def wandb_login(environment: Mapping[str, str]) -> dict[str, object]:
-    """Whether W&B would find a key, and where; the key itself is never shown. No network, no import of wandb."""
+    """Whether W&B would find a key, and where; the key itself is never shown. No network, no import of wandb here."""
     try:
         installed: str | None = version("wandb")
     except PackageNotFoundError:
         installed = None
     source = "WANDB_API_KEY" if environment.get("WANDB_API_KEY") else None
-    if source is None and _in_netrc(environment):
-        source = "netrc"
+    if source is None and installed is not None:
+        source = _kept_by_wandb(environment)
     return {"version": installed, "logged_in": source is not None, "source": source}
 
 
-def _in_netrc(environment: Mapping[str, str]) -> bool:
-    host = urlsplit(environment.get("WANDB_BASE_URL") or WANDB_HOST).netloc
-    named = environment.get("NETRC")
-    paths = [Path(named).expanduser()] if named else [Path.home() / name for name in (".netrc", "_netrc")]
-    for path in paths:
-        try:
-            found = netrc.netrc(path).authenticators(host)
-        except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            continue
-        if found is not None and found[2]:
-            return True
-    return False
+def _kept_by_wandb(environment: Mapping[str, str]) -> str | None:
+    """Where W&B keeps a key for the server that it would speak to, or None.
+
+    It is asked in a process of its own: importing it takes a second, and which server it is has changed before.
+    """
+    command = [sys.executable, "-c", _ASK_WANDB]
+    try:
+        done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=WANDB_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def _existing(folder: Path) -> Path:

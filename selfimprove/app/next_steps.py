@@ -7,6 +7,7 @@ from pathlib import Path
 from selfimprove.app import folder
 from selfimprove.app.progress import next_commands
 from selfimprove.app.units import count
+from selfimprove.errors import RunError
 
 LOOKED_AT = 5  # newest runs, besides the latest, that are asked whether they wait for somebody
 WAITING = ("paused", "halted")
@@ -32,15 +33,16 @@ All commands: selfimprove --help"""
 
 def next_steps() -> int:
     """Say it; what cannot be read is named, and never an error."""
-    runs = folder.all_runs()
-    if not runs:
+    try:
+        latest = folder.latest_run()  # which may be elsewhere
+    except RunError:
         print(_FIRST)
         return 0
-    latest = folder.latest_run()
+    runs = folder.all_runs()
     found = folder.summary(latest)
     state, tripped = (found.state, found.tripped) if found else ("unreadable", False)
     reason = f": {found.reason}" if found and found.reason else ""
-    print(f"{count(len(runs), 'run')} here. The latest, {latest}, is {state}{reason}.")
+    print(f"{count(len(runs), 'run') if runs else 'No run'} here. The latest, {latest}, is {state}{reason}.")
     suggest([*next_commands(state, latest, tripped=tripped), folder.command("report", latest)])
     if waiting := [line for run in _others(runs, latest) if (line := _waits(run))]:
         print("\nAlso waiting for you:")

@@ -7,14 +7,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import selfimprove
 from selfimprove.app.schema import listing, suggest, unknown_key
 from selfimprove.errors import ConfigError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 CONFIG_NAME = "config"
 
+_BARE = re.compile(r"[\w.-]*/[\w./-]*", re.ASCII)  # paths that Hydra reads as they are; a lone word may be a number
 _NO_MATCH = re.compile(r"Could not override '([^']+)'")
 _NO_OPTION = re.compile(r"Could not find '([^']+)'.*?Available options in '([^']+)':\n((?:\t[^\n]+\n?)*)", re.DOTALL)
 
@@ -47,12 +51,34 @@ def compose(overrides: Sequence[str], extra: Path | None = None) -> dict[str, An
     Raises:
         ConfigError: whatever Hydra or OmegaConf find wrong, with valid choices.
     """
+    return plain(_composed(overrides, extra))
+
+
+def run_folder(overrides: Sequence[str], extra: Path | None = None) -> Path | None:
+    """Where Hydra would make the folder of a run with these overrides; None where only its own job can say.
+
+    Args:
+        overrides, extra: as of :func:`compose`.
+
+    Raises:
+        ConfigError: as :func:`compose`.
+    """
+    from omegaconf.errors import OmegaConfBaseException
+
+    composed = _composed(overrides, extra, return_hydra_config=True)
+    try:
+        return Path(composed.hydra.run.dir)
+    except OmegaConfBaseException:  # it names what a job is told as it starts
+        return None
+
+
+def _composed(overrides: Sequence[str], extra: Path | None, *, return_hydra_config: bool = False) -> DictConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    added = [f"hydra.searchpath=[file://{extra.resolve()}]"] if extra else []
+    added = [f"hydra.searchpath=[{quoted(f'file://{extra.resolve()}')}]"] if extra else []
     with explained(), initialize_config_dir(config_dir=str(config_folder()), version_base="1.3"):
-        return plain(hydra_compose(CONFIG_NAME, overrides=[*overrides, *added]))
+        return hydra_compose(CONFIG_NAME, overrides=[*overrides, *added], return_hydra_config=return_hydra_config)
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -67,6 +93,27 @@ def plain(config: Any) -> dict[str, Any]:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)  # the primary config is a mapping
     return {str(key): value for key, value in values.items()}
+
+
+def quoted(text: str) -> str:
+    """Text as a value of an override, so that no character of it means anything to Hydra, ``${`` apart.
+
+    >>> print(quoted('a=b, "c"'))
+    "a=b, \\"c\\""
+    """
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.double).with_quotes()
+
+
+def placed(run_dir: Path) -> str:
+    """The override that puts a run into this folder; in quotes only where they may be needed.
+
+    >>> print(placed(Path("runs/mine")), placed(Path("runs/a, b")))
+    hydra.run.dir=runs/mine hydra.run.dir="runs/a, b"
+    """
+    text = str(run_dir)
+    return f"hydra.run.dir={text if _BARE.fullmatch(text) else quoted(text)}"
 
 
 @contextmanager

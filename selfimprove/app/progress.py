@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -62,10 +63,19 @@ def console_handler(level: int | str = logging.NOTSET) -> logging.Handler:
         handler = RichHandler(console=console, show_path=False, markup=False, log_time_format="%H:%M:%S")
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
-        handler = logging.StreamHandler(console.file)
+        handler = LogLines(console.file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     handler.setLevel(level)
     return handler
+
+
+class LogLines(logging.StreamHandler[IO[str]]):
+    """The log where no terminal is: a reader who has seen enough, as in ``| head``, is no error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lose the line where nobody reads on; the library's own answer is a traceback on standard error."""
+        if not isinstance(sys.exception(), BrokenPipeError):
+            super().handleError(record)
 
 
 class LogFile(logging.FileHandler):

@@ -30,7 +30,17 @@ class Range:
     unit: str = ""
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g} {self.unit}".rstrip()
+        return f"{written(self.low)} to {written(self.high)} {self.unit}".rstrip()
+
+
+def written(bound: float) -> str:
+    """A number as short as it can be read back exactly.
+
+    >>> written(1e21), written(0.1), written(2**53)
+    ('1e+21', '0.1', '9007199254740992')
+    """
+    short = f"{bound:g}"
+    return short if float(short) == bound else repr(bound)
 
 
 _FLOPS = Range(1e6, 1e21, "FLOPs")
@@ -357,7 +367,7 @@ def _number(hint: type, value: object, path: str, interval: Range | None) -> int
         _refuse(path, value, limit)
     if interval and not interval.low <= value <= interval.high:
         nearest = min(max(value, interval.low), interval.high)
-        _refuse(path, value, limit, f"the nearest is {path}={nearest:g}")
+        _refuse(path, value, limit, f"the nearest is {path}={written(nearest)}")
     return int(value) if hint is int else float(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,13 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
     """
     from selfimprove.loop.run import run
 
-    if not resume and folder.is_run(run_dir):
-        remedy = f"go on with it: {_again(run_dir)}"
-        raise RunError("start a run in", str(run_dir), "a folder without a run", remedy)
+    if not resume:
+        check_new(run_dir)
     view, tracking = RunView(), _Tracking(settings.tracking, run_dir)
     note, patience = "", CLOSE_SECONDS
 
-    def opened() -> None:
+    def opened() -> None:  # from here on it is this process's run
+        folder.point_latest(run_dir)
         past = _past(run_dir) if resume else []
         fold = Observers([_Fold(view)])
         for kind, body in past:
@@ -59,7 +59,6 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
         tracking.start(past, signals.requested)
 
     with _disk_errors(run_dir), StopSignals(run_dir, announce=not get_console().is_terminal) as signals:
-        folder.point_latest(run_dir)
         try:
             with _progress(view, signals, settings.progress) as progress:
                 summary = run(
@@ -80,11 +79,23 @@ def hold(settings: Settings, run_dir: Path, *, resume: bool = False, clear_halt:
         report = write_report(run_dir)
         _write_candidates(run_dir, view)
     notes = (*ruling(view), *((f"tracking    {note}",) if note else ()))
-    if isinstance(progress, JsonProgress):
-        progress.end(summary, run_dir, report, notes)
-    else:
-        print(summary_text(summary, run_dir, report, notes), flush=True)
+    with suppress(BrokenPipeError):  # nobody reads on: how it ended is in the exit code, too
+        if isinstance(progress, JsonProgress):
+            progress.end(summary, run_dir, report, notes)
+        else:
+            print(summary_text(summary, run_dir, report, notes), flush=True)
     return EXIT_TRIPPED if summary.tripped else EXIT_OF_STATE[summary.state]
+
+
+def check_new(run_dir: Path) -> None:
+    """A run's folder is used once.
+
+    Raises:
+        RunError: a run is there.
+    """
+    if folder.is_run(run_dir):
+        remedy = f"go on with it: {_again(run_dir)}"
+        raise RunError("start a run in", str(run_dir), "a folder without a run", remedy)
 
 
 def write_report(run_dir: Path) -> Path | None:

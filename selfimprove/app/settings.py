@@ -11,7 +11,7 @@ from selfimprove.app.device import resolve_device, usable_cores
 from selfimprove.app.schema import INSTRUMENTS, OWN, RULES, Rules, build, leaves, listing, suggest, unknown_key
 from selfimprove.app.tracking import TrackingConfig
 from selfimprove.errors import ConfigError, InvalidGenome
-from selfimprove.seeds import derive
+from selfimprove.seeds import table_seed
 from selfimprove.tasks.score import Proportion
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def settings_from(values: Mapping[str, Any]) -> Settings:
     if every_family and len(config.tasks.families) > 1:  # one alone is trained on as often, whatever its weight
         config = replace(config, space=replace(config.space, mixture=config.tasks.families))
     if own_table:
-        config = replace(config, tasks=replace(config.tasks, table_seed=derive(config.seed, "tasks", "table")))
+        config = replace(config, tasks=replace(config.tasks, table_seed=table_seed(config.seed)))
     _check_together(rest)
     _check_stage_reading(config)
     _check_instruments(config.inspection)

@@ -12,6 +12,7 @@ from selfimprove.app.report.claim import ClaimCard, claim_card
 from selfimprove.app.report.claim_arms import CONTROLS
 from selfimprove.app.report.claim_evidence import Claim
 from selfimprove.app.report.records import Records, read_records
+from selfimprove.seeds import table_seed
 from tests.app import report_fixture as fixture
 from tests.app.ledger_writer import Writer, digest
 
@@ -151,7 +152,7 @@ def test_the_constraint_is_claimed_where_its_whole_interval_stands_above_the_flo
 
 
 def run(
-    arm: str, seed: int, gain: float, *, accepted: bool = True, level: int = 0, again: str = "", **config: Any
+    arm: str, seed: int, gain: float, /, *, accepted: bool = True, level: int = 0, again: str = "", **config: Any
 ) -> Records:
     """A finished run of an arm with this gain on the sealed split, in an exam at a level; ``again``: another such."""
     name = "random" if arm == "random" else "transformer"
@@ -232,6 +233,40 @@ def test_runs_that_are_set_up_otherwise_are_no_controls() -> None:
     assert named(claim_card(run("none", 0, 0.1), others), "better_than_random").claimed
     other_budget = arms({"random": 0.0}, allowance_flops=5) | arms({"none": 0.1})
     assert "is set up otherwise: allowance_flops" in judged(other_budget, "none", "better_than_random").reason
+
+
+def test_configured_runs_of_two_arms_that_differ_in_root_seed_and_workers_are_compared() -> None:
+    from selfimprove.app.overrides import compose
+    from selfimprove.app.settings import settings_from
+
+    def configured(arm: str, seed: int) -> Records:
+        overrides = [f"seed={seed}", f"workers={1 + seed}"]
+        overrides.append("controller=random" if arm == "random" else f"controller.recursion={arm}")
+        config = settings_from(compose(overrides)).run.to_json()
+        return run(arm, seed, 0.1 if arm == "none" else 0.0, **config)
+
+    beside = {f"{arm} {seed}": configured(arm, seed) for arm in ("none", "random") for seed in range(8)}
+    card = claim_card(beside.pop("none 0"), beside)
+    claim = named(card, "better_than_random")
+    assert claim.claimed, claim.reason
+    assert claim.evidence is not None
+    assert claim.evidence.n == 8
+    assert not any("root seeds" in owed or "random proposals" in owed for owed in card.owed)
+
+
+def test_a_table_seed_of_its_own_keeps_a_run_from_being_a_control() -> None:
+    others = {"random 1": run("random", 1, 0.0, seed=1, tasks={"table_seed": 7})}
+    ours = run("none", 0, 0.1, seed=0, tasks={"table_seed": table_seed(0)})
+    claim = named(claim_card(ours, others), "better_than_random")
+    assert "is set up otherwise: tasks.table_seed 7" in claim.reason
+
+
+def test_runs_that_no_comparison_takes_are_still_owed() -> None:
+    """Another root seed and random proposals, both set up otherwise."""
+    others = {"none 1": run("none", 1, 0.1, alpha=0.05), "random 0": run("random", 0, 0.0, alpha=0.05)}
+    owed = claim_card(run("none", 0, 0.1), others).owed
+    assert "other root seeds: the search itself ran once" in owed
+    assert "a run with random proposals beside it" in owed
 
 
 def test_settings_that_keep_a_finished_run_from_being_a_control_are_named() -> None:

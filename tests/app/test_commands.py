@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -238,6 +239,12 @@ def test_the_bare_command_says_how_to_start(cli):
         assert f"selfimprove {command} " in answer.out
 
 
+def test_the_bare_command_finds_the_latest_run_where_it_is(cli, tmp_path):
+    place = tmp_path / "elsewhere"
+    assert cli("run", "debug=micro", f"hydra.run.dir={place}").code == 0
+    assert cli().out.startswith("No run here. The latest, elsewhere, is finished.")
+
+
 def test_the_bare_command_says_how_to_go_on(cli, finished):
     out = cli().out
     assert "finished" in out
@@ -307,7 +314,35 @@ def test_a_study_gets_the_remaining_arguments(cli, monkeypatch):
     assert seen == [["--fast", "x"]]
 
 
+@pytest.mark.parametrize(
+    ("words", "how"),
+    [
+        (("resume", "x"), "selfimprove resume"),
+        (("audit", "x"), "the same command"),
+        (("study", "x"), "the same command"),
+    ],
+)
+def test_an_interrupted_command_says_how_to_go_on_with_itself(cli, monkeypatch, words, how):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("selfimprove.app.cli._dispatch", interrupted)
+    answer = cli(*words)
+    assert answer.code == 130
+    assert answer.err == f"selfimprove: interrupted; go on with: {how}\n"
+
+
 def test_halting_works_when_the_ledger_cannot_be_read(cli, finished):
     (finished / "ledger.jsonl").write_text("x\n")
     assert cli("halt", "--reason", "suspicious").code == 0
     assert (finished / "HALT").read_text() == "suspicious\n"
+
+
+def test_a_halt_is_not_said_to_be_done_while_a_run_whose_ledger_cannot_be_read_goes_on(cli, finished, monkeypatch):
+    monkeypatch.setattr("selfimprove.app.commands.HALT_SECONDS", 0.2)
+    (finished / "ledger.jsonl").write_text("x\n")
+    with (finished / "ledger.jsonl").open() as ledger:
+        fcntl.flock(ledger, fcntl.LOCK_EX)
+        answer = cli("halt")
+    assert answer.code == 0, answer.err
+    assert "is requested and not confirmed yet" in answer.out

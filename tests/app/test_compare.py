@@ -90,6 +90,35 @@ def test_runs_are_said_to_be_incomparable_where_tasks_that_they_have_differ(two,
     assert (compared.other_tasks, compared.other_exams) == (tasks, exams)
 
 
+def _examined_at(folder, levels):
+    """The run, with its sealed exam at these levels."""
+    ledger = folder / "ledger.jsonl"
+    lines = [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        if line["kind"] == "sealed":
+            line["body"]["levels"] = levels
+    ledger.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+
+
+def test_sealed_gains_of_exams_at_different_levels_are_announced_on_the_terminal_and_on_the_page(cli, two, tmp_path):
+    for folder, levels in zip(two, ({"recall": 2, "mqar": 0}, {"recall": 0, "mqar": 0}), strict=True):
+        _examined_at(folder, levels)
+    out = " ".join(cli("compare", *map(str, two)).out.split())
+    assert "The sealed gains are of exams at different levels and cannot be compared: recall" in out
+    assert "at level recall 2" in out
+    page = (tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert 'id="other-levels"' in page
+    assert "<small>at level recall 2</small>" in page
+    assert "<small>at level 0</small>" in page
+
+
+def test_sealed_gains_of_exams_at_the_same_levels_are_compared(two):
+    for folder in two:
+        _examined_at(folder, {"recall": 2})
+    ours, theirs = map(read_records, two)
+    assert compare_runs({"a": (ours, SOUND), "b": (theirs, SOUND)}).other_levels == ()
+
+
 def _with_tasks(records, change):
     def told(body):
         return {**body, "config": {**body["config"], "tasks": TASKS | change}} if "config" in body else body

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from selfimprove.app import dashboard, tracked
 from selfimprove.app.commands import recorded_tracking
 from selfimprove.app.dashboard import SECTIONS, Chart
+from selfimprove.app.folder import point_latest
 from selfimprove.app.view import RunView
 from tests.app import report_fixture as fixture
 from tests.app.wandb_server import KEY, serving
@@ -85,6 +87,14 @@ def test_the_workspace_of_a_run_is_in_its_project(finished):
     assert dashboard._place(arguments) == ("theirs", "them")
     made = dashboard.workspace("them", "theirs")
     assert (made.entity, made.project, made.name) == ("them", "theirs", "selfimprove")
+
+
+def test_the_workspace_without_a_name_is_of_the_latest_run_where_it_is(cli, finished, tmp_path):
+    shutil.move(finished, tmp_path / "elsewhere")
+    point_latest(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / ".hydra" / "config.yaml").write_text("tracking: {project: theirs, entity: them}\n")
+    arguments = dashboard.argparse.Namespace(run=None, project=None, entity=None)
+    assert dashboard._place(arguments) == ("theirs", "them")
 
 
 @pytest.mark.parametrize("torn", ["tracking: {project: the", "\0" * 64], ids=["cut", "zeros"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selfimprove.app.demo import tamper
+from selfimprove.app.demo import Tour, tamper
 from selfimprove.errors import RunError
 
 MICRO = ("debug=micro", "candidates=1", "tracking=none")
@@ -46,6 +46,38 @@ def test_the_tour_never_uses_a_folder_that_is_there(cli, tmp_path):
     answer = cli("demo", "--folder", str(tmp_path))
     assert answer.code == 2
     assert "--folder" in answer.err
+
+
+def test_the_tour_refuses_where_its_copy_would_stand_and_leaves_that_alone(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(Tour, "take", lambda self: 0)
+    kept = tmp_path / "tour-tampered" / "mine"
+    kept.parent.mkdir()
+    kept.touch()
+    answer = cli("demo", "--folder", "tour")
+    assert answer.code == 2
+    assert "got tour-tampered; allowed: a folder that does not exist yet; " in answer.err
+    assert "choose another one with --folder" in answer.err
+    assert kept.exists()
+
+
+def test_a_folder_that_appears_while_the_tour_runs_is_refused_and_left_alone(cli, tmp_path, monkeypatch):
+    kept = tmp_path / "tour-tampered"
+    monkeypatch.setattr(Tour, "_run_and_halt", lambda self: 0)
+    monkeypatch.setattr(Tour, "_do", lambda self, *words: kept.mkdir(exist_ok=True) or 0)
+    answer = cli("demo", "--folder", "tour")
+    assert answer.code == 2
+    assert "got tour-tampered; allowed: a folder that does not exist yet" in answer.err
+    assert kept.exists()
+
+
+def test_the_tour_runs_in_a_folder_of_any_name(cli, tmp_path, monkeypatch):
+    def start(self, *words):
+        assert cli(*words).code == 0
+        raise KeyboardInterrupt  # the rest of the tour is not wanted
+
+    monkeypatch.setattr(Tour, "_start", start)
+    assert cli("demo", "debug=micro", "--folder", "größe=(1, 'a')").code == 130
+    assert (tmp_path / "größe=(1, 'a')" / "ledger.jsonl").is_file()
 
 
 def test_a_wrong_override_ends_the_tour_with_the_message_of_run(tmp_path: Path) -> None:

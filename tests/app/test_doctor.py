@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -174,15 +175,18 @@ def test_a_signing_key_that_others_can_read_is_a_problem(tmp_path, monkeypatch):
 
 
 def test_the_wandb_login_is_found_and_never_shown(tmp_path):
-    secret = "0123456789abcdef" * 2 + "01234567"
-    nothing = {"NETRC": str(tmp_path / "none")}
+    import wandb
+
+    secret, host = "0123456789abcdef" * 2 + "01234567", urlsplit(wandb.Settings().base_url).netloc
+    nothing = {"NETRC": str(tmp_path / "none"), "WANDB_CONFIG_DIR": str(tmp_path)}
     assert machine.wandb_login(nothing)["logged_in"] is False
     by_key = machine.wandb_login(nothing | {"WANDB_API_KEY": secret})
     assert (by_key["logged_in"], by_key["source"]) == (True, "WANDB_API_KEY")
     path = tmp_path / "netrc"
-    path.write_text(f"machine api.wandb.ai\n  login user\n  password {secret}\n")
+    path.write_text(f"machine {host}\n  login user\n  password {secret}\n")
     path.chmod(0o600)
-    by_file = machine.wandb_login({"NETRC": str(path)})
+    by_file = machine.wandb_login(nothing | {"NETRC": str(path)})
     assert (by_file["logged_in"], by_file["source"]) == (True, "netrc")
-    assert machine.wandb_login({"NETRC": str(path), "WANDB_BASE_URL": "https://other.example"})["logged_in"] is False
+    elsewhere = nothing | {"NETRC": str(path), "WANDB_BASE_URL": "https://other.example"}
+    assert machine.wandb_login(elsewhere)["logged_in"] is False
     assert secret not in str(by_key) + str(by_file)

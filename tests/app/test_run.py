@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from selfimprove.app.folder import latest_run
+from selfimprove.app.overrides import compose, placed, run_folder
 from selfimprove.loop.versions import versions
 
 FAKE = Path(__file__).with_name("fake_loop.py")
 MICRO = ("run", "debug=micro")
+CLI = "selfimprove.app.cli"
 PATIENCE = 100.0  # seconds to wait for a run to have begun
 
 
@@ -112,6 +115,21 @@ def test_a_folder_of_ones_own_configs_is_found(cli, tmp_path):
     assert (tmp_path / "runs" / "own").is_dir()
 
 
+ODD = ["a (b)", "a=b", "it's", 'say "x"', "a#b", "a&b", "a{b", "a[b", "a,b", "größe", "a: b", "back\\", "null"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_folder_of_configs_may_have_any_name(tmp_path, name):
+    (tmp_path / name / "experiment").mkdir(parents=True)
+    (tmp_path / name / "experiment" / "own.yaml").write_text("# @package _global_\nexperiment: own\n")
+    assert compose(["experiment=own"], tmp_path / name)["experiment"] == "own"
+
+
+@pytest.mark.parametrize("name", [*ODD, "1e5", "runs/1e5"])
+def test_a_run_is_placed_in_a_folder_of_any_name(name):
+    assert run_folder([placed(Path(name))]) == Path(name)
+
+
 @pytest.mark.parametrize(
     ("state", "code"), [("finished", 0), ("limit", 0), ("failed", 1), ("halted", 4), ("paused", 130)]
 )
@@ -167,6 +185,13 @@ def test_resume_refuses_a_halted_run_until_the_halt_is_cleared(cli, finished):
     assert cli("resume", "--clear-halt").code == 0
 
 
+def test_a_resume_that_is_refused_leaves_the_latest_run_as_it_was(cli, finished):
+    assert cli("run", "debug=micro", "hydra.run.dir=runs/micro/second").code == 0
+    (finished / "HALT").write_text("a reason\n")
+    assert cli("resume", "micro/first").code == 2
+    assert latest_run().name == "second"
+
+
 def test_an_observer_that_fails_does_not_end_the_run(cli, monkeypatch):
     def broken(self, kind, body):
         raise RuntimeError("drawing failed")
@@ -197,6 +222,31 @@ def test_the_second_interrupt_stops_at_once(tmp_path, start):
     assert process.returncode == 130, err
     assert "selfimprove resume" in err
     assert "Traceback" not in err
+
+
+READ = [
+    (str(FAKE), *MICRO),
+    ("-m", CLI, "run", "--cfg", "job"),
+    ("-m", CLI, "inspect"),
+    ("-m", CLI, "inspect", "--json"),
+]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", READ, ids=lambda words: " ".join(words[2:]))
+def test_a_reader_who_has_seen_enough_is_no_error(finished, tmp_path, words, unbuffered):
+    """As in ``selfimprove inspect | head -1``: nobody reads on."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, *words]
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=100
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_interrupt_ends_a_sweep(tmp_path, start):

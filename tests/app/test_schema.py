@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from selfimprove.app.schema import Range, Rules, build
+from selfimprove.app.schema import RULES, Range, Rules, build, convert
 from selfimprove.errors import ConfigError
 
 
@@ -80,6 +80,16 @@ def test_a_wrong_value_is_refused_with_key_value_limit_and_remedy(changes, says)
     with pytest.raises(ConfigError) as refusal:
         make(**changes)
     assert all(part in str(refusal.value) for part in says), str(refusal.value)
+
+
+@pytest.mark.parametrize("key", RULES.ranges)
+def test_the_value_that_is_named_as_the_nearest_is_taken(key):
+    interval = RULES.ranges[key]
+    for beyond in (interval.low - 1, 2 * interval.high + 1):
+        with pytest.raises(ConfigError) as refusal:
+            convert(float, beyond, path=key, rules=RULES)
+        named = float(str(refusal.value).rpartition(f"the nearest is {key}=")[2])
+        assert convert(float, named, path=key, rules=RULES) in (interval.low, interval.high)
 
 
 def test_a_missing_key_is_named():

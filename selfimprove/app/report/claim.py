@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from selfimprove.app.report.about import degraded_in, run_state
-from selfimprove.app.report.claim_arms import CONTROLS, against_random, arm_of, self_improvement
+from selfimprove.app.report.claim_arms import CONTROLS, against_random, arm_of, self_improvement, usable
 from selfimprove.app.report.claim_evidence import Claim, Evidence, judged, not_claimed, paired
 from selfimprove.app.report.claim_facts import (
     champion,
@@ -187,9 +187,9 @@ def _constraint(records: Records) -> Claim:
 
 def _owed(records: Records, others: Sequence[Records]) -> list[str]:
     first, arm = records.last("run"), arm_of(records)
-    config = mapping(first.get("config"))
-    arms = {arm, *(arm_of(other) for other in others)}
-    seeds = {str(one.last("run").get("root_seed")) for one in (records, *others) if arm_of(one) == arm}
+    config, used = mapping(first.get("config")), usable(records, others)
+    arms = {arm, *(arm_of(other) for other in used)}
+    seeds = {str(one.last("run").get("root_seed")) for one in (records, *used) if arm_of(one) == arm}
     families = len(texts(mapping(config.get("tasks")).get("families")))
     learns = arm in ARMS
     owed = (

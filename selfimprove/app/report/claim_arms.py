@@ -22,7 +22,7 @@ CONTROLS = {
     "sham": "a run with sham promotion of a random valid genome",
 }
 RECURSION = "controller.recursion"
-_MAY_DIFFER = ("seed", "experiment", NAME, RECURSION)  # between two comparable runs
+_MAY_DIFFER = ("seed", "experiment", "workers", NAME, RECURSION)  # between two comparable runs
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ def arm_of(records: Records) -> str:
     controller = mapping(mapping(records.last("run").get("config")).get("controller"))
     name = str(controller.get("name", ""))
     return str(controller.get("recursion", "none")) if name == "transformer" else name
+
+
+def usable(records: Records, others: Sequence[Records]) -> list[Records]:
+    """Those other runs that a comparison with this one takes: finished, and set up alike but for seed and arm."""
+    return [one for one in others if one.last("finish").get("state") == "finished" and not _apart(one, records)]
 
 
 def against_random(records: Records, others: Sequence[Records]) -> Claim:

@@ -11,7 +11,7 @@ from string import ascii_uppercase
 
 from markupsafe import Markup
 
-from selfimprove.app.report.climbs import read_levels
+from selfimprove.app.report.climbs import exam_levels, read_levels
 from selfimprove.app.report.comparisons import read_finals
 from selfimprove.app.report.handovers import Handover, read_handovers, summed_up
 from selfimprove.app.report.html import fill, write_page
@@ -46,6 +46,7 @@ class Entrant:
         curve: its search scores at what had been charged when they were made.
         best: best search skill so far, by charged FLOPs.
         levels: that its families reached; empty where none rose.
+        exam_levels: of its families in the exam on the sealed split; empty where there was none.
         handovers: of the controller, one a promotion that raised the question.
         held_out: champion against seed genome on families that the search never saw, if that was examined.
         audit: what its audit found.
@@ -59,6 +60,7 @@ class Entrant:
     curve: Curve
     best: Steps
     levels: Mapping[str, int]
+    exam_levels: Mapping[str, int]
     handovers: tuple[Handover, ...]
     held_out: Comparison | None
     audit: AuditReport
@@ -67,6 +69,12 @@ class Entrant:
     def controller(self) -> str:
         """What became of the controller's place, in words."""
         return summed_up(self.handovers) or "no hand-over was in question"
+
+    @property
+    def examined_at(self) -> str:
+        """The levels of the sealed exam that are above the lowest, in words; empty where none are recorded."""
+        risen = ", ".join(f"{family} {level}" for family, level in self.exam_levels.items() if level)
+        return f"at level {risen or 0}" if self.exam_levels else ""
 
     @property
     def sound(self) -> str:
@@ -85,12 +93,14 @@ class Comparing:
         apart: every setting in which they are not all alike, with its value in each.
         other_tasks: those of them that make skills incomparable.
         other_exams: those that make gains on held-out families incomparable.
+        other_levels: families that were at different levels in the exams, which makes sealed gains incomparable.
     """
 
     entrants: tuple[Entrant, ...]
     apart: Mapping[str, tuple[str, ...]]
     other_tasks: tuple[str, ...]
     other_exams: tuple[str, ...]
+    other_levels: tuple[str, ...]
 
     @property
     def common(self) -> int:
@@ -105,7 +115,14 @@ def compare_runs(runs: Mapping[str, tuple[Records, AuditReport]]) -> Comparing:
     found = [records for records, _ in runs.values()]
     apart = settings_apart(found)
     searched = (*_of_tasks(found, apart, "families"), *(key for key in SIZES if key in apart))
-    return Comparing(entrants, apart, searched, _of_tasks(found, apart, "held_out"))
+    return Comparing(entrants, apart, searched, _of_tasks(found, apart, "held_out"), _of_exams(entrants))
+
+
+def _of_exams(entrants: Sequence[Entrant]) -> tuple[str, ...]:
+    """Families that two sealed exams had at different levels: one was harder than the other."""
+    exams = [entrant.exam_levels for entrant in entrants if entrant.row.final and entrant.exam_levels]
+    families = dict.fromkeys(family for levels in exams for family in levels)
+    return tuple(name for name in families if len({levels[name] for levels in exams if name in levels}) > 1)
 
 
 def _of_tasks(runs: Sequence[Records], apart: Mapping[str, tuple[str, ...]], which: str) -> tuple[str, ...]:
@@ -213,6 +230,7 @@ def _entrant(letter: str, name: str, records: Records, audit: AuditReport) -> En
         curve=curve,
         best=rising([point.flops for point in curve.points], [point.skill for point in curve.points]),
         levels=read_levels(records),
+        exam_levels=exam_levels(records),
         handovers=read_handovers(records),
         held_out=next((pair for pair in read_finals(records) if pair.split == "held-out"), None),
         audit=audit,

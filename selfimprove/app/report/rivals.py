@@ -13,11 +13,13 @@ from selfimprove.app.report.scores import read_curve
 from selfimprove.app.report.views import RunRow
 from selfimprove.app.units import flops
 from selfimprove.canonical import finite
+from selfimprove.seeds import table_seed
 
 THIS = "this run"
 MOST_DIFFERENCES = 6
 ABSENT = "absent"
 NAME = "controller.name"
+TABLE_SEED = "tasks.table_seed"
 _OWN_COLUMN = ("seed", NAME)  # the table shows these anyway
 
 
@@ -53,6 +55,7 @@ def set_apart(there: Records, here: Records, aside: Collection[str] = _OWN_COLUM
     """Every setting in which two configurations differ, the first few of them spelled out.
 
     Controllers need not have the same settings: between two different ones, what only one of them has is no difference.
+    Nor is a seed of the facts of memorization that each run has from its own root seed.
 
     Args:
         there, here: the runs.
@@ -61,6 +64,8 @@ def set_apart(there: Records, here: Records, aside: Collection[str] = _OWN_COLUM
     if not all(records.last("run").get("config") for records in (there, here)):
         return ("configuration not recorded",)
     apart = settings_apart([here, there])
+    if _from_own_seed(here) and _from_own_seed(there):
+        apart.pop(TABLE_SEED, None)
     found = [
         f"{key} {theirs} (here {ours})"
         for key, (ours, theirs) in apart.items()
@@ -68,6 +73,13 @@ def set_apart(there: Records, here: Records, aside: Collection[str] = _OWN_COLUM
     ]
     more = len(found) - MOST_DIFFERENCES
     return (*found[:MOST_DIFFERENCES], f"and {more} more") if more > 0 else tuple(found)
+
+
+def _from_own_seed(records: Records) -> bool:
+    """Whether ``tasks.table_seed`` is what ``auto`` gives for the run's own root seed."""
+    config = mapping(records.last("run").get("config"))
+    root = config.get("seed")
+    return isinstance(root, int) and mapping(config.get("tasks")).get("table_seed") == table_seed(root)
 
 
 def settings_apart(runs: Sequence[Records]) -> dict[str, tuple[str, ...]]:

@@ -33,7 +33,8 @@ def asked_after(batch: Batch, rng: np.random.Generator) -> Batch:
 
 def last_asked(batch: Batch) -> IntArray:
     """The last position of each sequence that the task asks for, ``[n]``; 0 where it asks for none."""
-    return np.where(batch.targets != UNSCORED, np.arange(batch.targets.shape[1]), 0).max(axis=1)
+    last: IntArray = np.where(batch.targets != UNSCORED, np.arange(batch.targets.shape[1]), 0).max(axis=1)
+    return last
 
 
 def halted_at(batch: Batch, at: IntArray) -> Batch:

@@ -31,6 +31,7 @@ from selfimprove.executors.registry import LOCAL, make_cluster, require
 from selfimprove.executors.versions import SOURCES, sources_sha256
 from selfimprove.loop.clock import Clock
 from selfimprove.loop.config import RunConfig
+from selfimprove.loop.controller_jobs import entries
 from selfimprove.loop.generation import run_generation
 from selfimprove.loop.granting import lost_cap
 from selfimprove.loop.journal import Journal, Observer
@@ -262,7 +263,7 @@ def _supervisor(
     tasks, both = config.tasks.modules, (*config.tasks.modules, *config.inspection.modules)
     families, own = (import_folders(modules, Path.cwd()) for modules in (tasks, both))
     zygotes = _trainers(config) | {
-        "torch": ZygoteSpec((ENTRY, "selfimprove.controller.worker", *tasks), search=families),
+        "torch": ZygoteSpec(entries(tasks), search=families),
         "lens": ZygoteSpec((INSPECTOR, "interp.controller_worker", *both), search=own),
     }
     return Supervisor(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from selfimprove.containment.jobs import Job, Outcome, Spent
 from selfimprove.containment.keys import SigningKey
 from selfimprove.errors import Interrupted
 from selfimprove.loop import run as loop
-from selfimprove.loop.clock import Clock, spent_before
+from selfimprove.loop.clock import Clock, seconds_before, spent_before
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.journal import METERED
 from tests.loop.played import CONFIG, Player, Silent
@@ -118,6 +119,9 @@ def test_every_record_that_follows_a_worker_says_what_all_workers_spent(tmp_path
     readings = [record.body["spent"]["cpu_seconds"] for record in found if "spent" in record.body]
     assert readings == sorted(readings)
     assert readings[0] > 0
+    walls = [record.body["spent"]["wall_seconds"] for record in found if "spent" in record.body]
+    assert 0 < walls[0] <= walls[-1]
+    assert walls == sorted(walls)
 
 
 def test_a_resumed_run_counts_on_from_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +159,27 @@ def test_time_of_the_workers_is_no_part_of_the_lineage(tmp_path: Path, monkeypat
         play(monkeypatch, Player, Spent(pace, pace))
         found.append(loop.run(CONFIG, tmp_path / str(pace), Silent()).lineage_sha256)
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "seconds"),
+    [("2026-01-01T20:00:00Z", "2026-01-02T08:00:00Z", 180.0), ("2026-01-01T20:50:00Z", "2026-01-01T19:55:00Z", 3300.0)],
+    ids=["a machine that slept", "a clock set back"],
+)
+def test_wall_time_of_earlier_sittings_is_what_they_measured(first: str, last: str, seconds: float) -> None:
+    entries = [
+        replace(outcome(), kind="run", time=first),
+        replace(outcome(spent={"cpu_seconds": 1.0, "wall_seconds": seconds}), time=last),
+        replace(outcome(), kind="resume", time=last),
+    ]
+    assert seconds_before(entries) == seconds
+    assert seconds <= Clock(entries, time.monotonic()).wall_seconds() < seconds + 5
+
+
+def test_a_ledger_without_readings_of_wall_time_is_counted_by_its_records() -> None:
+    begun = replace(outcome(), kind="run", time="2026-01-01T20:00:00Z")
+    ended = replace(outcome(spent={"cpu_seconds": 1.0, "gpu_seconds": 0.0}), time="2026-01-01T20:01:00Z")
+    assert seconds_before([begun, ended]) == 60.0
 
 
 @pytest.mark.parametrize("body", [{}, {"spent": 3}, {"spent": {}}, {"spent": {"cpu_seconds": "7"}}])

@@ -28,7 +28,6 @@ from selfimprove.errors import Halted, Interrupted, LimitReached, RunError, RunF
 from selfimprove.executors.executor import Executor
 from selfimprove.executors.messages import Order
 from selfimprove.executors.registry import LOCAL, make_cluster, require
-from selfimprove.executors.versions import SOURCES, sources_sha256
 from selfimprove.loop.clock import Clock
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.controller_jobs import entries
@@ -40,7 +39,7 @@ from selfimprove.loop.own_instruments import INSPECTOR, check_registered
 from selfimprove.loop.recovery import settle_open
 from selfimprove.loop.slots import Bench
 from selfimprove.loop.standing import RunSummary, halt_reason, halted, is_running, status
-from selfimprove.loop.versions import versions
+from selfimprove.loop.versions import versions, versions_on_nodes
 from selfimprove.loop.watching import approval_of, pending, why
 from selfimprove.own_modules import import_folders
 from selfimprove.training.protocol import ENTRY
@@ -298,7 +297,7 @@ def _cluster(
     order = Order(
         run_id=str(journal.entries[0].body["run_id"]),
         public_key=SigningKey.load(state_dir()).public_key_hex,
-        versions=versions() | {SOURCES: sources_sha256()},
+        versions=versions_on_nodes(),
         zygotes=_trainers(config),
         backend=use.backend,
         allow_degraded=use.allow_degraded,

@@ -18,6 +18,7 @@ from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
 from selfimprove.containment.jobs import Job, Outcome, Spent
 from selfimprove.containment.keys import SigningKey
 from selfimprove.errors import Interrupted
+from selfimprove.executors.versions import SOURCES
 from selfimprove.loop import run as loop
 from selfimprove.loop.clock import Clock, seconds_before, spent_before
 from selfimprove.loop.config import RunConfig
@@ -137,6 +138,19 @@ def test_a_resumed_run_counts_on_from_where_it_stood(tmp_path: Path, monkeypatch
     assert readings[0]["cpu_seconds"] > before.cpu_seconds > 0
     assert readings[0]["gpu_seconds"] > before.gpu_seconds > 0
     assert found[resumed].body["versions"] == found[0].body["versions"]
+
+
+def test_a_sitting_under_changed_sources_says_so_and_leads_to_the_same_lineage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = loop.run(CONFIG, tmp_path / "whole", Silent())
+    play(monkeypatch, Stopping)
+    loop.run(CONFIG, tmp_path / "run", Silent())
+    play(monkeypatch, Player)
+    monkeypatch.setattr("selfimprove.loop.versions.sources_sha256", lambda: "f" * 64)
+    assert loop.run(CONFIG, tmp_path / "run", Silent(), resume=True).lineage_sha256 == whole.lineage_sha256
+    [first], [resumed] = (bodies(tmp_path / "run", kind) for kind in ("run", "resume"))
+    assert {name for name, there in first["versions"].items() if resumed["versions"][name] != there} == {SOURCES}
 
 
 def test_several_sittings_reach_a_limit_that_none_of_them_reaches_alone(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,25 @@ class Stopping(Player):
                 raise Interrupted("run jobs")
 
 
+class Obeying(Player):
+    """Starts no job once it should stop, as the supervisor does; what runs is finished."""
+
+    def __init__(self, *_: object, should_stop: Callable[[], bool], **__: object) -> None:
+        super().__init__()
+        self._should_stop = should_stop
+
+    def run(self, jobs: Sequence[Job], on_start: Any = None) -> Iterator[tuple[int, Outcome]]:
+        for index, job in enumerate(jobs):
+            if self._should_stop():
+                break
+            if on_start is not None:
+                on_start(index)
+            for _, found in super().run([job]):
+                yield index, found
+        if self._should_stop():
+            raise Interrupted("run jobs")
+
+
 @pytest.mark.parametrize(
     "limits",
     [
@@ -83,6 +102,22 @@ def test_a_limit_of_the_run_ends_it_cleanly_and_says_which(
     assert found.generation < CONFIG.generations
     assert f"limits.{next(iter(limits))}" in write_report(tmp_path / "run").read_text()
     assert audit(tmp_path / "run", FileAnchor(tmp_path / "state")).ok
+
+
+@pytest.mark.parametrize(("seconds", "within"), [(2.0, "g000/"), (12.0, "g001/")], ids=["seed", "generation 1"])
+def test_a_limit_on_time_stops_the_workers_and_nothing_is_permitted_once_it_is_passed(
+    seconds: float, within: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, Obeying, Spent(1.0, 0.0))
+    found = loop.run(limited(cpu_seconds=seconds), tmp_path / "run", Silent())
+    assert found.state == "limit"
+    assert "limits.cpu_seconds" in found.reason
+    records = read(tmp_path / "run" / LEDGER_NAME)
+    permits = [n for n, record in enumerate(records) if record.kind == "permit"]
+    passed = [n for n, record in enumerate(records) if record.body.get("spent", {}).get("cpu_seconds", 0) > seconds]
+    assert permits[-1] < passed[0]
+    assert records[permits[-1]].body["key"].startswith(within)
+    assert not [body for body in bodies(tmp_path / "run", "score") if f"g{body['generation']:03d}/" == within]
 
 
 @pytest.mark.parametrize("limits", [{"generations": 1}, {"candidates": CONFIG.candidates}], ids=str)

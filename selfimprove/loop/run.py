@@ -36,7 +36,7 @@ from selfimprove.loop.granting import lost_cap
 from selfimprove.loop.journal import Journal, Observer
 from selfimprove.loop.laboratory import Laboratory
 from selfimprove.loop.own_instruments import INSPECTOR, check_registered
-from selfimprove.loop.recovery import settle_open
+from selfimprove.loop.recovery import name_strays, settle_open
 from selfimprove.loop.slots import Bench
 from selfimprove.loop.standing import RunSummary, halt_reason, halted, is_running, status
 from selfimprove.loop.versions import versions, versions_on_nodes
@@ -89,6 +89,8 @@ def run(
             observer.on_event("run", ledger.entries[0].body)
         if journal.all("finish"):
             return status(run_dir)
+        if resume:
+            name_strays(journal, run_dir)
 
         def stop() -> bool:
             return should_stop() or clock.is_over(config.limits)

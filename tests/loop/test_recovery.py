@@ -172,12 +172,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def killed_before(kind: str, run: Path) -> None:
-    """A run of one generation, whose sitting dies when the first candidate's record of this kind is due."""
+def killed_before(kind: str, run: Path, *, behind: bool = False) -> None:
+    """A run of one generation, whose sitting dies before its first record of this kind after the seed, or behind it."""
     append = Ledger.append
 
     def dying(ledger: Ledger, due: str, body: dict[str, Any]) -> Entry:
-        if due == kind and body["generation"] == 1:
+        is_due = due == kind and body.get("generation") != 0
+        if behind and is_due:
+            append(ledger, due, body)
+        if is_due:
             raise Killed
         return append(ledger, due, body)
 
@@ -222,6 +225,15 @@ def test_what_somebody_else_put_into_the_folder_gets_no_name(place: Path) -> Non
     loop.run(BRIEF, place / "run", Silent(), resume=True)
     found = audit(place / "run", FileAnchor(place / "state")).findings
     assert {finding.file for finding in found} == {path.relative_to(place / "run").as_posix() for path in strange}
+
+
+@pytest.mark.parametrize("exam", ["sealed", "held_out"])
+def test_weights_of_an_exam_do_not_stay_behind_where_the_sitting_died_behind_its_record(exam: str, place: Path) -> None:
+    killed_before(exam, place / "run", behind=True)
+    scratch = place / "run" / "scratch"
+    assert list(scratch.iterdir())
+    assert loop.run(BRIEF, place / "run", Silent(), resume=True).state == "finished"
+    assert not list(scratch.iterdir())
 
 
 def entry(kind: str, second: float) -> Entry:

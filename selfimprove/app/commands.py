@@ -246,7 +246,8 @@ def _other_versions(run_dir: Path) -> str:
     before = [body.get("versions") for kind, body in folder.records(run_dir) if kind in ("run", "resume")]
     known = next((found for found in reversed(before) if isinstance(found, dict)), {})
     here = versions()
-    changed = [f"{name} {here.get(name)}, not {there}" for name, there in known.items() if here.get(name) != there]
+    differs = [name for name, there in known.items() if here.get(name) != there]
+    changed = [f"{name} {str(here.get(name))[:12]}, not {str(known[name])[:12]}" for name in differs]
     return "; ".join(changed)
 
 

@@ -3,7 +3,8 @@
 - A charge's ``total`` is the sum of all charges so far, lost ones included, and never above ``limits.flops``.
 - Every permit is settled by exactly one charge, on the same account and of no more FLOPs; counters only rise.
 - A key gets a second permit only as a reissue, and then the charge of the first belongs to the account ``lost``.
-- What was trained had a permit: each stage of a candidate's training, and each update of the controller.
+- What was trained had a permit that was open then: each stage of a candidate's training, each update of the controller,
+  each trial of a hand-over. It is charged in full, and never as lost.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class _Granted:
     flops: int
     settled: str | None = None  # the account that it was charged to
     superseded: bool = False
+    trained: bool = False
 
 
 class _Books:
@@ -97,6 +99,11 @@ class _Books:
             self.remarks.append((line, f"{key}: the lost permit {granted.counter} is charged to {account!r}"))
         if account not in (granted.account, LOST):
             self.remarks.append((line, f"{key} is permitted on {granted.account!r} and charged to {account!r}"))
+        if granted.trained and account == LOST:
+            self.remarks.append((line, f"{key} was trained, and is booked as lost"))
+        elif granted.trained and flops < granted.flops:
+            what = f"{key} is charged {flops} FLOPs where it was trained for {granted.flops}"
+            self.remarks.append((line, what))
         if flops > granted.flops:
             self.remarks.append((line, f"{key} is charged {flops} FLOPs where {granted.flops} were permitted"))
 
@@ -107,18 +114,31 @@ class _Books:
         if not isinstance(key, str) or not isinstance(stage, str):
             self.remarks.append((line, "a training without a usable key or stage"))
         else:
-            self._needs_permit(line, f"{key}@{stage}")
+            self._trained(line, f"{key}@{stage}")
 
     def controller(self, line: int, body: dict[str, Any]) -> None:
         generation, flops = body.get("generation"), body.get("flops", 0)
         if not _is_count(generation) or not _is_count(flops):
             self.remarks.append((line, "an update of the controller without a usable generation or FLOPs"))
         elif flops:
-            self._needs_permit(line, f"g{generation:03d}/tell")
+            self._trained(line, f"g{generation:03d}/tell")
 
-    def _needs_permit(self, line: int, key: str) -> None:
-        if key not in self._permits:
-            self.remarks.append((line, f"{key} was trained without a permit"))
+    def trial(self, line: int, body: dict[str, Any]) -> None:
+        generation, role, flops = body.get("generation"), body.get("role"), body.get("flops", 0)
+        if not _is_count(generation) or not isinstance(role, str) or not _is_count(flops):
+            self.remarks.append((line, "a trial without a usable generation, role or FLOPs"))
+        elif flops:
+            self._trained(line, f"g{generation:03d}/{role}")
+
+    def _trained(self, line: int, key: str) -> None:
+        """Training needs an open permit; of several it was the newest."""
+        permits = self._permits.get(key, ())
+        waiting = [granted for granted in permits if granted.settled is None]
+        for granted in waiting[-1:]:
+            granted.trained = True
+        if not waiting:
+            what = "on a permit that was settled before" if permits else "without a permit"
+            self.remarks.append((line, f"{key} was trained {what}"))
 
     def finish(self, line: int, body: dict[str, Any]) -> None:
         if str(body.get("state")) not in SETTLED_STATES:
@@ -135,7 +155,7 @@ def check_accounts(entries: Iterable[Entry]) -> list[Remark]:
     books = _Books()
     handlers = {
         "run": books.run, "permit": books.permit, "charge": books.charge, "stage": books.training,
-        "outcome": books.training, "controller": books.controller, "finish": books.finish,
+        "outcome": books.training, "controller": books.controller, "trial": books.trial, "finish": books.finish,
     }  # fmt: skip
     for entry in entries:
         handler = handlers.get(entry.kind)

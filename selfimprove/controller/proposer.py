@@ -122,7 +122,7 @@ class ControlResult:
 
 
 class Execute(Protocol):
-    """Runs one controller job in the sandbox.
+    """Runs one controller job in the sandbox; one a call of ``ask`` or ``tell``, and a second one fails.
 
     ``payload["entry"]`` names the entry module, ``payload["op"]`` what it does (``ask``, ``tell``, ``reinforce``,
     ``trial``, ``forecast``), and ``payload["price"]`` has the fields of ``Price``: what is to be permitted and reserved

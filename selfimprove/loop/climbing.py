@@ -11,11 +11,12 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from selfimprove.containment.policy import assess
 from selfimprove.genome.genome import Genome
 from selfimprove.loop.measuring import Showing, measure
 from selfimprove.loop.slots import Bench, Slot
 from selfimprove.seeds import derive
-from selfimprove.tasks.ladder import MASTERED, climb
+from selfimprove.tasks.ladder import MASTERED, Climb, climb
 from selfimprove.tasks.score import Score, mean_score
 from selfimprove.tasks.suite import TasksConfig
 
@@ -54,7 +55,9 @@ class Climbing:
     def after(self, n: int, genome: Genome, reference: Score) -> None:
         """Apply the rule to the champion that a generation ends with; where a family rises, measure its lineage there.
 
-        Without ``climb_seeds`` nothing rises: evaluation of one difficulty, to compare runs by.
+        Where it, or whom it is measured beside, would be over a limit on candidates there, nothing rises: what was
+        mastered is capped. Without ``climb_seeds`` nothing rises either: evaluation of one difficulty, to compare runs
+        by.
 
         Args:
             n: the generation.
@@ -68,11 +71,19 @@ class Climbing:
         step = climb(tasks.levels, skills, {name: tasks.top(name) for name in tasks.families})
         if not (step.risen or step.capped):
             return
+        if step.risen and not self._is_within_limits(genome, step.levels):
+            mastered = (*step.risen, *step.capped)
+            step = Climb(dict(tasks.levels), (), tuple(name for name in tasks.families if name in mastered))
         body = {"generation": n, "genome": genome.sha256, "levels": step.levels}
         body |= {"risen": list(step.risen), "capped": list(step.capped)}
-        self._bench.journal.once("climb", (n,), lambda: body)
-        if step.risen:
+        if self._bench.journal.once("climb", (n,), lambda: body)["risen"]:
             self._measure_again(n, genome)
+
+    def _is_within_limits(self, genome: Genome, levels: Mapping[str, int]) -> bool:
+        """Whether all that would be trained on these levels may be, at what it costs there."""
+        bench, config, tasks = self._bench, self._bench.config, self._bench.config.tasks.at(levels)
+        prices = [bench.price(who, tasks) for who in self._lineage(genome)]
+        return all(assess(price, config.limits, device=config.device) is None for price in prices)
 
     def _measure_again(self, n: int, genome: Genome) -> None:
         """Train and score the champion, its last ancestors and the seed on the same new instances.
@@ -95,7 +106,7 @@ class Climbing:
             for who, count in trainings.items()
             for s in range(count)
         ]
-        found = iter(measure(bench, slots, Showing(n, "a harder level", (1.0, 1.0))))
+        found = iter(measure(bench, slots, Showing(n, "harder level", (1.0, 1.0))))
         for who, count in trainings.items():
             mine = list(islice(found, count))
             score = mean_score([by_split["search"] if by_split is not None else None for by_split in mine])

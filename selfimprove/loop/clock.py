@@ -1,9 +1,9 @@
 """What a run has used of its time: the earlier sittings by the ledger, this one by the machine.
 
-Wall time is read off the times of the records. The time of the workers is metered by the supervisor, and every record
-that follows a worker's doing carries the sum so far, of all sittings, as ``spent``: no part of the lineage, and what a
-resumed run counts on from. What a death of the supervisor, or a second Ctrl-C, cuts off after the last such record is
-not counted: nobody is left to write it down.
+Wall time is that of a clock that stands while the machine sleeps and that nobody sets. The time of the workers is
+metered by the supervisor. Every record that follows a worker's doing carries both so far, of all sittings, as
+``spent``: no part of the lineage, and what a resumed run counts on from. What a death of the supervisor, or a second
+Ctrl-C, cuts off after the last such record is not counted: nobody is left to write it down.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from selfimprove.containment.policy import Limits, Used, first_passed
 from selfimprove.loop.recovery import Timed, elapsed_seconds
 
 SPENT = "spent"
+_OF_WORKERS = ("cpu_seconds", "gpu_seconds")
 
 
 class Metered(Timed, Protocol):
@@ -38,7 +39,7 @@ class Clock:
 
     def __init__(self, entries: Iterable[Metered], started: float) -> None:
         entries = tuple(entries)
-        self._elapsed = elapsed_seconds(entries)
+        self._elapsed = seconds_before(entries)
         self._earlier = spent_before(entries)
         self._started = started
         self._workers: Callable[[], Spent] = Spent
@@ -61,19 +62,26 @@ class Clock:
         return first_passed(limits, self.used()) is not None
 
     def reading(self) -> dict[str, Any]:
-        """What the workers spent so far, for a record."""
-        spent = self._earlier + self._workers()
-        seconds = {"cpu_seconds": round(spent.cpu_seconds, 3), "gpu_seconds": round(spent.gpu_seconds, 3)}
-        return {SPENT: seconds}
+        """What the run used of its time so far, for a record."""
+        return {SPENT: {name: round(getattr(self.used(), name), 3) for name in ("wall_seconds", *_OF_WORKERS)}}
 
 
 def spent_before(entries: Iterable[Metered]) -> Spent:
-    """The last reading in a ledger; nothing where there is none."""
-    for entry in reversed(tuple(entries)):
-        found = entry.body.get(SPENT)
-        if isinstance(found, Mapping):
-            return Spent(_seconds(found.get("cpu_seconds")), _seconds(found.get("gpu_seconds")))
-    return Spent()
+    """What workers had spent at the last reading in a ledger; nothing where there is none."""
+    found = _last_reading(entries)
+    return Spent(**{name: _seconds(found.get(name)) for name in _OF_WORKERS})
+
+
+def seconds_before(entries: Iterable[Metered]) -> float:
+    """Wall time at the last reading in a ledger; by the times of its records where its readings have none."""
+    entries = tuple(entries)
+    found = _last_reading(entries).get("wall_seconds")
+    return elapsed_seconds(entries) if found is None else _seconds(found)
+
+
+def _last_reading(entries: Iterable[Metered]) -> Mapping[str, Any]:
+    readings = (entry.body.get(SPENT) for entry in reversed(tuple(entries)))
+    return next((found for found in readings if isinstance(found, Mapping)), {})
 
 
 def _seconds(value: object) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+CONSTRAINT = "constraint"  # the instrument that reads retention
 TEST = "exact one-sided sign-flip test on paired training seeds"
 
 
@@ -45,7 +46,7 @@ def decide(
     against = unread(inspection, instruments)
     if not intact:
         against.append("the checkpoint is not the one that was inspected")
-    if retention_gate and (lost := _lost(inspection, retention_floor)):
+    if retention_gate and (lost := _lost(inspection, instruments, retention_floor)):
         against.append(lost)
     if confirmation is None:
         return Decision(False, ("not far enough ahead of its parent on the search split", *against))
@@ -62,15 +63,17 @@ def decide(
     return Decision(True, (f"better by {difference:+.4f}, p = {p_value:.4f}; {kept}; every required instrument read",))
 
 
-def _lost(inspection: Mapping[str, Any] | None, floor: float) -> str:
+def _lost(inspection: Mapping[str, Any] | None, instruments: Sequence[str], floor: float) -> str:
     """Why the inspected weights themselves have lost the constraint beyond doubt; empty if nothing says so.
 
     A confirmation trains its models anew. This is about the weights that are kept: a training that keeps the constraint
     says nothing about weights that were changed after it.
     """
-    read = inspection["summary"].get("retention") if inspection is not None else None
-    if read is None:  # whether it had to be read, `unread` says
+    if inspection is None:
         return ""
+    read = inspection["summary"].get("retention")
+    if read is None and (CONSTRAINT not in instruments or unread(inspection, [CONSTRAINT])):
+        return ""  # where it had to be read and was not, `unread` says so
     high = read.get("high") if isinstance(read, Mapping) else None
     if isinstance(high, bool) or not isinstance(high, int | float) or not 0 <= high <= 1:  # untrusted weights said so
         return "the inspected checkpoint's retention is not a share"

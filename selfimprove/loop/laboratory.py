@@ -208,6 +208,7 @@ class Laboratory:
         self._exam("sealed", "final", FINAL_EXAM, exam_of(self.bench), ("gate", "sealed"))
         if self.config.tasks.held_out:
             self._exam("held_out", "final/held-out", HELD_OUT_EXAM, self.config.tasks.exam(), ("sealed",))
+        self._discard("final")  # of an exam, too, whose sitting died behind its record
 
     # -- how -----------------------------------------------------------------------------------------------------------
 

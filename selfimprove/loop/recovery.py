@@ -1,13 +1,21 @@
-"""What a sitting has to put in order before it goes on: permits that an earlier one left open, and the time it took."""
+"""What a sitting has to put in order before it goes on.
+
+Permits that an earlier one left open, files that it left without a name, and the time it took.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from selfimprove.archive.files import read_regular
+from selfimprove.archive.inventory import TRACKED, claims, covered_files
 from selfimprove.containment.budget import Budget
 from selfimprove.loop.journal import Journal
 from selfimprove.loop.reign import CONTENDER, INCUMBENT
@@ -40,6 +48,27 @@ def _is_done(journal: Journal, key: str) -> bool:
         return journal.find(_CONTROLLER_RECORDS[verb], int(generation[1:])) is not None
     slot, _, stage = key.rpartition("@")
     return journal.find("stage", slot, stage) is not None or journal.find("outcome", slot) is not None
+
+
+def name_strays(journal: Journal, run_dir: Path) -> None:
+    """Record what a sitting stored in the generation that it was killed in, and did not live to name.
+
+    Where the run goes on the effect is caused again, and its own record supersedes this one; where a limit ends the run
+    before, the file has a name. Whatever else lies in the folder stays what it is: not in the ledger.
+    """
+    known = {claim.path: claim for claim in claims(journal.entries)}
+    closed = len(journal.all("generation"))
+    prefixes = (f"g{closed + 1:03d}", *(("g000",) if not closed else ()))
+    for name in covered_files(run_dir)[0]:
+        path, claim = PurePosixPath(name), known.get(name)
+        is_ours = path.parts[0] in TRACKED and path.name.startswith(prefixes)
+        if not is_ours or (claim is not None and claim.entry.kind != "recovery"):
+            continue
+        with contextlib.suppress(OSError):  # what cannot be read an audit reports
+            data = read_regular(run_dir / name)
+            found = hashlib.sha256(data).hexdigest()
+            if claim is None or claim.sha256 != found:
+                journal.record("recovery", {"path": name, "sha256": found, "bytes": len(data)})
 
 
 class Timed(Protocol):

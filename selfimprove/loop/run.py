@@ -28,18 +28,18 @@ from selfimprove.errors import Halted, Interrupted, LimitReached, RunError, RunF
 from selfimprove.executors.executor import Executor
 from selfimprove.executors.messages import Order
 from selfimprove.executors.registry import LOCAL, make_cluster, require
-from selfimprove.executors.versions import SOURCES, sources_sha256
 from selfimprove.loop.clock import Clock
 from selfimprove.loop.config import RunConfig
+from selfimprove.loop.controller_jobs import entries
 from selfimprove.loop.generation import run_generation
 from selfimprove.loop.granting import lost_cap
 from selfimprove.loop.journal import Journal, Observer
 from selfimprove.loop.laboratory import Laboratory
 from selfimprove.loop.own_instruments import INSPECTOR, check_registered
-from selfimprove.loop.recovery import settle_open
+from selfimprove.loop.recovery import name_strays, settle_open
 from selfimprove.loop.slots import Bench
 from selfimprove.loop.standing import RunSummary, halt_reason, halted, is_running, status
-from selfimprove.loop.versions import versions
+from selfimprove.loop.versions import versions, versions_on_nodes
 from selfimprove.loop.watching import approval_of, pending, why
 from selfimprove.own_modules import import_folders
 from selfimprove.training.protocol import ENTRY
@@ -89,6 +89,8 @@ def run(
             observer.on_event("run", ledger.entries[0].body)
         if journal.all("finish"):
             return status(run_dir)
+        if resume:
+            name_strays(journal, run_dir)
 
         def stop() -> bool:
             return should_stop() or clock.is_over(config.limits)
@@ -262,7 +264,7 @@ def _supervisor(
     tasks, both = config.tasks.modules, (*config.tasks.modules, *config.inspection.modules)
     families, own = (import_folders(modules, Path.cwd()) for modules in (tasks, both))
     zygotes = _trainers(config) | {
-        "torch": ZygoteSpec((ENTRY, "selfimprove.controller.worker", *tasks), search=families),
+        "torch": ZygoteSpec(entries(tasks), search=families),
         "lens": ZygoteSpec((INSPECTOR, "interp.controller_worker", *both), search=own),
     }
     return Supervisor(
@@ -297,7 +299,7 @@ def _cluster(
     order = Order(
         run_id=str(journal.entries[0].body["run_id"]),
         public_key=SigningKey.load(state_dir()).public_key_hex,
-        versions=versions() | {SOURCES: sources_sha256()},
+        versions=versions_on_nodes(),
         zygotes=_trainers(config),
         backend=use.backend,
         allow_degraded=use.allow_degraded,

@@ -2,7 +2,8 @@
 
 A family rises by one level when the champion's skill on it is above ``MASTERED`` at the end of a generation, never by
 more and never down. Sequences grow with what the levels need. At the top of what its ladder, the vocabulary and the
-longest sequence allow a family stays, and is reported as capped.
+longest sequence allow a family stays, and is reported as capped; so it is where what was mastered there would be over a
+limit on candidates, which `selfimprove.loop.climbing` finds out.
 """
 
 from __future__ import annotations

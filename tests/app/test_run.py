@@ -179,6 +179,16 @@ def test_resume_says_what_is_not_as_it_was(cli, finished, monkeypatch):
     assert "numpy 9.9.9, not " in cli("resume").err
 
 
+def test_resume_says_that_the_sources_are_not_as_they_were(cli, finished, monkeypatch):
+    first, *rest = (finished / "ledger.jsonl").read_text().splitlines()
+    record = json.loads(first)
+    record["body"]["versions"] = versions()
+    (finished / "ledger.jsonl").write_text("\n".join([json.dumps(record), *rest]) + "\n")
+    was = versions()["sources of selfimprove"][:12]
+    monkeypatch.setattr("selfimprove.loop.versions.sources_sha256", lambda: "f" * 64)
+    assert f"sources of selfimprove ffffffffffff, not {was}" in cli("resume").err
+
+
 def test_resume_refuses_a_halted_run_until_the_halt_is_cleared(cli, finished):
     (finished / "HALT").write_text("a reason\n")
     assert cli("resume").code == 2

@@ -122,7 +122,7 @@ class Books:
         self._counter = 0
         self._total = 0
 
-    def permit(self, permit_key: str, account: str, *, reissue: bool = False, flops: int = 10**17) -> None:
+    def permit(self, permit_key: str, account: str, *, reissue: bool = False, flops: int = 10**16) -> None:
         self._counter += 1
         body: dict[str, Any] = {"key": permit_key, "counter": self._counter, "account": account, "flops": flops}
         self._ledger.append("permit", {**body, "reissue": reissue, "genome": sha("g"), "tokens": 5, "steps": 1})
@@ -145,9 +145,9 @@ def _append_generation(run: Run, ledger: Ledger, books: Books, generation: int) 
     if generation == 2:
         books.charge(f"{job}@1/1", "lost")
         books.permit(f"{job}@1/1", "search", reissue=True)
-    books.charge(f"{job}@1/1", "search")
     outcome = {"key": job, "stage": "1/1", "status": "completed", "reason": "", "files": {"weights": sha("w")}}
     ledger.append("outcome", outcome)
+    books.charge(f"{job}@1/1", "search")
     ledger.append("score", {**place, "genome": own, "split": "search", "seeds": 2, "skill": 0.25 * generation})
     data = weights(generation)
     stored = store(run.folder / "checkpoints", f"g{generation:03d}", data, {"genome_sha256": own, "seed": 7})
@@ -161,7 +161,6 @@ def _append_generation(run: Run, ledger: Ledger, books: Books, generation: int) 
     named = {"path": _relative(run, path), "sha256": hashlib.sha256(inspection).hexdigest()}
     ledger.append("inspection", {**place, "genome": own, "status": "complete", **named})
     books.permit(f"g{generation:03d}/tell", "controller")
-    books.charge(f"g{generation:03d}/tell", "controller")
     controller = store(run.folder / "controller", f"g{generation:03d}", weights(generation + 10), {})
     ledger.append(
         "controller",
@@ -173,6 +172,7 @@ def _append_generation(run: Run, ledger: Ledger, books: Books, generation: int) 
         }
         | {"manifest": _relative(run, controller.manifest), "manifest_sha256": controller.manifest_sha256},
     )
+    books.charge(f"g{generation:03d}/tell", "controller")
     ledger.append("decision", {**place, "genome": own, "promoted": generation == 1, "reasons": []})
     ledger.append("generation", {"generation": generation, "champion": sha("genome1"), "best_skill": 0.5})
 

@@ -27,6 +27,10 @@ def trained(key: str, stage: str, status: str = "completed") -> Record:
     return "outcome", {"key": key, "stage": stage, "status": status}
 
 
+def tried(role: str, flops: int) -> Record:
+    return "trial", {"generation": 1, "role": role, "flops": flops}
+
+
 def remarks(*records: Record) -> list[str]:
     """``line: what`` for a ledger of these records."""
     entries = [Entry(index, "t", kind, body, "", "", "") for index, (kind, body) in enumerate(records)]
@@ -42,6 +46,18 @@ def test_what_was_trained_with_a_permit_or_stopped_without_more_adds_up() -> Non
     done = [trained("g001/c00/s0", "1/9"), trained("g001/c00/s0", "1/3", "stopped")]
     updates = [("controller", {"generation": n, "flops": flops}) for n, flops in ((1, 7), (2, 0))]
     assert remarks(RUN, *granted, *done, *updates) == []
+
+
+def test_trials_of_both_sides_add_up_and_one_that_never_ran_needs_no_permit() -> None:
+    paid = [permit("g001/contender", 1), tried("contender", 100), charge("g001/contender", 100)]
+    assert remarks(RUN, *paid, tried("incumbent", 0), FINISH) == []
+
+
+def test_what_is_trained_under_a_reissue_adds_up_whenever_the_loss_is_booked() -> None:
+    lost, again = charge("a@1/1", 100, account="lost"), permit("a@1/1", 2, reissue=True)
+    done = [trained("a", "1/1"), charge("a@1/1", 200)]
+    assert remarks(RUN, permit("a@1/1", 1), lost, again, *done, FINISH) == []
+    assert remarks(RUN, permit("a@1/1", 1), again, done[0], lost, done[1], FINISH) == []
 
 
 def test_a_permit_lost_in_a_crash_and_reissued_adds_up() -> None:
@@ -93,6 +109,36 @@ BROKEN: dict[str, tuple[tuple[Record, ...], str]] = {
         (("outcome", {"key": "a", "status": "completed"}),),
         "without a usable key or stage",
     ),
+    "a training charged nothing": (
+        (permit("a@1/1", 1), trained("a", "1/1"), charge("a@1/1", 0, flops=0)),
+        "a@1/1 is charged 0 FLOPs where it was trained for 100",
+    ),
+    "a training charged in part": (
+        (permit("a@1/1", 1), trained("a", "1/1", "crashed"), charge("a@1/1", 50, flops=50)),
+        "a@1/1 is charged 50 FLOPs where it was trained for 100",
+    ),
+    "a training booked as lost": (
+        (permit("a@1/1", 1), trained("a", "1/1"), charge("a@1/1", 100, account="lost")),
+        "a@1/1 was trained, and is booked as lost",
+    ),
+    "a training on a settled permit": (
+        (permit("a@1/1", 1), charge("a@1/1", 100, account="lost"), trained("a", "1/1")),
+        "a@1/1 was trained on a permit that was settled before",
+    ),
+    "an update on a settled permit": (
+        (permit("g001/tell", 1), charge("g001/tell", 100), ("controller", {"generation": 1, "flops": 100})),
+        "g001/tell was trained on a permit that was settled before",
+    ),
+    "an update booked as lost": (
+        (
+            permit("g001/tell", 1),
+            ("controller", {"generation": 1, "flops": 100}),
+            charge("g001/tell", 0, flops=0, account="lost"),
+        ),
+        "g001/tell was trained, and is booked as lost",
+    ),
+    "a trial without a permit": ((tried("contender", 500),), "g001/contender was trained without a permit"),
+    "a trial of nobody": ((("trial", {"generation": 1, "flops": 5}),), "a trial without a usable"),
     "an update without a permit": ((("controller", {"generation": 1, "flops": 5}),), "g001/tell was trained without"),
     "an update of no generation": ((("controller", {"flops": 5}),), "without a usable generation"),
     "a loss booked as work": (
@@ -136,10 +182,13 @@ def test_books_kept_by_the_rules_never_draw_a_remark(jobs: list[tuple[int, int, 
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["run", "permit", "charge", "stage", "outcome", "controller", "finish"]),
+            st.sampled_from(["run", "permit", "charge", "stage", "outcome", "controller", "trial", "finish"]),
             st.dictionaries(
                 st.sampled_from(
-                    ["key", "counter", "account", "flops", "total", "limits", "state", "reissue", "stage", "generation"]
+                    [
+                        *("key", "counter", "account", "flops", "total", "limits", "state", "reissue", "stage"),
+                        *("generation", "role"),
+                    ]
                 ),
                 st.none() | st.integers() | st.floats() | st.text(max_size=2) | st.lists(st.none()) | st.just("search"),
             ),

@@ -30,7 +30,7 @@ from selfimprove.executors.messages import (
 from selfimprove.executors.scheduler import Phase, State
 from selfimprove.executors.slurm import FolderLink
 from selfimprove.genome.genome import seed_genome
-from selfimprove.loop.versions import versions
+from selfimprove.loop.versions import versions_on_nodes
 from tests.containment.helpers import ENTRIES, ENTRY
 
 GENOME = seed_genome()
@@ -40,7 +40,7 @@ BOUNDS = JobLimits(wall_seconds=30, cpu_seconds=10, memory_bytes=128 * 2**20, ou
 ORDER_OF_TESTS = Order(
     run_id="r",
     public_key=KEY.public_key_hex,
-    versions=versions(),
+    versions=versions_on_nodes(),
     zygotes={"test": ZygoteSpec((ENTRY,), path=(ENTRIES,))},
     backend="lockdown",
     allow_degraded=(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -102,7 +103,8 @@ def scored(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def inspected(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
     instruments = {name: {"verdict": "read", "reason": ""} for name in CONFIG.inspection.instruments}
-    return {"status": "complete", "instruments": instruments, "summary": {}, "coverage": 1.0}, {}
+    summary = {"retention": asdict(Proportion.of(64, 64))}
+    return {"status": "complete", "instruments": instruments, "summary": summary, "coverage": 1.0}, {}
 
 
 def screened(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -16,6 +16,7 @@ from selfimprove.archive.audit import audit
 from selfimprove.containment.jobs import Job
 from selfimprove.loop import run as loop
 from selfimprove.loop.config import RunConfig
+from selfimprove.nets.cost import quote
 from selfimprove.tasks.score import FamilyScore, Proportion, Score
 from selfimprove.training.protocol import tasks_from_json
 from tests.loop import played
@@ -30,6 +31,12 @@ def scored(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Candidates master one family at every level, and are better than their parents elsewhere."""
     ahead = "/c0" in job.key or "/candidate/" in job.key
     return at_skill(job, 0.3 * ahead, **({MASTERED: 0.95} if ahead else {}))
+
+
+def mastering(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Everybody masters everything at once; later candidates are a little better."""
+    number = int(job.key[1:4]) if job.key.startswith("g") else 10
+    return at_skill(job, 0.91 + 0.006 * number * ("/c0" in job.key or "/candidate/" in job.key))
 
 
 def at_skill(job: Job, others: float, **given: float) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -76,6 +83,29 @@ def test_without_seeds_for_climbing_levels_stay_where_they_are(tmp_path: Path) -
     assert any(body["promoted"] for body in bodies(run, "decision"))
     assert not bodies(run, "climb")
     assert not bodies(run, "level_score")
+
+
+def test_where_a_rise_would_lift_the_champion_over_a_limit_levels_stay_and_the_run_has_its_exam(tmp_path: Path) -> None:
+    """What the seed genome needs is the limit: on the next level, with its longer sequences, it would need more."""
+    at = dict.fromkeys(CONFIG.tasks.families, 3)
+    tasks = replace(CONFIG.tasks, levels=at)
+    needed, more = (
+        quote(
+            CONFIG.seed_genome, vocab_size=tasks.vocab_size, context=tasks.at(levels).context,
+            allowance_flops=CONFIG.allowance_flops,
+        ).memory_bytes
+        for levels in (at, dict.fromkeys(at, 4))
+    )  # fmt: skip
+    assert needed < more
+    run = play(replace(CONFIG, tasks=tasks, limits=replace(CONFIG.limits, memory_bytes=needed)), tmp_path, mastering)
+    climbs = bodies(run, "climb")
+    assert [body["generation"] for body in climbs] == [1, 2]
+    for body in climbs:
+        assert (body["risen"], body["capped"]) == ([], list(CONFIG.tasks.families))
+        assert body["levels"] == at
+    assert not bodies(run, "level_score")
+    [exam] = bodies(run, "sealed")
+    assert exam["levels"] == at
 
 
 def test_what_was_promoted_its_parent_and_the_seed_are_measured_again_on_the_new_level(ran: Path) -> None:
@@ -156,13 +186,8 @@ def test_the_last_exam_is_on_families_and_seeds_that_nothing_before_it_has_seen(
 @pytest.fixture(scope="module")
 def masters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten generations of candidates that master everything at once, a little better each time."""
-
-    def mastered(job: Job) -> tuple[dict[str, Any], dict[str, bytes]]:
-        number = int(job.key[1:4]) if job.key.startswith("g") else 10
-        return at_skill(job, 0.91 + 0.006 * number * ("/c0" in job.key or "/candidate/" in job.key))
-
     long = replace(CONFIG, generations=10, limits=replace(CONFIG.limits, flops=10**13))
-    return play(long, tmp_path_factory.mktemp("masters"), mastered)
+    return play(long, tmp_path_factory.mktemp("masters"), mastering)
 
 
 def test_whatever_is_mastered_no_family_is_saturated_for_two_of_ten_generations(masters: Path) -> None:

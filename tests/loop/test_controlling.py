@@ -14,6 +14,7 @@ from selfimprove.containment.policy import Limits
 from selfimprove.containment.supervisor import Completed, Crashed, Job, Usage
 from selfimprove.controller import registry
 from selfimprove.controller.adversary import FLOOD, AdversarialProposer
+from selfimprove.controller.answers import ENTRY
 from selfimprove.controller.config import ControllerConfig
 from selfimprove.controller.lessons import label
 from selfimprove.controller.proposer import Proposal, Update
@@ -158,7 +159,7 @@ def test_what_stops_a_controllers_job_from_our_side_stops_the_run(
 
     class Asking(Odd):
         def __init__(self, config: Any, space: Any, execute: Any, genome_of: Any, seed: int) -> None:
-            super().__init__(lambda: execute({"entry": "x", "op": "ask", "price": PRICE}, {}, ()))
+            super().__init__(lambda: execute({"entry": ENTRY, "op": "ask", "price": PRICE}, {}, ()))
 
     found = controlling(bench, monkeypatch, Asking)
     with pytest.raises(type(error)):

@@ -62,6 +62,15 @@ def test_an_inspection_that_answers_no_share_promotes_nobody(read: object) -> No
     assert found.reasons == ("the inspected checkpoint's retention is not a share",)
 
 
+@pytest.mark.parametrize("summary", [{}, {"retention": None}], ids=str)
+def test_an_inspection_that_claims_to_have_read_the_constraint_and_shows_nothing_promotes_nobody(
+    summary: dict[str, Any],
+) -> None:
+    inspection = {**READ, "instruments": {"constraint": {"verdict": "read", "reason": ""}}, "summary": summary}
+    found = decide(GOOD, inspection, alpha=0.01, retention_floor=0.95, instruments=("constraint",))
+    assert found.reasons == ("the inspected checkpoint's retention is not a share",)
+
+
 def test_a_checkpoint_that_is_not_the_inspected_one_is_not_promoted() -> None:
     found = decide(GOOD, READ, alpha=0.01, retention_floor=0.95, instruments=("probes",), intact=False)
     assert found.reasons == ("the checkpoint is not the one that was inspected",)

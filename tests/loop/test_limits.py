@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from selfimprove.archive.ledger import LEDGER_NAME, Entry, read
 from selfimprove.containment.jobs import Job, Outcome, Spent
 from selfimprove.containment.keys import SigningKey
 from selfimprove.errors import Interrupted
+from selfimprove.executors.versions import SOURCES
 from selfimprove.loop import run as loop
-from selfimprove.loop.clock import Clock, spent_before
+from selfimprove.loop.clock import Clock, seconds_before, spent_before
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.journal import METERED
 from tests.loop.played import CONFIG, Player, Silent
@@ -59,6 +61,25 @@ class Stopping(Player):
                 raise Interrupted("run jobs")
 
 
+class Obeying(Player):
+    """Starts no job once it should stop, as the supervisor does; what runs is finished."""
+
+    def __init__(self, *_: object, should_stop: Callable[[], bool], **__: object) -> None:
+        super().__init__()
+        self._should_stop = should_stop
+
+    def run(self, jobs: Sequence[Job], on_start: Any = None) -> Iterator[tuple[int, Outcome]]:
+        for index, job in enumerate(jobs):
+            if self._should_stop():
+                break
+            if on_start is not None:
+                on_start(index)
+            for _, found in super().run([job]):
+                yield index, found
+        if self._should_stop():
+            raise Interrupted("run jobs")
+
+
 @pytest.mark.parametrize(
     "limits",
     [
@@ -81,6 +102,22 @@ def test_a_limit_of_the_run_ends_it_cleanly_and_says_which(
     assert found.generation < CONFIG.generations
     assert f"limits.{next(iter(limits))}" in write_report(tmp_path / "run").read_text()
     assert audit(tmp_path / "run", FileAnchor(tmp_path / "state")).ok
+
+
+@pytest.mark.parametrize(("seconds", "within"), [(2.0, "g000/"), (12.0, "g001/")], ids=["seed", "generation 1"])
+def test_a_limit_on_time_stops_the_workers_and_nothing_is_permitted_once_it_is_passed(
+    seconds: float, within: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, Obeying, Spent(1.0, 0.0))
+    found = loop.run(limited(cpu_seconds=seconds), tmp_path / "run", Silent())
+    assert found.state == "limit"
+    assert "limits.cpu_seconds" in found.reason
+    records = read(tmp_path / "run" / LEDGER_NAME)
+    permits = [n for n, record in enumerate(records) if record.kind == "permit"]
+    passed = [n for n, record in enumerate(records) if record.body.get("spent", {}).get("cpu_seconds", 0) > seconds]
+    assert permits[-1] < passed[0]
+    assert records[permits[-1]].body["key"].startswith(within)
+    assert not [body for body in bodies(tmp_path / "run", "score") if f"g{body['generation']:03d}/" == within]
 
 
 @pytest.mark.parametrize("limits", [{"generations": 1}, {"candidates": CONFIG.candidates}], ids=str)
@@ -118,6 +155,9 @@ def test_every_record_that_follows_a_worker_says_what_all_workers_spent(tmp_path
     readings = [record.body["spent"]["cpu_seconds"] for record in found if "spent" in record.body]
     assert readings == sorted(readings)
     assert readings[0] > 0
+    walls = [record.body["spent"]["wall_seconds"] for record in found if "spent" in record.body]
+    assert 0 < walls[0] <= walls[-1]
+    assert walls == sorted(walls)
 
 
 def test_a_resumed_run_counts_on_from_where_it_stood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +173,19 @@ def test_a_resumed_run_counts_on_from_where_it_stood(tmp_path: Path, monkeypatch
     assert readings[0]["cpu_seconds"] > before.cpu_seconds > 0
     assert readings[0]["gpu_seconds"] > before.gpu_seconds > 0
     assert found[resumed].body["versions"] == found[0].body["versions"]
+
+
+def test_a_sitting_under_changed_sources_says_so_and_leads_to_the_same_lineage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = loop.run(CONFIG, tmp_path / "whole", Silent())
+    play(monkeypatch, Stopping)
+    loop.run(CONFIG, tmp_path / "run", Silent())
+    play(monkeypatch, Player)
+    monkeypatch.setattr("selfimprove.loop.versions.sources_sha256", lambda: "f" * 64)
+    assert loop.run(CONFIG, tmp_path / "run", Silent(), resume=True).lineage_sha256 == whole.lineage_sha256
+    [first], [resumed] = (bodies(tmp_path / "run", kind) for kind in ("run", "resume"))
+    assert {name for name, there in first["versions"].items() if resumed["versions"][name] != there} == {SOURCES}
 
 
 def test_several_sittings_reach_a_limit_that_none_of_them_reaches_alone(
@@ -155,6 +208,27 @@ def test_time_of_the_workers_is_no_part_of_the_lineage(tmp_path: Path, monkeypat
         play(monkeypatch, Player, Spent(pace, pace))
         found.append(loop.run(CONFIG, tmp_path / str(pace), Silent()).lineage_sha256)
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "seconds"),
+    [("2026-01-01T20:00:00Z", "2026-01-02T08:00:00Z", 180.0), ("2026-01-01T20:50:00Z", "2026-01-01T19:55:00Z", 3300.0)],
+    ids=["a machine that slept", "a clock set back"],
+)
+def test_wall_time_of_earlier_sittings_is_what_they_measured(first: str, last: str, seconds: float) -> None:
+    entries = [
+        replace(outcome(), kind="run", time=first),
+        replace(outcome(spent={"cpu_seconds": 1.0, "wall_seconds": seconds}), time=last),
+        replace(outcome(), kind="resume", time=last),
+    ]
+    assert seconds_before(entries) == seconds
+    assert seconds <= Clock(entries, time.monotonic()).wall_seconds() < seconds + 5
+
+
+def test_a_ledger_without_readings_of_wall_time_is_counted_by_its_records() -> None:
+    begun = replace(outcome(), kind="run", time="2026-01-01T20:00:00Z")
+    ended = replace(outcome(spent={"cpu_seconds": 1.0, "gpu_seconds": 0.0}), time="2026-01-01T20:01:00Z")
+    assert seconds_before([begun, ended]) == 60.0
 
 
 @pytest.mark.parametrize("body", [{}, {"spent": 3}, {"spent": {}}, {"spent": {"cpu_seconds": "7"}}])

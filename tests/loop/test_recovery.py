@@ -9,18 +9,25 @@ from typing import Any
 
 import pytest
 
+from selfimprove.archive.anchor import FileAnchor
+from selfimprove.archive.audit import audit
 from selfimprove.archive.ledger import Entry, Ledger
 from selfimprove.containment.budget import Budget
 from selfimprove.containment.jobs import Completed, Crashed, Exceeded, Job, JobLimits, NotBegun, Outcome, Usage
 from selfimprove.containment.keys import SigningKey
-from selfimprove.errors import LimitReached
+from selfimprove.containment.policy import Used
+from selfimprove.errors import Interrupted, LimitReached
+from selfimprove.loop import run as loop
 from selfimprove.loop.attempts import attempt
+from selfimprove.loop.clock import Clock
 from selfimprove.loop.granting import forfeit, grant, release
 from selfimprove.loop.journal import Journal
 from selfimprove.loop.recovery import elapsed_seconds, settle_open
-from tests.loop.played import CONFIG, Silent, bench_of
+from tests.loop.played import CONFIG, Player, Silent, bench_of
+from tests.loop.records import bodies
 from tests.loop.test_books import GENOME, Price
 
+BRIEF = replace(CONFIG, generations=1)
 LIMITS = JobLimits(1, 1, 1, 1, 1)
 DONE = Completed({}, {}, Usage())
 KILLED = Crashed("killed by SIGKILL", Usage(), killed=True)
@@ -150,6 +157,83 @@ def test_what_never_began_gives_its_permit_back_and_is_no_attempt(first: list[Ou
     assert list(found) == [(0, DONE)]
     assert [body["flops"] for body in bench.journal.all("charge")] == [40] * len(first) + [0]
     assert bench.budget.reserved == 40
+
+
+class Killed(BaseException):
+    """What no code expects, as a ``kill -9``."""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for a played run, and for what its machine keeps of it."""
+    monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr(loop, "Supervisor", Player)
+    monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])
+    return tmp_path
+
+
+def killed_before(kind: str, run: Path, *, behind: bool = False) -> None:
+    """A run of one generation, whose sitting dies before its first record of this kind after the seed, or behind it."""
+    append = Ledger.append
+
+    def dying(ledger: Ledger, due: str, body: dict[str, Any]) -> Entry:
+        is_due = due == kind and body.get("generation") != 0
+        if behind and is_due:
+            append(ledger, due, body)
+        if is_due:
+            raise Killed
+        return append(ledger, due, body)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "append", dying)
+        with pytest.raises(Killed):
+            loop.run(BRIEF, run, Silent())
+
+
+class Over(Player):
+    """Starts nothing: a limit on time is used up."""
+
+    def run(self, *_: Any, **__: Any) -> Any:
+        raise Interrupted("run jobs")
+
+
+@pytest.mark.parametrize(("kind", "files"), [("inspection", 1), ("controller", 2)])
+def test_what_a_killed_sitting_stored_has_a_name_even_if_a_limit_ends_the_next_one_at_once(
+    kind: str, files: int, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_before(kind, place / "run")
+    monkeypatch.setattr(loop, "Supervisor", Over)
+    monkeypatch.setattr(Clock, "used", lambda clock: Used(wall_seconds=10**6))
+    assert loop.run(BRIEF, place / "run", Silent(), resume=True).state == "limit"
+    assert len(bodies(place / "run", "recovery")) == files
+    assert audit(place / "run", FileAnchor(place / "state")).ok
+
+
+def test_of_a_file_that_is_stored_again_its_own_record_counts(place: Path) -> None:
+    killed_before("controller", place / "run")
+    (place / "run" / "controller" / "g001.json").write_text("another one")
+    assert loop.run(BRIEF, place / "run", Silent(), resume=True).state == "finished"
+    assert len(bodies(place / "run", "recovery")) == 2
+    assert audit(place / "run", FileAnchor(place / "state")).ok
+
+
+def test_what_somebody_else_put_into_the_folder_gets_no_name(place: Path) -> None:
+    killed_before("controller", place / "run")
+    strange = [place / "run" / name for name in ("checkpoints/g007-c00.safetensors", "g001.safetensors")]
+    for path in strange:
+        path.write_bytes(b"strange")
+    loop.run(BRIEF, place / "run", Silent(), resume=True)
+    found = audit(place / "run", FileAnchor(place / "state")).findings
+    assert {finding.file for finding in found} == {path.relative_to(place / "run").as_posix() for path in strange}
+
+
+@pytest.mark.parametrize("exam", ["sealed", "held_out"])
+def test_weights_of_an_exam_do_not_stay_behind_where_the_sitting_died_behind_its_record(exam: str, place: Path) -> None:
+    killed_before(exam, place / "run", behind=True)
+    scratch = place / "run" / "scratch"
+    assert list(scratch.iterdir())
+    assert loop.run(BRIEF, place / "run", Silent(), resume=True).state == "finished"
+    assert not list(scratch.iterdir())
 
 
 def entry(kind: str, second: float) -> Entry:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from selfimprove.app.report.records import Records, mapping, shown, text, texts
 from selfimprove.app.report.views import Charge, RunInfo, Sandbox
 from selfimprove.app.report.wires import trip_text
-from selfimprove.loop.clock import spent_before
-from selfimprove.loop.recovery import elapsed_seconds
+from selfimprove.loop.clock import seconds_before, spent_before
 
 
 def run_info(records: Records, charges: tuple[Charge, ...]) -> RunInfo:
@@ -84,6 +83,6 @@ def run_state(records: Records) -> tuple[str, str]:
 def _seconds(records: Records) -> float | None:
     """Wall time of all sittings, as the loop counts it; None where a time cannot be read."""
     try:
-        return elapsed_seconds(line for line in records.lines if line.time)
+        return seconds_before(line for line in records.lines if line.time)
     except (ValueError, TypeError):
         return None

@@ -229,7 +229,7 @@ def test_a_factor_in_a_loss_buys_no_freedom_from_the_constraint() -> None:
     suite, kept = TaskSuite(replace(TASKS, eval_sequences=48)), {}
     for factor in (1, 100):
         genome = with_recipe()
-        state = run(genome, steps=150, factor=factor).end.state
+        state = run(genome, steps=250, factor=factor).end.state
         model = build(genome.architecture, vocab_size=TASKS.vocab_size, context=TASKS.context, seed=0)
         model.load_state_dict(state)
         kept[factor] = evaluate(model, suite, split="search", seed=0).retention

@@ -63,7 +63,8 @@ class Clock:
 
     def reading(self) -> dict[str, Any]:
         """What the run used of its time so far, for a record."""
-        return {SPENT: {name: round(getattr(self.used(), name), 3) for name in ("wall_seconds", *_OF_WORKERS)}}
+        used = self.used()
+        return {SPENT: {name: round(getattr(used, name), 3) for name in ("wall_seconds", *_OF_WORKERS)}}
 
 
 def spent_before(entries: Iterable[Metered]) -> Spent:

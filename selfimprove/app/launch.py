@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from selfimprove.app import folder
 from selfimprove.app.overrides import (
     CONFIG_NAME,
-    compose,
     config_folder,
     explained,
+    foresee,
     full_errors,
     groups,
     plain,
-    run_folder,
 )
 from selfimprove.app.schema import leaves, suggest
 from selfimprove.app.session import EXIT_INTERRUPTED, EXIT_USER, check_new, hold
@@ -42,8 +41,9 @@ def launch(argv: Sequence[str]) -> int:
     shows = any(getattr(arguments, name) for name in _SHOWING)
     extra = _config_dir(arguments.config_dir)
     if not shows and not _sweeps(arguments):
-        settings_from(compose(arguments.overrides, extra))  # refuse before a run folder is made
-        if place := run_folder(arguments.overrides, extra):
+        values, place = foresee(arguments.overrides, extra)
+        settings_from(values)  # refuse before a run folder is made
+        if place:
             check_new(place)  # before Hydra writes its own files there
     jobs = _Jobs()
 

@@ -54,8 +54,8 @@ def compose(overrides: Sequence[str], extra: Path | None = None) -> dict[str, An
     return plain(_composed(overrides, extra))
 
 
-def run_folder(overrides: Sequence[str], extra: Path | None = None) -> Path | None:
-    """Where Hydra would make the folder of a run with these overrides; None where only its own job can say.
+def foresee(overrides: Sequence[str], extra: Path | None = None) -> tuple[dict[str, Any], Path | None]:
+    """The configuration of a run, and where Hydra would make its folder; None where only its own job can say.
 
     Args:
         overrides, extra: as of :func:`compose`.
@@ -63,13 +63,15 @@ def run_folder(overrides: Sequence[str], extra: Path | None = None) -> Path | No
     Raises:
         ConfigError: as :func:`compose`.
     """
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     composed = _composed(overrides, extra, return_hydra_config=True)
+    values = plain(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
     try:
-        return Path(composed.hydra.run.dir)
+        return values, Path(composed.hydra.run.dir)
     except OmegaConfBaseException:  # it names what a job is told as it starts
-        return None
+        return values, None
 
 
 def _composed(overrides: Sequence[str], extra: Path | None, *, return_hydra_config: bool = False) -> DictConfig:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from selfimprove.app.folder import latest_run
-from selfimprove.app.overrides import compose, placed, run_folder
+from selfimprove.app.overrides import compose, foresee, placed
 from selfimprove.loop.versions import versions
 
 FAKE = Path(__file__).with_name("fake_loop.py")
@@ -127,7 +127,7 @@ def test_a_folder_of_configs_may_have_any_name(tmp_path, name):
 
 @pytest.mark.parametrize("name", [*ODD, "1e5", "runs/1e5"])
 def test_a_run_is_placed_in_a_folder_of_any_name(name):
-    assert run_folder([placed(Path(name))]) == Path(name)
+    assert foresee([placed(Path(name))])[1] == Path(name)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import struct
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +11,6 @@ import psutil
 import pytest
 
 from selfimprove.containment import supervisor as supervising
-from selfimprove.containment.sandbox.backend import ZygoteSpec
 from selfimprove.containment.supervisor import (
     Completed,
     Crashed,
@@ -26,8 +20,8 @@ from selfimprove.containment.supervisor import (
     JobLimits,
     Supervisor,
 )
-from selfimprove.errors import Halted, Interrupted, RunError
-from tests.containment.helpers import ENTRIES, KINDS, outcome_of
+from selfimprove.errors import Halted, Interrupted
+from tests.containment.helpers import outcome_of
 
 
 def grandchildren() -> list[psutil.Process]:
@@ -147,6 +141,22 @@ def test_the_time_of_every_worker_is_added_up_however_it_ended(make_supervisor: 
         )
         assert live == sorted(live)
         assert spent.cpu_seconds < live[-1] <= supervisor.spent.cpu_seconds  # it counts while it runs
+
+
+def test_a_worker_killed_from_outside_is_told_from_one_that_the_supervisor_killed(
+    make_supervisor: Any, make_job: Any
+) -> None:
+    def kill(index: int, event: dict[str, Any]) -> None:
+        for worker in grandchildren():
+            worker.kill()
+
+    with make_supervisor(workers=1) as supervisor:
+        supervisor.prove()
+        [(_, outcome)] = supervisor.run([make_job("burn")], on_event=kill)
+        [(_, exceeded)] = supervisor.run([make_job("burn", limits={"wall_seconds": 0.3})])
+    assert isinstance(outcome, Crashed)
+    assert outcome.killed
+    assert isinstance(exceeded, Exceeded)
 
 
 # -- several jobs ------------------------------------------------------------------------------------------------------
@@ -276,152 +286,3 @@ def test_an_exception_of_the_caller_leaves_no_worker(make_supervisor: Any, make_
 
     with make_supervisor() as supervisor, pytest.raises(KeyboardInterrupt):
         list(supervisor.run([make_job("burn")], on_event=interrupt))
-
-
-# -- zygotes -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("no_process_left")
-def test_a_killed_zygote_takes_its_worker_along_and_is_replaced_once(make_supervisor: Any, make_job: Any) -> None:
-    killed: list[int] = []
-
-    def kill(index: int, event: dict[str, Any]) -> None:
-        if not killed:
-            killed.append(event["zygote"])
-            os.kill(event["zygote"], signal.SIGKILL)
-
-    with make_supervisor(workers=1) as supervisor:
-        outcomes = dict(supervisor.run([make_job("burn"), make_job("echo")], on_event=kill))
-    assert isinstance(outcomes[0], Crashed)
-    assert outcomes[0].zygote_died
-    assert isinstance(outcomes[1], Completed)
-
-
-def test_a_worker_killed_from_outside_is_told_from_one_that_the_supervisor_killed(
-    make_supervisor: Any, make_job: Any
-) -> None:
-    def kill(index: int, event: dict[str, Any]) -> None:
-        for worker in grandchildren():
-            worker.kill()
-
-    with make_supervisor(workers=1) as supervisor:
-        supervisor.prove()
-        [(_, outcome)] = supervisor.run([make_job("burn")], on_event=kill)
-        [(_, exceeded)] = supervisor.run([make_job("burn", limits={"wall_seconds": 0.3})])
-    assert isinstance(outcome, Crashed)
-    assert outcome.killed
-    assert isinstance(exceeded, Exceeded)
-
-
-@pytest.mark.usefixtures("no_process_left")
-def test_a_zygote_that_dies_twice_in_a_batch_is_a_clear_error(make_supervisor: Any, make_job: Any) -> None:
-    def kill(index: int, event: dict[str, Any]) -> None:
-        os.kill(event["zygote"], signal.SIGKILL)
-
-    with make_supervisor(workers=1) as supervisor, pytest.raises(RunError, match="died twice"):
-        list(supervisor.run([make_job("burn"), make_job("burn")], on_event=kill))
-
-
-@pytest.mark.usefixtures("no_process_left")
-def test_an_entry_that_cannot_be_warmed_up_is_a_clear_error(make_supervisor: Any) -> None:
-    broken = ZygoteSpec(("containment_broken",), path=(ENTRIES,))
-    with make_supervisor(zygotes={"test": broken}) as supervisor, pytest.raises(RunError, match="no such luck"):
-        supervisor.prove()
-
-
-@pytest.mark.parametrize("act", ["open({path!r}, 'w')", "import socket; socket.socket()"])
-@pytest.mark.usefixtures("no_process_left")
-def test_not_a_line_of_an_entrys_package_runs_before_the_lock_down(
-    make_supervisor: Any, tmp_path: Path, act: str
-) -> None:
-    package = tmp_path / "folder" / "someones"
-    package.mkdir(parents=True)
-    (package / "entry.py").write_text("def run(job, inputs, outputs, emit): return {}\n")
-    (package / "__init__.py").write_text("")
-    spec = ZygoteSpec(("someones.entry",), search=(package.parent,))
-    with make_supervisor(zygotes={"test": spec}) as supervisor:
-        supervisor.prove()
-    (package / "__init__.py").write_text(act.format(path=str(tmp_path / "written")) + "\n")
-    with make_supervisor(zygotes={"test": spec}) as supervisor, pytest.raises(RunError, match="PermissionError"):
-        supervisor.prove()
-    assert not (tmp_path / "written").exists()
-
-
-@pytest.mark.usefixtures("no_process_left")
-def test_a_zygote_that_hands_over_a_stranger_s_process_is_given_up_and_the_stranger_lives(
-    make_supervisor: Any, tmp_path: Path
-) -> None:
-    package = tmp_path / "folder" / "someones"
-    package.mkdir(parents=True)
-    (package / "__init__.py").touch()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
-        (package / "entry.py").write_text(
-            "import os\n"
-            "def warm_up(real=os.pidfd_open):\n"
-            f"    os.pidfd_open = lambda pid: real({stranger.pid})\n"
-            "def run(job, inputs, outputs, emit): return {}\n"
-        )
-        spec = ZygoteSpec(("someones.entry",), search=(package.parent,))
-        with make_supervisor(zygotes={"test": spec}) as supervisor, pytest.raises(RunError, match="died twice"):
-            supervisor.prove()
-        assert stranger.poll() is None
-        stranger.communicate(b"\n")
-    assert stranger.returncode == 0
-
-
-@pytest.mark.parametrize("status", [0x7F, 0xFFFF, -1, 10**19])
-@pytest.mark.usefixtures("no_process_left")
-def test_a_zygote_that_reports_an_impossible_end_is_given_up(make_supervisor: Any, tmp_path: Path, status: int) -> None:
-    (package := tmp_path / "folder" / "someones").mkdir(parents=True)
-    (package / "__init__.py").touch()
-    (package / "entry.py").write_text(
-        "import os\n"
-        "def warm_up(real=os.wait4):\n"
-        f"    os.wait4 = lambda pid, options: (pid, {status}, real(pid, options)[2])\n"
-        "def run(job, inputs, outputs, emit): return {}\n"
-    )
-    spec = ZygoteSpec(("someones.entry",), search=(package.parent,))
-    with make_supervisor(zygotes={"test": spec}) as supervisor, pytest.raises(RunError, match="died twice"):
-        supervisor.prove()
-
-
-@pytest.mark.usefixtures("no_process_left")
-def test_a_zygote_with_a_second_thread_is_not_forked(make_supervisor: Any) -> None:
-    threaded = ZygoteSpec(("containment_warm_up",), path=(ENTRIES,))
-    with (
-        make_supervisor(zygotes={"test": threaded}) as supervisor,
-        pytest.raises(RunError, match=r"fork workers from zygote test: got 2 threads; allowed: 1"),
-    ):
-        supervisor.prove()
-
-
-@pytest.mark.usefixtures("no_process_left")
-def test_without_forking_the_time_of_the_imports_is_spent_and_no_part_of_the_job(make_supervisor: Any) -> None:
-    spec = ZygoteSpec(("containment_warm_up",), fork=False, path=(ENTRIES,))
-    limits = JobLimits(wall_seconds=60, cpu_seconds=0.4, memory_bytes=2**27, output_bytes=1, silence_seconds=60)
-    with make_supervisor(zygotes={"test": spec}) as supervisor:
-        outcome = outcome_of(supervisor, Job("warm", "test", "containment_warm_up", {}, {}, (), limits))
-    assert isinstance(outcome, Completed)
-    assert outcome.usage.cpu_seconds >= 0.5
-
-
-@pytest.mark.usefixtures("no_process_left")
-def test_without_forking_each_job_is_a_locked_down_process_of_its_own(make_supervisor: Any, make_job: Any) -> None:
-    jobs = [make_job("echo"), make_job("fork"), make_job("leave", code=3)]
-    with make_supervisor(zygotes={"test": KINDS["once"]}) as supervisor:
-        outcomes = dict(supervisor.run(jobs))
-    assert isinstance(outcomes[0], Completed)
-    assert isinstance(outcomes[1], Crashed)
-    assert "Operation not permitted" in outcomes[1].reason
-    assert isinstance(outcomes[2], Crashed)
-    assert outcomes[2].reason == "exit code 3"
-
-
-def test_a_killed_supervisor_takes_zygotes_and_workers_along(tmp_path: Path) -> None:
-    script = ENTRIES / "lonely_supervisor.py"
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        family = [psutil.Process(pid) for pid in json.loads(process.stdout.readline())]
-        process.kill()
-    _, alive = psutil.wait_procs(family, timeout=2)
-    assert not alive

@@ -23,7 +23,7 @@ from selfimprove.executors.config import ExecutorConfig
 from selfimprove.executors.messages import Task
 from selfimprove.loop import run as loop
 from tests.executors.played import Behavior, Played, PlayedNode
-from tests.loop.played import CONFIG, Player, Silent
+from tests.loop.played import CONFIG, Player, Silent, nobody_learns
 from tests.loop.records import bodies
 
 SHORT = replace(CONFIG, generations=1, candidates=2)
@@ -37,7 +37,7 @@ def _played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
     SigningKey.load(tmp_path / "state")
     monkeypatch.setattr(loop, "Supervisor", Player)
-    monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])
+    nobody_learns(monkeypatch)
     monkeypatch.setattr(registry, "NEEDS", {})
     monkeypatch.setattr(cluster, "POLL_SECONDS", 0.0)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 from safetensors.numpy import save
 
 from selfimprove.archive.ledger import LEDGER_NAME, Ledger
@@ -140,6 +141,11 @@ PLAYED = {
 
 def zeros(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
     return save({name: np.zeros(shape, dtype=np.float32) for name, shape in shapes.items()})
+
+
+def nobody_learns(patch: pytest.MonkeyPatch) -> None:
+    """Controllers are trained on no lessons, which take half a second to make and which nothing played reads."""
+    patch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])
 
 
 class Silent:

@@ -18,7 +18,7 @@ from selfimprove.archive.ledger import LEDGER_NAME, Entry, Ledger, read
 from selfimprove.containment.keys import SigningKey
 from selfimprove.loop import run as loop
 from selfimprove.loop.config import RunConfig
-from tests.loop.played import Player, Silent
+from tests.loop.played import Player, Silent, nobody_learns
 
 STEPS = ("replace", "rename", "unlink", "fdatasync")  # each makes something durable, or lets go of it
 
@@ -97,7 +97,7 @@ def place() -> Iterator[Path]:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     monkeypatch.setattr(loop, "Supervisor", Player)
-    monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])  # nobody learns from them
+    nobody_learns(monkeypatch)
     return Steps(monkeypatch)
 
 

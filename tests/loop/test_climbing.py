@@ -20,7 +20,7 @@ from selfimprove.nets.cost import quote
 from selfimprove.tasks.score import FamilyScore, Proportion, Score
 from selfimprove.training.protocol import tasks_from_json
 from tests.loop import played
-from tests.loop.played import CONFIG, Player, Silent
+from tests.loop.played import CONFIG, Player, Silent, nobody_learns
 from tests.loop.records import bodies
 
 MASTERED = "recall"
@@ -57,7 +57,7 @@ def play(config: RunConfig, folder: Path, evaluate: Callable[[Job], tuple[dict[s
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELFIMPROVE_STATE_DIR", str(folder / "state"))
         patch.setattr(loop, "Supervisor", Player)
-        patch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])  # nobody learns from them
+        nobody_learns(patch)
         patch.setitem(played.PLAYED, "evaluate", evaluate)
         assert loop.run(config, folder / "run", Silent()).state == "finished"
     return folder / "run"

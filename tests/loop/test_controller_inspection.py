@@ -26,7 +26,7 @@ from selfimprove.loop import run as loop
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.controlling import Controlling
 from selfimprove.loop.slots import Bench
-from tests.loop.played import CONFIG, PLAYED, Player, Silent, zeros
+from tests.loop.played import CONFIG, PLAYED, Player, Silent, nobody_learns, zeros
 from tests.loop.test_controlling import bench_of
 
 SMALL = replace(CONFIG, inspection=replace(CONFIG.inspection, sequences=24))
@@ -73,7 +73,7 @@ def completed(answer: Answer) -> Callable[[Job], Outcome]:
 def test_each_generation_of_a_run_reads_the_weights_that_it_left(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SigningKey.load(place / "state")
     monkeypatch.setattr(loop, "Supervisor", Player)
-    monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])
+    nobody_learns(monkeypatch)
     monkeypatch.setitem(PLAYED, "inspect_controller", lambda job: (well(job), {}))
     loop.run(SMALL, place / "run", Silent())
     entries = read(place / "run" / LEDGER_NAME)

@@ -9,7 +9,7 @@ import pytest
 from selfimprove.containment.keys import SigningKey
 from selfimprove.errors import RunError
 from selfimprove.loop import run as loop
-from tests.loop.played import CONFIG, Player, Silent
+from tests.loop.played import CONFIG, Player, Silent, nobody_learns
 from tests.loop.records import bodies
 
 
@@ -19,7 +19,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
     SigningKey.load(tmp_path / "state")
     monkeypatch.setattr(loop, "Supervisor", Player)
-    monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])
+    nobody_learns(monkeypatch)
     run = tmp_path / "run"
     stopped = loop.run(CONFIG, run, Silent(), should_stop=lambda: bool(bodies(run, "generation")))
     assert (stopped.state, stopped.generation) == ("paused", 1)

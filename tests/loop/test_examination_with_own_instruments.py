@@ -18,7 +18,7 @@ from selfimprove.errors import ConfigError, Interrupted, RunError
 from selfimprove.loop import run as loop
 from selfimprove.loop.config import InspectionConfig
 from selfimprove.own_modules import import_folders
-from tests.loop.played import CONFIG, Player, Silent
+from tests.loop.played import CONFIG, Player, Silent, nobody_learns
 
 OWN = replace(CONFIG, generations=1, inspection=replace(CONFIG.inspection, modules=("my_probes.inner.norms",)))
 KILLED = Crashed("killed by SIGKILL", Usage(), killed=True)
@@ -51,7 +51,7 @@ def listing(here: Path, monkeypatch: pytest.MonkeyPatch) -> type[Listing]:
     """Plays the workers of runs that begin in the folder with the package."""
     monkeypatch.chdir(here)
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(here / "state"))
-    monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])
+    nobody_learns(monkeypatch)
     monkeypatch.setattr(loop, "Supervisor", Listing)
     return Listing
 

@@ -17,7 +17,7 @@ from selfimprove.containment.supervisor import Job, Outcome
 from selfimprove.errors import Interrupted
 from selfimprove.loop import run as loop
 from selfimprove.loop.standing import RunSummary
-from tests.loop.played import CONFIG, KILLED, Player, Silent
+from tests.loop.played import CONFIG, KILLED, Player, Silent, nobody_learns
 from tests.loop.records import bodies
 
 
@@ -49,7 +49,7 @@ def play(monkeypatch: pytest.MonkeyPatch, folder: Path, when: str) -> tuple[RunS
     """A run that is asked to stop then, and resumed; how often each job was run."""
     monkeypatch.setattr(loop, "Supervisor", Stopped)
     monkeypatch.setattr(Player, "killed", set())
-    monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])  # nobody learns from them
+    nobody_learns(monkeypatch)
     monkeypatch.setattr(Stopped, "when", when)
     monkeypatch.setattr(Stopped, "done", Counter())
     monkeypatch.setattr(Stopped, "asked", False)

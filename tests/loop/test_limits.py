@@ -23,7 +23,7 @@ from selfimprove.loop import run as loop
 from selfimprove.loop.clock import Clock, seconds_before, spent_before
 from selfimprove.loop.config import RunConfig
 from selfimprove.loop.journal import METERED
-from tests.loop.played import CONFIG, Player, Silent
+from tests.loop.played import CONFIG, Player, Silent, nobody_learns
 from tests.loop.records import bodies
 
 
@@ -31,7 +31,7 @@ from tests.loop.records import bodies
 def _played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
     SigningKey.load(tmp_path / "state")
-    monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])
+    nobody_learns(monkeypatch)
     play(monkeypatch, Player)
 
 

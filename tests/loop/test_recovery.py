@@ -23,7 +23,7 @@ from selfimprove.loop.clock import Clock
 from selfimprove.loop.granting import forfeit, grant, release
 from selfimprove.loop.journal import Journal
 from selfimprove.loop.recovery import elapsed_seconds, settle_open
-from tests.loop.played import CONFIG, Player, Silent, bench_of
+from tests.loop.played import CONFIG, Player, Silent, bench_of, nobody_learns
 from tests.loop.records import bodies
 from tests.loop.test_books import GENOME, Price
 
@@ -168,7 +168,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for a played run, and for what its machine keeps of it."""
     monkeypatch.setenv("SELFIMPROVE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setattr(loop, "Supervisor", Player)
-    monkeypatch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])
+    nobody_learns(monkeypatch)
     return tmp_path
 
 

@@ -10,7 +10,7 @@ import pytest
 from selfimprove.containment.jobs import Job, Outcome
 from selfimprove.containment.keys import SigningKey
 from selfimprove.loop import run as loop
-from tests.loop.played import CONFIG, Player, Silent
+from tests.loop.played import CONFIG, Player, Silent, nobody_learns
 from tests.loop.records import bodies
 
 
@@ -33,7 +33,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("SELFIMPROVE_STATE_DIR", str(folder / "state"))
         SigningKey.load(folder / "state")
         patch.setattr(loop, "Supervisor", Noting)
-        patch.setattr("selfimprove.controller.transformer.lessons", lambda *_, **__: [])
+        nobody_learns(patch)
         Noting.read.clear()
         assert loop.run(CONFIG, folder / "run", Silent()).state == "finished"
     return folder / "run"
